@@ -1,0 +1,67 @@
+# Everything that this project does on a machine. `make help` lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# Built things live outside of the clone, so that a fresh clone starts warm.
+CACHE := $(or $(FILERMESH_CACHE),$(HOME)/.cache/filermesh)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export FILERMESH_NPM ?= $(CACHE)/npm
+# One librocksdb.a serves every profile; the script builds it once per machine.
+CARGO = ROCKSDB_LIB_DIR="$$(.ci/rocksdb)" ROCKSDB_STATIC=1 cargo
+ROUNDS ?= 100
+
+.PHONY: help demo test check soak bench build packages packages-test azurite deny clean-cache
+
+help: ## Lists what can be made.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+demo: build ## Three filers, two clouds, a failure and back; DIR=path for a tree of yours, KEEP=1 to leave it running.
+	@"$$CARGO_TARGET_DIR/debug/demo" $(if $(DIR),--dir "$(DIR)") $(if $(KEEP),--keep)
+
+build: packages ## Builds the filer, the demo and the test cloud.
+	@$(CARGO) build --locked -p filer -p tests --bins
+
+test: packages packages-test azurite build ## Runs all tests; installs what they need.
+	@$(CARGO) test --locked --workspace
+
+check: packages deny ## Formatting, lints, licences, and the purity of the cores.
+	@cargo fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	# The cores build without any real socket, disk, clock or table.
+	cargo clippy --locked -p mesh -p storage -p filer --no-default-features -- -D warnings
+	if cargo tree --locked -e normal -p filer --no-default-features | grep -E ' (quinn|rocksdb|object_store|reqwest|axum) v'; then
+		echo "the core of a filer must not link these" >&2
+		exit 1
+	fi
+	cargo deny --locked check bans licenses sources
+
+soak: build ## kill -9 at any moment, ROUNDS times (100): hours, by hand.
+	@FILERMESH_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p tests --test crashes -- --nocapture
+
+bench: packages ## Speed and memory as ratios, measured side by side in one run.
+	@$(CARGO) build --locked --release -p filer -p tests --bins
+	"$$CARGO_TARGET_DIR/release/bench"
+
+# What a fresh Debian machine lacks; nothing happens when all is there.
+packages:
+	@.ci/packages g++ make git libclang-dev
+
+packages-test:
+	@.ci/packages libnfs-utils openssl curl
+	command -v npm > /dev/null || .ci/packages nodejs npm
+
+azurite:
+	@if [ ! -x "$$FILERMESH_NPM/node_modules/.bin/azurite" ]; then
+		mkdir -p "$$FILERMESH_NPM"
+		cd "$$FILERMESH_NPM"
+		npm install --no-audit --no-fund --loglevel=error azurite@3.35
+	fi
+
+deny:
+	@cargo deny --version > /dev/null 2>&1 || CARGO_TARGET_DIR="$(CACHE)/tools" cargo install --locked cargo-deny
+
+clean-cache: ## Removes everything built, RocksDB too.
+	@rm -rf "$(CACHE)"

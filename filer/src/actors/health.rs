@@ -1,0 +1,179 @@
+//! The shell of `storage::health`: every attempt goes in, probes and wishes to the mesh come out.
+
+use super::{
+    Alarm, MAILBOX_MESSAGES_MAX, RolesChanged, Stopwatch,
+    connector::{ConnectorActor, Probe},
+    mesh::{Decide, MeshActor},
+};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture};
+use mesh::{FilerId, clock::Random};
+use std::sync::Arc;
+use storage::{
+    cloudfs::{CloudView, OpBody},
+    health::{Health, Input, Output, Settings},
+    ids::{CloudId, SegmentId},
+};
+
+/// One attempt at a cloud ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Attempted {
+    pub cloud: CloudId,
+    pub piece: Option<SegmentId>,
+    pub failed: Option<String>,
+    pub took_ms: u64,
+}
+
+/// This filer leads and these are live, or it does not lead.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Leads(pub Option<Vec<FilerId>>);
+
+/// Whom to tell: connectors, and the mesh.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Wire {
+    pub connectors: [Addr<ConnectorActor>; 2],
+    pub mesh: Addr<MeshActor>,
+}
+
+/// What does this filer see of both clouds?
+#[derive(Message)]
+#[rtype(result = "[CloudHealth; 2]")]
+pub struct Views;
+
+/// What this filer sees of a cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudHealth {
+    pub view: CloudView,
+    /// Failed attempts since the start.
+    pub failures_total: u64,
+    pub last_failure: Option<String>,
+}
+
+/// The actor.
+pub struct HealthActor {
+    me: FilerId,
+    machine: Health,
+    settings: Settings,
+    random: Arc<dyn Random>,
+    watch: Stopwatch,
+    alarm: Alarm,
+    wire: Option<Wire>,
+}
+
+impl HealthActor {
+    /// A filer's judgement of its clouds.
+    pub fn new(me: FilerId, settings: Settings, random: Arc<dyn Random>) -> Self {
+        let machine = Health::new(me, settings.clone());
+        Self { me, machine, settings, random, watch: Stopwatch::start(), alarm: Alarm::default(), wire: None }
+    }
+
+    fn feed(&mut self, ctx: &mut Context<Self>, input: Input) {
+        for output in self.machine.handle(self.watch.now_ms(), &*self.random, input) {
+            self.perform(ctx, output);
+        }
+        self.alarm.set(self.watch, self.machine.deadline_ms(), ctx, |actor, ctx| {
+            actor.alarm.rang();
+            actor.feed(ctx, Input::Tick);
+        });
+    }
+
+    fn perform(&mut self, ctx: &mut Context<Self>, output: Output) {
+        let Some(wire) = &self.wire else {
+            return;
+        };
+        let (cloud, decide) = match output {
+            Output::Probe { cloud } => {
+                let probe = wire.connectors[cloud.index()].send(Probe { filer: self.me });
+                let (started_ms, slow_ms) = (self.watch.now_ms(), self.settings.slow_ms);
+                let ended = probe.into_actor(self).map(move |result, actor: &mut Self, ctx| {
+                    let took_ms = actor.watch.now_ms() - started_ms;
+                    let failed = match result {
+                        // A cloud that failed since it was slow is not back while it is.
+                        Ok(Ok(())) if took_ms >= slow_ms => Some(format!("a probe took {took_ms} ms")),
+                        Ok(Ok(())) => None,
+                        Ok(Err(error)) => Some(error.to_string()),
+                        Err(error) => Some(error.to_string()),
+                    };
+                    actor.feed(ctx, Input::Probed { cloud, failed });
+                });
+                ctx.spawn(ended);
+                return;
+            }
+            Output::Trip { cloud, epoch, why } => {
+                tracing::warn!(%cloud, %epoch, %why, "this filer trips the cloud");
+                let policy = self.settings.trip_policy;
+                (cloud, OpBody::Trip { cloud, epoch, why, ballots: Vec::new(), policy })
+            }
+            Output::Reached { cloud, epoch, reached } => (cloud, OpBody::Reached { cloud, epoch, reached }),
+            Output::StartResync { cloud, epoch, live } => (cloud, OpBody::StartResync { cloud, epoch, live }),
+            Output::FinishResync { cloud, epoch } => (cloud, OpBody::FinishResync { cloud, epoch }),
+            Output::Failback { to, epoch } => (to, OpBody::Activate { to, epoch, by: "auto".into() }),
+        };
+        let answered = wire.mesh.send(Decide(decide)).into_actor(self).map(move |result, actor, ctx| {
+            let refused = match result {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(why) = &refused {
+                tracing::info!(%cloud, %why, "a wish about the cloud was not granted");
+            }
+            actor.feed(ctx, Input::Answered { cloud, refused });
+        });
+        ctx.spawn(answered);
+    }
+}
+
+impl Actor for HealthActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_MESSAGES_MAX);
+    }
+}
+
+impl Handler<Wire> for HealthActor {
+    type Result = ();
+
+    fn handle(&mut self, wire: Wire, _ctx: &mut Self::Context) {
+        self.wire = Some(wire);
+    }
+}
+
+impl Handler<Attempted> for HealthActor {
+    type Result = ();
+
+    fn handle(&mut self, Attempted { cloud, piece, failed, took_ms }: Attempted, ctx: &mut Self::Context) {
+        self.feed(ctx, Input::Attempted { cloud, piece, failed, took_ms });
+    }
+}
+
+impl Handler<RolesChanged> for HealthActor {
+    type Result = ();
+
+    fn handle(&mut self, RolesChanged(roles): RolesChanged, ctx: &mut Self::Context) {
+        self.feed(ctx, Input::Roles(roles));
+    }
+}
+
+impl Handler<Leads> for HealthActor {
+    type Result = ();
+
+    fn handle(&mut self, Leads(live): Leads, ctx: &mut Self::Context) {
+        self.feed(ctx, Input::Leads(live));
+    }
+}
+
+impl Handler<Views> for HealthActor {
+    type Result = MessageResult<Views>;
+
+    fn handle(&mut self, _: Views, _ctx: &mut Self::Context) -> Self::Result {
+        let views = self.machine.views();
+        MessageResult(CloudId::BOTH.map(|cloud| {
+            let (failures_total, last_failure) = self.machine.failures(cloud);
+            CloudHealth { view: views[cloud.index()], failures_total, last_failure: last_failure.map(Into::into) }
+        }))
+    }
+}

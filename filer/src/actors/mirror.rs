@@ -1,0 +1,182 @@
+//! The shell of `storage::mirror`: sealed segments go in; puts, releases and evictable files come out.
+
+use super::{
+    Alarm, MAILBOX_MESSAGES_MAX, RolesChanged, Stopwatch,
+    connector::{AttemptError, ConnectorActor, Put},
+};
+use crate::door::{Door, DoorError};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture};
+use mesh::clock::Random;
+use std::{collections::BTreeMap, sync::Arc};
+use storage::{
+    cache::DiskCache,
+    cloudfs::{OpBody, OpError},
+    ids::{CloudId, Md5, SegmentId},
+    mirror::{Input, Mirror, Output, ProposalEnd, PutEnd, Settings},
+    staging::{Staging, staging_file},
+};
+
+/// A segment is sealed and synced.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct SegmentSealed {
+    pub segment: SegmentId,
+    pub bytes: u64,
+    pub md5: Md5,
+    /// Whether all that refers to it is on record.
+    pub flushed: bool,
+}
+
+/// All that refers to a sealed segment is on record.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct SegmentFlushed(pub SegmentId);
+
+/// Which clouds have given receipts for the segments that are sealed and not released?
+#[derive(Message)]
+#[rtype(result = "BTreeMap<SegmentId, [bool; 2]>")]
+pub struct Receipts;
+
+/// The actor.
+pub struct MirrorActor {
+    machine: Mirror,
+    staging: Arc<Staging>,
+    cache: Arc<DiskCache>,
+    door: Door,
+    connectors: [Addr<ConnectorActor>; 2],
+    random: Arc<dyn Random>,
+    watch: Stopwatch,
+    alarm: Alarm,
+}
+
+impl MirrorActor {
+    /// A mirror of this staging to these clouds.
+    pub fn new(
+        settings: Settings,
+        staging: Arc<Staging>,
+        cache: Arc<DiskCache>,
+        door: Door,
+        connectors: [Addr<ConnectorActor>; 2],
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let (machine, watch, alarm) = (Mirror::new(settings), Stopwatch::start(), Alarm::default());
+        Self { machine, staging, cache, door, connectors, random, watch, alarm }
+    }
+
+    fn feed(&mut self, ctx: &mut Context<Self>, input: Input) {
+        for output in self.machine.handle(self.watch.now_ms(), &*self.random, input) {
+            self.perform(ctx, output);
+        }
+        self.alarm.set(self.watch, self.machine.deadline_ms(), ctx, |actor, ctx| {
+            actor.alarm.rang();
+            actor.feed(ctx, Input::Tick);
+        });
+    }
+
+    fn perform(&mut self, ctx: &mut Context<Self>, output: Output) {
+        match output {
+            Output::Put { cloud, segment, md5 } => self.put(ctx, cloud, segment, md5),
+            // The connector has given it up already, when it heard of the new roles.
+            Output::Cancel { .. } => {}
+            Output::Propose { segment, bytes, md5, copies, epoch } => {
+                let door = self.door.clone();
+                let proposed = async move { door.propose(OpBody::Stored { segment, bytes, md5, copies, epoch }).await };
+                let ended = proposed.into_actor(self).map(move |result, actor, ctx| {
+                    let end = match result {
+                        Ok(_) => ProposalEnd::Accepted,
+                        Err(DoorError::Refused(OpError::StaleEpoch { .. } | OpError::ReceiptMissing { .. })) => {
+                            ProposalEnd::Refused
+                        }
+                        Err(error) => {
+                            tracing::warn!(%segment, %error, "the segment's copies are not on record yet");
+                            ProposalEnd::Unanswered
+                        }
+                    };
+                    actor.feed(ctx, Input::Proposed { segment, end });
+                });
+                ctx.spawn(ended);
+            }
+            Output::Release { segment } => {
+                let (staging, cache) = (self.staging.clone(), self.cache.clone());
+                ctx.spawn(async move { release(&staging, &cache, segment).await }.into_actor(self));
+            }
+        }
+    }
+
+    fn put(&mut self, ctx: &mut Context<Self>, cloud: CloudId, segment: SegmentId, md5: Md5) {
+        let (staging, connector) = (self.staging.clone(), self.connectors[cloud.index()].clone());
+        let attempt = async move {
+            let body = match staging.body(segment).await {
+                Ok(body) => body,
+                Err(error) => {
+                    // The cloud was not asked, so this is no failure of the cloud.
+                    tracing::error!(%segment, %error, "a staged segment cannot be read");
+                    return PutEnd::NotTried;
+                }
+            };
+            match connector.send(Put { segment, body, md5 }).await {
+                Ok(Ok(_)) => PutEnd::Receipt,
+                Ok(Err(AttemptError::NotTried(_))) | Err(_) => PutEnd::NotTried,
+                Ok(Err(error @ AttemptError::Failed { .. })) => {
+                    tracing::debug!(%segment, %error, "a put failed");
+                    PutEnd::Failed
+                }
+            }
+        };
+        let ended = attempt.into_actor(self).map(move |end, actor: &mut Self, ctx: &mut Context<Self>| {
+            actor.feed(ctx, Input::Put { cloud, segment, end });
+        });
+        ctx.spawn(ended);
+    }
+}
+
+/// Moves a released segment's file from staging to the cache. A reader always finds it in one of them, or in a cloud.
+pub async fn release(staging: &Staging, cache: &DiskCache, segment: SegmentId) {
+    if let Some(bytes) = staging.release(segment)
+        && let Err(error) = cache.adopt(segment, &staging_file(segment), bytes).await
+    {
+        tracing::warn!(%segment, %error, "a released segment could not be kept in the cache");
+    }
+}
+
+impl Actor for MirrorActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_MESSAGES_MAX);
+    }
+}
+
+impl Handler<SegmentSealed> for MirrorActor {
+    type Result = ();
+
+    fn handle(&mut self, sealed: SegmentSealed, ctx: &mut Self::Context) {
+        let SegmentSealed { segment, bytes, md5, flushed } = sealed;
+        self.feed(ctx, Input::Sealed { segment, bytes, md5, flushed });
+    }
+}
+
+impl Handler<SegmentFlushed> for MirrorActor {
+    type Result = ();
+
+    fn handle(&mut self, SegmentFlushed(segment): SegmentFlushed, ctx: &mut Self::Context) {
+        self.feed(ctx, Input::Flushed { segment });
+    }
+}
+
+impl Handler<RolesChanged> for MirrorActor {
+    type Result = ();
+
+    fn handle(&mut self, RolesChanged(roles): RolesChanged, ctx: &mut Self::Context) {
+        self.feed(ctx, Input::Roles(roles));
+    }
+}
+
+impl Handler<Receipts> for MirrorActor {
+    type Result = MessageResult<Receipts>;
+
+    fn handle(&mut self, _: Receipts, _ctx: &mut Self::Context) -> Self::Result {
+        let pending = self.machine.pending();
+        MessageResult(pending.filter_map(|segment| Some((segment, self.machine.receipts(segment)?))).collect())
+    }
+}

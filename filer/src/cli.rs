@@ -1,0 +1,392 @@
+//! The command line: `filer init`, `serve`, `status` and the rest.
+//!
+//! Owns: the commands, their help, what they print, their exit codes; making a site's directory and letting a new
+//! site in. Does not own: serving (`site`), what the admin door answers (`admin`).
+
+mod bundle;
+mod init;
+mod join;
+mod log;
+mod page;
+mod places;
+#[cfg(test)]
+mod tests;
+
+pub use log::start_log;
+
+use crate::{
+    admin::{AdminClient, ClientError, Refusal, Status},
+    config::{Config, ConfigError, SiteDir, SiteError},
+};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use mesh::net::IdentityError;
+use std::{
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+/// How often `--watch` looks, in milliseconds.
+const WATCH_MS: u64 = 1_000;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage or settings
+  3  refused by the rules, such as a failover to a cloud that misses something
+  4  no filer answers";
+
+/// Serves one file system at many sites, and keeps it in two clouds.
+#[derive(Debug, Parser)]
+#[command(name = "filer", version, max_term_width = 100, after_help = MAIN_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const MAIN_HELP: &str = "\
+Examples:
+  filer init ams --dir /var/lib/filer        make the first site of a new CloudFS
+  filer serve --dir /var/lib/filer           serve it
+  filer status --dir /var/lib/filer          see how it is
+
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage or settings
+  3  refused by the rules, such as a failover to a cloud that misses something
+  4  no filer answers
+
+The settings are in filer.toml in the site's directory; filer check-config checks them.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes a site: the first of a new CloudFS, or one that joins
+    #[command(after_help = init::HELP)]
+    Init(init::Init),
+    /// Serves a site until it is told to stop (SIGTERM or Ctrl-C)
+    #[command(after_help = format!("Examples:\n  filer serve --dir /var/lib/filer\n  filer serve --config /etc/filer/ams.toml --dir /var/lib/filer\n\n{EXIT_CODES}"))]
+    Serve(Serve),
+    /// Shows how the CloudFS is: filers, clouds, what is not yet safe
+    #[command(after_help = format!("Examples:\n  filer status\n  filer status --watch\n  filer status --json | jq .absorbs_failure\n\n{EXIT_CODES}"))]
+    Status(Look),
+    /// Shows the two clouds, or changes their roles
+    #[command(after_help = format!("Examples:\n  filer cloud list\n  filer cloud failover\n  filer cloud failback\n\n{EXIT_CODES}"))]
+    Cloud {
+        #[command(subcommand)]
+        command: CloudCommand,
+    },
+    /// Shows the filers of the CloudFS, or takes one out
+    #[command(args_conflicts_with_subcommands = true, after_help = format!("Examples:\n  filer peers\n  filer peers --json\n  filer peers remove fra\n\n{EXIT_CODES}"))]
+    Peers {
+        #[command(subcommand)]
+        command: Option<PeersCommand>,
+        #[command(flatten)]
+        look: List,
+    },
+    /// Checks the settings and lists every problem with its line
+    #[command(after_help = format!("Examples:\n  filer check-config --dir /var/lib/filer\n  filer check-config new-filer.toml\n\n{EXIT_CODES}"))]
+    CheckConfig {
+        /// The file; without one, filer.toml in the site's directory
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        dir: Dir,
+    },
+    /// Signs a new site's request, with the authority in the first site's directory
+    #[command(after_help = join::SIGN_HELP)]
+    Sign(join::Sign),
+    /// Writes a shell's completions to the standard output
+    #[command(
+        after_help = "Examples:\n  filer completions bash > /etc/bash_completion.d/filer\n  filer completions fish > ~/.config/fish/completions/filer.fish"
+    )]
+    Completions { shell: clap_complete::Shell },
+    /// Shows the program's version
+    #[command(after_help = "Examples:\n  filer version")]
+    Version,
+}
+
+/// A site's directory.
+#[derive(Args, Clone, Debug)]
+pub struct Dir {
+    /// The site's directory
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// Which site to serve.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    /// The site's directory [default: that of the settings, or the current one]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The settings, where they are not filer.toml in the site's directory
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Which filer to ask.
+#[derive(Args, Clone, Debug)]
+pub struct Door {
+    #[command(flatten)]
+    dir: Dir,
+    /// The filer's admin socket; without it, the one that the settings name
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+/// How to show a list.
+#[derive(Args, Clone, Debug)]
+pub struct List {
+    #[command(flatten)]
+    door: Door,
+    /// As JSON, for machines
+    #[arg(long)]
+    json: bool,
+}
+
+/// How to show the status.
+#[derive(Args, Clone, Debug)]
+pub struct Look {
+    #[command(flatten)]
+    list: List,
+    /// Again each second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+/// `filer cloud ..`
+#[derive(Debug, Subcommand)]
+pub enum CloudCommand {
+    /// Shows both clouds: state, role, failures, what each has missed
+    #[command(after_help = "Examples:\n  filer cloud list\n  filer cloud list --json")]
+    List(List),
+    /// Makes the standby cloud active, for the entire CloudFS; refused unless it misses nothing
+    #[command(after_help = format!("Examples:\n  filer cloud failover\n\n{EXIT_CODES}"))]
+    Failover(Door),
+    /// Makes the primary cloud active again; refused unless it misses nothing
+    #[command(after_help = format!("Examples:\n  filer cloud failback\n\n{EXIT_CODES}"))]
+    Failback(Door),
+}
+
+/// `filer peers ..`
+#[derive(Debug, Subcommand)]
+pub enum PeersCommand {
+    /// Takes a filer out of the CloudFS for good; what it alone holds in staging is lost to the others
+    #[command(after_help = format!("Examples:\n  filer peers remove fra\n\n{EXIT_CODES}"))]
+    Remove {
+        /// The filer's name
+        name: String,
+        #[command(flatten)]
+        door: Door,
+    },
+}
+
+/// Why a command did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The settings are refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The site's directory cannot be used.
+    #[error(transparent)]
+    Site(#[from] SiteError),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The rules forbid it.
+    #[error("{0}")]
+    Refused(String),
+    /// The filer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The system.
+    #[error("{what}")]
+    System { what: String, source: std::io::Error },
+}
+
+impl CliError {
+    /// Whether all that went wrong is that nobody reads the answer any more, as behind `| head`.
+    pub fn reader_left(&self) -> bool {
+        matches!(self, Self::System { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
+    /// The exit code that says so; see the help.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Config(_) | Self::Site(SiteError::Missing { .. } | SiteError::Config(_)) => 2,
+            Self::Refused(_) => 3,
+            Self::Client(ClientError::Unreachable { .. } | ClientError::TimedOut { .. }) => 4,
+            Self::Client(ClientError::Refused(Refusal::Rules(_))) => 3,
+            Self::Client(ClientError::Refused(Refusal::NotFound(_) | Refusal::Request(_))) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Does what a command other than `serve` says. `out` gets what it prints.
+pub fn run(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
+    match command {
+        Command::Init(init) => init::run(init, out),
+        Command::Sign(sign) => join::sign(sign, out),
+        Command::CheckConfig { file, dir } => check_config(file, &dir, out),
+        Command::Version => say(out, &format!("filer {}", env!("CARGO_PKG_VERSION"))),
+        Command::Completions { shell } => {
+            let mut script = vec![];
+            clap_complete::generate(shell, &mut Cli::command(), "filer", &mut script);
+            out.write_all(&script).map_err(unwritable)
+        }
+        Command::Serve(_) => Err(CliError::Usage("filer serve is not run from here".into())),
+        asking => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|source| CliError::System { what: "starting".into(), source })?;
+            runtime.block_on(ask(asking, out))
+        }
+    }
+}
+
+/// The settings and directory of the site that `filer serve` is to serve.
+pub fn site_of(serve: &Serve) -> Result<(Config, SiteDir), CliError> {
+    let beside = serve.config.as_deref().and_then(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
+    let dir = serve.dir.as_deref().or(beside).unwrap_or(Path::new("."));
+    let site_dir = site_dir(dir)?;
+    let site = site_dir.site()?;
+    let path = serve.config.clone().unwrap_or_else(|| site_dir.config_path());
+    let config = Config::load(&path).map_err(SiteError::from)?;
+    if config.name != site.name {
+        let what = format!(
+            "{} says name = \"{}\", and the site's certificate is for \"{}\"; a site cannot be renamed: write that name",
+            path.display(),
+            config.name,
+            site.name
+        );
+        return Err(CliError::Usage(what));
+    }
+    Ok((config, site_dir))
+}
+
+/// The exit code of a failed command.
+pub fn exit_code(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    ExitCode::from(error.downcast_ref::<CliError>().map_or(1, CliError::exit_code))
+}
+
+fn site_dir(dir: &Path) -> Result<SiteDir, CliError> {
+    SiteDir::new(dir).map_err(|source| CliError::System { what: format!("finding {}", dir.display()), source })
+}
+
+fn say(out: &mut dyn Write, text: &str) -> Result<(), CliError> {
+    writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()).map_err(unwritable)
+}
+
+fn unwritable(source: std::io::Error) -> CliError {
+    CliError::System { what: "writing the answer".into(), source }
+}
+
+fn check_config(file: Option<PathBuf>, dir: &Dir, out: &mut dyn Write) -> Result<(), CliError> {
+    let path = match file {
+        Some(file) => file,
+        None => site_dir(&dir.dir)?.config_path(),
+    };
+    let config = Config::load(&path)?;
+    let mut problems = vec![];
+    for (key, entry) in [("primary", &config.clouds.primary), ("secondary", &config.clouds.secondary)] {
+        if let Err(e) = storage::clouds::open(&entry.settings, &entry.name) {
+            let why = chain(&e);
+            problems.push(crate::config::Problem { line: None, setting: format!("clouds.{key}:"), what: why });
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ConfigError::Problems { path, problems }.into());
+    }
+    let place = |entry: &crate::config::CloudEntry| format!("{} ({})", entry.name, entry.settings.place());
+    let (primary, secondary) = (place(&config.clouds.primary), place(&config.clouds.secondary));
+    say(out, &format!("{} is good: filer {}, clouds {primary} and {secondary}", path.display(), config.name))
+}
+
+/// An error and what caused it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// The client for a filer's admin socket.
+fn client(door: &Door) -> Result<AdminClient, CliError> {
+    let socket = match &door.socket {
+        Some(socket) => socket.clone(),
+        None => {
+            let site_dir = site_dir(&door.dir.dir)?;
+            site_dir.site()?;
+            site_dir.config()?.admin.socket
+        }
+    };
+    Ok(AdminClient::new(&socket))
+}
+
+async fn ask(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
+    match command {
+        Command::Status(look) => status(look, out).await,
+        Command::Cloud { command: CloudCommand::List(list) } => {
+            let status = client(&list.door)?.status().await?;
+            let text = if list.json { json(&status.clouds) } else { page::clouds(&status) };
+            say(out, &text)
+        }
+        Command::Cloud { command: CloudCommand::Failover(door) } => say(out, &client(&door)?.failover().await?),
+        Command::Cloud { command: CloudCommand::Failback(door) } => say(out, &client(&door)?.failback().await?),
+        Command::Peers { command: Some(PeersCommand::Remove { name, door }), .. } => {
+            say(out, &client(&door)?.remove_peer(&name).await?)
+        }
+        Command::Peers { command: None, look } => {
+            let status = client(&look.door)?.status().await?;
+            let text = if look.json { json(&status.peers) } else { page::peers(&status) };
+            say(out, &text)
+        }
+        other => Err(CliError::Usage(format!("{other:?} asks no filer"))),
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string_pretty(value).expect("plain data has a JSON form")
+}
+
+async fn status(look: Look, out: &mut dyn Write) -> Result<(), CliError> {
+    let client = client(&look.list.door)?;
+    let text = |status: &Status| match (look.list.json, look.watch) {
+        (true, true) => serde_json::to_string(status).expect("plain data has a JSON form"),
+        (true, false) => json(status),
+        (false, _) => page::status(status),
+    };
+    if !look.watch {
+        return say(out, &text(&client.status().await?));
+    }
+    let clear = if std::io::stdout().is_terminal() && !look.list.json { "\x1b[2J\x1b[H" } else { "" };
+    let mut ticks = tokio::time::interval(Duration::from_millis(WATCH_MS));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // A filer that restarts is waited for.
+        let shown = match client.status().await {
+            Ok(status) => text(&status),
+            Err(e) => chain(&e),
+        };
+        say(out, &format!("{clear}{shown}"))?;
+    }
+}
+
+/// An address from the command line.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("\"{text}\" is not an address with a port, such as 127.0.0.1:7400"))
+}

@@ -1,0 +1,267 @@
+//! Letting a new site in: a request there, a signature here, and what comes back.
+//!
+//! ```text
+//! new site                              first site
+//! init --join  ── NAME.csr ──────────▶  sign
+//! init --certificate  ◀── NAME.pem ──   (certificate, authority, ids, peers, clouds without secrets)
+//! ```
+//!
+//! The new site's key never leaves it. A name is signed once: its file in `authority/issued` is made before the
+//! certificate.
+
+use super::{
+    CliError, Dir,
+    bundle::Bundle,
+    init::{self, Init, VALID_DAYS, random_filer_id, read_text},
+    places, say, site_dir,
+};
+use crate::{
+    admin::AdminClient,
+    config::{
+        Config, SiteDir, SiteError, SiteFile, SitePeer,
+        site_dir::{check_name, make_dir, write_new},
+    },
+    site::SystemClock,
+};
+use clap::Args;
+use mesh::{
+    FilerId,
+    net::{Identity, MeshCa, SigningRequest, identity},
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Longest time to ask the first site's filer for its peers, in milliseconds.
+const ASK_MS_MAX: u64 = 2_000;
+
+pub(super) const SIGN_HELP: &str = "\
+Examples:
+  filer sign fra.csr --dir /var/lib/filer                    makes fra.pem beside fra.csr
+  filer sign fra.csr --dir /var/lib/filer -o /tmp/fra.pem
+
+The answer holds the certificate, the CloudFS's id, the addresses of its filers and the settings of its
+clouds. It holds no secret: credentials are given to the new site by other means.
+
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage or settings
+  3  refused: the name is taken, or the answer's file exists";
+
+/// `filer sign`.
+#[derive(Args, Debug)]
+pub struct Sign {
+    /// The request that filer init --join made
+    #[arg(value_name = "NAME.csr")]
+    pub request: PathBuf,
+    #[command(flatten)]
+    pub dir: Dir,
+    /// The answer; without it, NAME.pem beside the request
+    #[arg(short, long, value_name = "NAME.pem")]
+    pub output: Option<PathBuf>,
+    /// How long the certificate is valid, in days
+    #[arg(long, value_name = "DAYS", default_value_t = VALID_DAYS)]
+    pub days: u32,
+}
+
+/// `filer init --join`: a key and a request.
+pub(super) fn request(name: &str, dir: &SiteDir, out: &mut dyn Write) -> Result<(), CliError> {
+    let csr = dir.root().join(format!("{name}.csr"));
+    init::unused(dir, &[dir.identity(), csr.clone()])?;
+    let request = SigningRequest::create(name)?;
+    make_dir(dir.root())?;
+    make_dir(&dir.identity())?;
+    request.save(&dir.identity())?;
+    write_new(&csr, &request.csr_pem, 0o644)?;
+    let root = dir.root().display();
+    say(
+        out,
+        &format!(
+            "The key of {name} is made in {}; it stays there. Two steps are left:\n\
+             \n\
+             \x20 1. Take {} to the CloudFS's first site, and there:\n\
+             \x20      filer sign {name}.csr --dir DIR\n\
+             \x20 2. Bring the answer, {name}.pem, back here, and:\n\
+             \x20      filer init {name} --dir {root} --certificate {name}.pem --listen IP:PORT --advertise HOST:PORT",
+            dir.identity().display(),
+            csr.display(),
+        ),
+    )
+}
+
+/// `filer sign`.
+pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
+    let dir = site_dir(&sign.dir.dir)?;
+    let site = dir.site()?;
+    if !site.first {
+        let what =
+            format!("{} has no authority: requests are signed at the CloudFS's first site", dir.root().display());
+        return Err(CliError::Refused(what));
+    }
+    let config = dir.config()?;
+    let authority = MeshCa::load(&dir.authority())?;
+    let csr = read_text(&sign.request)?;
+
+    // The name is in the request, and the request is believed once the authority has read it.
+    let probe = authority.sign(&csr, FilerId(1), 1, &SystemClock)?;
+    let name = name_of(&probe)?;
+    check_name(&name).map_err(CliError::Refused)?;
+    let answer = sign.output.unwrap_or_else(|| sign.request.with_file_name(format!("{name}.pem")));
+    if answer.symlink_metadata().is_ok() {
+        let what =
+            format!("{} exists already, and nothing is overwritten; move it away, or choose -o", answer.display());
+        return Err(CliError::Refused(what));
+    }
+    let filer = random_filer_id(&issued(&dir)?)?;
+    record_issued(&dir, &name, filer)?;
+    let certificate = authority.sign(&csr, filer, sign.days, &SystemClock)?;
+    let peers = peers_of(&site, &config);
+    let bundle = Bundle::new(
+        (&name, filer, site.cloudfs_text()),
+        (certificate, authority.certificate_pem().into()),
+        peers,
+        &config.clouds,
+    );
+    write_new(&answer, &bundle.to_text(), 0o644)?;
+    say(
+        out,
+        &format!(
+            "{name} may join as filer {filer}, for {} days. Take {} to its site, and there:\n\
+             \x20 filer init {name} --dir DIR --certificate {name}.pem --listen IP:PORT --advertise HOST:PORT",
+            sign.days,
+            answer.display(),
+        ),
+    )
+}
+
+fn name_of(certificate: &str) -> Result<String, CliError> {
+    let refused = |what: String| CliError::Identity(mesh::net::IdentityError::Request { what });
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|e| refused(e.to_string()))?;
+    identity::peer_name(&der).map(|peer| peer.name).map_err(refused)
+}
+
+/// Where the names are that were signed: one file each, named so, with the filer's id in it.
+fn issued_dir(dir: &SiteDir) -> PathBuf {
+    dir.authority().join("issued")
+}
+
+/// Puts on record that `name` is the filer `id`. Refused if the name is taken.
+pub(super) fn record_issued(dir: &SiteDir, name: &str, id: FilerId) -> Result<(), CliError> {
+    make_dir(&issued_dir(dir))?;
+    match write_new(&issued_dir(dir).join(name), &format!("{id}\n"), 0o600) {
+        Err(SiteError::File { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(CliError::Refused(format!(
+                "a filer {name} of this CloudFS has a certificate already; make the request under another name"
+            )))
+        }
+        written => Ok(written?),
+    }
+}
+
+/// Every id that was ever given.
+fn issued(dir: &SiteDir) -> Result<Vec<FilerId>, CliError> {
+    let path = issued_dir(dir);
+    let unreadable = |source| SiteError::File { path: path.clone(), done: "read", source };
+    let mut ids = vec![];
+    for entry in std::fs::read_dir(&path).map_err(unreadable)? {
+        let text = read_text(&entry.map_err(unreadable)?.path())?;
+        ids.extend(text.trim().parse::<FilerId>().ok());
+    }
+    Ok(ids)
+}
+
+/// This site's filer, and those that it knows now if it runs.
+fn peers_of(site: &SiteFile, config: &Config) -> Vec<SitePeer> {
+    let mut peers = vec![SitePeer { id: site.filer, name: site.name.clone(), address: config.mesh.advertise.clone() }];
+    let asked = tokio::runtime::Builder::new_current_thread().enable_all().build().ok().and_then(|runtime| {
+        let client = AdminClient::new(&config.admin.socket);
+        let asking = async { tokio::time::timeout(Duration::from_millis(ASK_MS_MAX), client.status()).await };
+        runtime.block_on(asking).ok()?.ok()
+    });
+    // Without an answer the new filer asks this one, which knows the others.
+    for peer in asked.map(|status| status.peers).unwrap_or_default() {
+        if let Ok(id) = peer.id.parse::<FilerId>()
+            && id != site.filer
+            && !peer.address.is_empty()
+        {
+            peers.push(SitePeer { id, name: peer.name, address: peer.address });
+        }
+    }
+    peers
+}
+
+/// `filer init --certificate`: the rest of the site.
+pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Write) -> Result<(), CliError> {
+    let bundle = Bundle::read(&read_text(path)?, path)?;
+    let name = &init.name;
+    let refused = |what: String| CliError::Refused(format!("{}: {what}", path.display()));
+    if bundle.name != *name {
+        return Err(refused(format!("it is for the filer {}, not {name}", bundle.name)));
+    }
+    let wrong_id = || refused("its ids are no hexadecimal numbers; sign the request again".into());
+    let filer = bundle.filer.parse::<FilerId>().ok().filter(|id| id.0 != 0).ok_or_else(wrong_id)?;
+    let cloudfs = u64::from_str_radix(&bundle.cloudfs, 16).ok().filter(|id| *id != 0).ok_or_else(wrong_id)?;
+    if !dir.identity().join(identity::KEY_FILE).exists() {
+        return Err(refused(format!(
+            "the key of its request is not in {}; begin with: filer init {name} --dir {} --join",
+            dir.identity().display(),
+            dir.root().display()
+        )));
+    }
+    let site = SiteFile { name: name.clone(), cloudfs, filer, first: false, peers: bundle.peers.clone() };
+    let base = Config { clouds: bundle.clouds.clone(), ..Config::first(name, dir.root()) };
+    let (config, problems) = init::from_flags(init, places::table_of(&base, dir), dir)?;
+    // Credentials do not travel with the certificate: they are still to be given.
+    let (credentials, others): (Vec<_>, Vec<_>) =
+        problems.into_iter().partition(|problem| problem.setting.starts_with("clouds."));
+    places::refuse(others, dir)?;
+    let files = [identity::CERTIFICATE_FILE, identity::CA_CERTIFICATE_FILE].map(|file| dir.identity().join(file));
+    init::unused(dir, &[&files[..], std::slice::from_ref(&config.data_dir)].concat())?;
+    belongs(&bundle, &site, dir, &refused)?;
+    init::finish(dir, &site, &config, &bundle.certificate, &bundle.ca)?;
+
+    let root = dir.root().display();
+    let mut text = format!("The site {name} is made in {root}: filer {filer} of the CloudFS {}.\n\n", bundle.cloudfs);
+    if credentials.is_empty() {
+        text += &format!("Look at the clouds' settings in {}, then:\n", dir.config_path().display());
+    } else {
+        text += &format!("Before it can serve, give it the clouds' credentials in {}:\n", dir.config_path().display());
+        for problem in &credentials {
+            text += &format!("  {problem}\n");
+        }
+    }
+    say(out, &format!("{text}  filer check-config --dir {root}\n  filer serve --dir {root}"))
+}
+
+/// Checks, in a directory aside, that certificate, authority and this site's key belong together.
+fn belongs(
+    bundle: &Bundle,
+    site: &SiteFile,
+    dir: &SiteDir,
+    refused: &dyn Fn(String) -> CliError,
+) -> Result<(), CliError> {
+    let aside = dir.root().join(".checking");
+    let _ = std::fs::remove_dir_all(&aside);
+    make_dir(&aside)?;
+    let check = || -> Result<Identity, CliError> {
+        let key = dir.identity().join(identity::KEY_FILE);
+        write_new(&aside.join(identity::KEY_FILE), &read_text(&key)?, 0o600)?;
+        write_new(&aside.join(identity::CERTIFICATE_FILE), &bundle.certificate, 0o600)?;
+        write_new(&aside.join(identity::CA_CERTIFICATE_FILE), &bundle.ca, 0o600)?;
+        Identity::load(&aside).map_err(|e| match e {
+            mesh::net::IdentityError::Content { what, .. } => refused(what),
+            other => other.into(),
+        })
+    };
+    let checked = check();
+    std::fs::remove_dir_all(&aside).map_err(|source| SiteError::File { path: aside, done: "removed", source })?;
+    let identity = checked?;
+    if identity.id() != site.filer || identity.name() != site.name || identity.cloudfs() != site.cloudfs_text() {
+        return Err(refused(format!("its certificate says {identity:?}, and the rest of it something else")));
+    }
+    Ok(())
+}

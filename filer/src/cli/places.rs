@@ -1,0 +1,104 @@
+//! Settings from the command line: `--cloud-a s3://..` and `--set key=value`, merged into the settings of a new site.
+
+use super::CliError;
+use crate::config::{Config, ConfigError, Problem, SiteDir};
+use toml::{Table, Value};
+
+/// The `[clouds.primary]` or `[clouds.secondary]` that `spec` names.
+///
+/// `dir:PATH`, `s3://BUCKET/PREFIX?..`, `azure://ACCOUNT/CONTAINER/PREFIX?..`, `gs://BUCKET/PREFIX?..`; behind the `?`
+/// further settings of the section, such as `region=eu-west-1&access_key_id_env=ID`.
+pub(super) fn cloud(spec: &str, name: &str) -> Result<Table, CliError> {
+    let wrong = |why: &str| {
+        CliError::Usage(format!(
+            "the cloud \"{spec}\" {why}; write dir:PATH, s3://BUCKET, azure://ACCOUNT/CONTAINER or gs://BUCKET, \
+             with more settings behind a ?, such as s3://files?region=eu-west-1&machine_role=true"
+        ))
+    };
+    let mut table = Table::from_iter([("name".to_string(), Value::from(name))]);
+    if let Some(path) = spec.strip_prefix("dir:") {
+        let path = std::path::absolute(path).map_err(|_| wrong("has no path"))?;
+        table.insert("kind".into(), "directory".into());
+        table.insert("path".into(), path.to_string_lossy().into_owned().into());
+        return Ok(table);
+    }
+    let (scheme, rest) = spec.split_once("://").ok_or_else(|| wrong("has no kind"))?;
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (kind, names): (_, &[&str]) = match scheme {
+        "s3" => ("s3", &["bucket"]),
+        "azure" => ("azure", &["account", "container"]),
+        "gs" | "gcs" => ("gcs", &["bucket"]),
+        _ => return Err(wrong("is of no known kind")),
+    };
+    table.insert("kind".into(), kind.into());
+    let mut parts = place.trim_end_matches('/').splitn(names.len() + 1, '/');
+    for name in names {
+        let part = parts.next().filter(|part| !part.is_empty()).ok_or_else(|| wrong(&format!("names no {name}")))?;
+        table.insert(name.to_string(), part.into());
+    }
+    if let Some(prefix) = parts.next() {
+        table.insert("prefix".into(), prefix.into());
+    }
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').ok_or_else(|| wrong(&format!("has \"{pair}\" without =")))?;
+        let value = unescaped(value).ok_or_else(|| wrong(&format!("has a broken %-escape in \"{key}\"")))?;
+        table.insert(key.into(), value.parse::<bool>().map_or(Value::from(value), Value::from));
+    }
+    Ok(table)
+}
+
+fn unescaped(text: &str) -> Option<String> {
+    let mut bytes = vec![];
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = &tail[2..];
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Puts `value` at `path`, such as `segments.seal_after`.
+pub(super) fn put(table: &mut Table, path: &str, value: Value) -> Result<(), CliError> {
+    let (mut table, mut rest) = (table, path);
+    while let Some((section, inner)) = rest.split_once('.') {
+        let found = table.entry(section).or_insert_with(|| Table::new().into());
+        let Value::Table(inside) = found else {
+            return Err(CliError::Usage(format!("--set {path}: {section} is a setting and no section")));
+        };
+        (table, rest) = (inside, inner);
+    }
+    table.insert(rest.into(), value);
+    Ok(())
+}
+
+/// Puts a `key=value` of the command line. What is no TOML value is a text, so that `1 s` needs no quotes.
+pub(super) fn set(table: &mut Table, pair: &str) -> Result<(), CliError> {
+    let (path, text) = pair.split_once('=').ok_or_else(|| {
+        CliError::Usage(format!("--set {pair} has no =; write such as --set segments.seal_after=\"1 s\""))
+    })?;
+    let parsed = format!("value = {text}").parse::<Table>().ok().and_then(|mut parsed| parsed.remove("value"));
+    put(table, path.trim(), parsed.unwrap_or_else(|| text.into()))
+}
+
+/// The settings that `table` adds up to in the site's directory, and what is wrong with them (without line numbers:
+/// there is no file yet).
+pub(super) fn settings(table: &Table, dir: &SiteDir) -> (Config, Vec<Problem>) {
+    let (config, problems) = Config::read(&table.to_string(), &dir.config_path());
+    (config, problems.into_iter().map(|problem| Problem { line: None, ..problem }).collect())
+}
+
+/// Refuses settings with problems.
+pub(super) fn refuse(problems: Vec<Problem>, dir: &SiteDir) -> Result<(), CliError> {
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError::Problems { path: dir.config_path(), problems }.into()) }
+}
+
+/// The settings as a table to merge into.
+pub(super) fn table_of(config: &Config, dir: &SiteDir) -> Table {
+    config.to_toml(dir.root()).parse().expect("what is written reads back")
+}

@@ -1,0 +1,305 @@
+//! The commands, from their words to the files and answers they leave.
+
+use super::*;
+use crate::admin::tests::{Remembers, served, troubled};
+use mesh::net::Identity;
+use std::{os::unix::fs::PermissionsExt, sync::Arc};
+use storage::clouds::CloudSettings;
+
+/// Runs a command line; gives its exit code and what it said.
+fn filer(line: &[&str]) -> (u8, String) {
+    let mut out = vec![];
+    let cli = match Cli::try_parse_from([&["filer"], line].concat()) {
+        Ok(cli) => cli,
+        Err(e) => return (e.exit_code() as u8, e.to_string()),
+    };
+    let done = run(cli.command, &mut out);
+    let text = String::from_utf8(out).unwrap();
+    match done {
+        Ok(()) => (0, text),
+        Err(e) => (e.exit_code(), format!("{text}{}", chain(&e))),
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).permissions().mode() & 0o777
+}
+
+/// A temporary directory, and paths in it as text.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_string_lossy().into_owned()
+    }
+
+    fn site(&self, name: &str) -> SiteDir {
+        SiteDir::new(&self.0.path().join(name)).unwrap()
+    }
+}
+
+#[test]
+fn the_commands_are_well_formed_and_every_help_has_examples() {
+    fn check(command: &mut clap::Command, name: &str) {
+        let help = command.render_long_help().to_string();
+        let inner: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_string()).collect();
+        assert!(help.contains("Examples:\n"), "{name}: {help}");
+        for sub in inner.iter().filter(|sub| *sub != "help") {
+            check(command.find_subcommand_mut(sub).unwrap(), &format!("{name} {sub}"));
+        }
+    }
+    let mut command = Cli::command();
+    command.clone().debug_assert();
+    command.build();
+    check(&mut command, "filer");
+    assert!(command.render_long_help().to_string().contains("3  refused by the rules"));
+}
+
+#[test]
+fn command_lines_are_read() {
+    let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+    assert!(matches!(parse("filer status --watch --json"), Ok(Command::Status(Look { watch: true, .. }))));
+    assert!(matches!(parse("filer peers"), Ok(Command::Peers { command: None, .. })));
+    assert!(matches!(
+        parse("filer peers remove fra --dir /x"),
+        Ok(Command::Peers { command: Some(PeersCommand::Remove { name, .. }), .. }) if name == "fra"
+    ));
+    assert!(matches!(
+        parse("filer cloud failover --socket /s"),
+        Ok(Command::Cloud { command: CloudCommand::Failover(_) })
+    ));
+    let serve = parse("filer serve --dir /x --config /y/filer.toml");
+    let (dir, config) = (Some("/x".into()), Some("/y/filer.toml".into()));
+    assert!(matches!(serve, Ok(Command::Serve(serve)) if (serve.dir.clone(), serve.config.clone()) == (dir, config)));
+    for wrong in [
+        "filer",
+        "filer fly",
+        "filer init ams",
+        "filer init ams --dir d --cloud-a dir:/x",
+        "filer init ams --dir d --join --certificate x.pem",
+        "filer init ams --dir d --join --listen 127.0.0.1:1",
+        "filer init ams --dir d --listen here",
+        "filer completions tcl",
+        "filer cloud",
+    ] {
+        assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+    }
+    assert_eq!(filer(&["version"]), (0, format!("filer {}\n", env!("CARGO_PKG_VERSION"))));
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script) = filer(&["completions", shell]);
+        assert!(code == 0 && script.contains("check-config"), "{shell}");
+    }
+}
+
+#[test]
+fn the_first_site_has_all_it_needs_and_is_never_overwritten() {
+    let desk = Desk::new();
+    let dir = desk.site("ams");
+    let (code, said) = filer(&[
+        "init",
+        "ams",
+        "--dir",
+        &desk.path("ams"),
+        "--set",
+        "segments.seal_after=250 ms",
+        "--set",
+        "health.failures_to_trip=5",
+        "--metrics",
+        "off",
+    ]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("filer serve --dir"), "{said}");
+
+    let site = dir.site().unwrap();
+    assert!(site.first && site.cloudfs != 0 && site.peers.is_empty());
+    assert!((1..=u64::from(u32::MAX)).contains(&site.filer.0));
+    let identity = Identity::load(&dir.identity()).unwrap();
+    assert_eq!((identity.id(), identity.name(), identity.cloudfs()), (site.filer, "ams", site.cloudfs_text().as_str()));
+    let (config, _) = site_of(&Serve { dir: None, config: Some(dir.config_path()) }).unwrap();
+    assert_eq!((config.segments.seal_after_ms, config.health.failures_to_trip, config.metrics.listen), (250, 5, None));
+    for entry in [&config.clouds.primary, &config.clouds.secondary] {
+        let CloudSettings::Directory(directory) = &entry.settings else { panic!("a directory") };
+        assert_eq!(mode(&directory.path), 0o700);
+    }
+    for folder in [dir.root(), &dir.identity(), &dir.authority(), &config.data_dir] {
+        assert_eq!(mode(folder), 0o700, "{}", folder.display());
+    }
+    for file in [dir.config_path(), dir.site_path(), dir.identity().join("filer.key"), dir.authority().join("ca.key")] {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+
+    let before = std::fs::read_to_string(dir.config_path()).unwrap();
+    assert!(
+        before.contains("\nseal_after = \"250 ms\"\n") && before.contains("\n#bytes_max = \"8 MiB\"\n"),
+        "{before}"
+    );
+    for line in [&["init", "ams", "--dir"][..], &["init", "lon", "--join", "--dir"]] {
+        let (code, said) = filer(&[line, &[&desk.path("ams")]].concat());
+        assert!(code == 3 && said.contains("nothing is overwritten"), "{code} {said}");
+    }
+    assert_eq!(std::fs::read_to_string(dir.config_path()).unwrap(), before);
+    let (code, said) = filer(&["check-config", "--dir", &desk.path("ams")]);
+    assert!(code == 0 && said.contains("is good: filer ams, clouds a"), "{code} {said}");
+}
+
+#[test]
+fn wrong_settings_write_nothing() {
+    let desk = Desk::new();
+    let d = desk.path("x");
+    for (line, part) in [
+        (&["init", "a/b", "--dir", &d][..], "cannot name a filer"),
+        (&["init", "ams", "--dir", &d, "--set", "segments.seal_after=1"], "has no unit"),
+        (&["init", "ams", "--dir", &d, "--set", "segments.seal_afer=1 s"], "did you mean seal_after?"),
+        (&["init", "ams", "--dir", &d, "--set", "seal_after"], "has no ="),
+        (&["init", "ams", "--dir", &d, "--set", "name=lon"], "a site has one name"),
+        (&["init", "ams", "--dir", &d, "--set", "name.x=1"], "name is a setting and no section"),
+        (&["init", "ams", "--dir", &d, "--listen", "0.0.0.0:7400"], "mesh.advertise is missing"),
+        (&["init", "ams", "--dir", &d, "--cloud-a", "dir:/c", "--cloud-b", "dir:/c"], "one failure would take both"),
+        (&["init", "ams", "--dir", &d, "--cloud-a", "ftp://x", "--cloud-b", "dir:/c"], "is of no known kind"),
+        (&["init", "ams", "--dir", &d, "--cloud-a", "azure://acc", "--cloud-b", "dir:/c"], "names no container"),
+        (&["init", "ams", "--dir", &d, "--cloud-a", "s3://b", "--cloud-b", "dir:/c"], "has no credentials"),
+    ] {
+        let (code, said) = filer(line);
+        assert!(code == 2 && said.contains(part), "{line:?}: {code} {said}");
+        assert!(!Path::new(&d).exists(), "{line:?}");
+    }
+}
+
+#[test]
+fn clouds_are_read_from_the_command_line() {
+    let desk = Desk::new();
+    let (code, said) = filer(&[
+        "init",
+        "ams",
+        "--dir",
+        &desk.path("ams"),
+        "--cloud-a",
+        "s3://files/deep/prefix?region=eu-west-1&endpoint=http://127.0.0.1:9000&allow_http=true&access_key_id=12345&secret_access_key_env=KEY&name=big%20one",
+        "--cloud-b",
+        "azure://account/container?access_key_env=AZURE",
+    ]);
+    assert_eq!(code, 0, "{said}");
+    let config = desk.site("ams").config().unwrap();
+    let CloudSettings::S3(s3) = &config.clouds.primary.settings else { panic!("S3") };
+    assert_eq!((s3.bucket.as_str(), s3.prefix.as_str(), s3.region.as_str()), ("files", "deep/prefix", "eu-west-1"));
+    assert_eq!((s3.access_key_id.as_deref(), s3.allow_http), (Some("12345"), true));
+    assert_eq!((config.clouds.primary.name.as_str(), config.clouds.secondary.name.as_str()), ("big one", "b"));
+    assert!(matches!(&config.clouds.secondary.settings, CloudSettings::Azure(azure) if azure.container == "container"));
+}
+
+#[test]
+fn a_site_joins_with_a_request_a_signature_and_an_answer() {
+    let desk = Desk::new();
+    let (ams, fra) = (desk.path("ams"), desk.path("fra"));
+    let clouds = [
+        "--cloud-a",
+        &format!("dir:{}", desk.path("store-a")),
+        "--cloud-b",
+        "s3://files?access_key_id=id&secret_access_key=hush",
+    ];
+    let first = ["init", "ams", "--dir", &ams, "--listen", "0.0.0.0:7400", "--advertise", "ams.example.org:7400"];
+    assert_eq!(filer(&[&first[..], &clouds].concat()).0, 0);
+
+    let (code, said) = filer(&["init", "fra", "--dir", &fra, "--join"]);
+    assert!(code == 0 && said.contains("filer sign fra.csr"), "{said}");
+    let (csr, pem) = (desk.path("fra/fra.csr"), desk.path("fra/fra.pem"));
+    assert_eq!(mode(Path::new(&desk.path("fra/identity/filer.key"))), 0o600);
+    assert_eq!(mode(Path::new(&fra)), 0o700);
+    let (code, said) = filer(&["init", "fra", "--dir", &fra, "--certificate", &csr]);
+    assert!(code == 2 && said.contains("is not what filer sign makes"), "{code} {said}");
+
+    let (code, said) = filer(&["sign", &csr, "--dir", &ams]);
+    assert!(code == 0 && said.contains("fra may join as filer"), "{said}");
+    let bundle = std::fs::read_to_string(&pem).unwrap();
+    assert!(!bundle.contains("hush") && !bundle.contains("PRIVATE KEY"), "{bundle}");
+    assert!(bundle.contains("\n-----BEGIN CERTIFICATE-----\n"), "readable as PEM: {bundle}");
+    let (code, said) = filer(&["sign", &csr, "--dir", &ams, "-o", &desk.path("again.pem")]);
+    assert!(code == 3 && said.contains("has a certificate already"), "{code} {said}");
+    assert_eq!(filer(&["sign", &csr, "--dir", &ams]).0, 3, "the answer exists");
+    assert_eq!(filer(&["sign", &csr, "--dir", &desk.path("nowhere")]).0, 2);
+
+    // Someone else's answer, and an answer without the key, are refused.
+    assert_eq!(filer(&["init", "lon", "--dir", &desk.path("lon"), "--join"]).0, 0);
+    let (code, said) = filer(&["init", "lon", "--dir", &desk.path("lon"), "--certificate", &pem]);
+    assert!(code == 3 && said.contains("it is for the filer fra, not lon"), "{code} {said}");
+    let (code, said) = filer(&["init", "fra", "--dir", &desk.path("empty"), "--certificate", &pem]);
+    assert!(code == 3 && said.contains("--join"), "{code} {said}");
+    assert_eq!(filer(&["init", "fra", "--dir", &desk.path("other"), "--join"]).0, 0);
+    let (code, said) = filer(&["init", "fra", "--dir", &desk.path("other"), "--certificate", &pem]);
+    assert!(code == 3 && said.contains("it is not the key of"), "{code} {said}");
+    assert!(!desk.site("other").site_path().exists());
+
+    let accept = ["init", "fra", "--dir", &fra, "--certificate", &pem, "--listen", "127.0.0.1:7401", "--nfs", "off"];
+    let (code, said) = filer(&accept);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("clouds.secondary.secret_access_key is missing"), "{said}");
+    let (first, joined) = (desk.site("ams").site().unwrap(), desk.site("fra").site().unwrap());
+    assert_eq!((joined.cloudfs, joined.first), (first.cloudfs, false));
+    assert_ne!(joined.filer, first.filer);
+    assert_eq!(joined.members()[&first.filer].address, "ams.example.org:7400");
+    let identity = Identity::load(&desk.site("fra").identity()).unwrap();
+    assert_eq!((identity.id(), identity.name()), (joined.filer, "fra"));
+    assert!(!desk.0.path().join("fra/.checking").exists());
+
+    // The credentials are still to be given; then all is well.
+    let (code, said) = filer(&["check-config", "--dir", &fra]);
+    assert!(code == 2 && said.contains("line ") && said.contains("secret_access_key is missing"), "{code} {said}");
+    let path = desk.site("fra").config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(
+        &path,
+        text.replace("access_key_id = \"id\"", "access_key_id = \"id\"\nsecret_access_key = \"hush\""),
+    )
+    .unwrap();
+    let config = desk.site("fra").config().unwrap();
+    assert_eq!(config.clouds, desk.site("ams").config().unwrap().clouds);
+    assert_eq!((config.mesh.advertise.as_str(), config.nfs.listen), ("127.0.0.1:7401", None));
+    assert_eq!(filer(&accept).0, 3, "nothing is overwritten");
+    assert_eq!(filer(&["sign", &csr, "--dir", &fra]).0, 3, "only the first site signs");
+}
+
+/// Runs a command on a thread of its own while the door is served here.
+async fn asked(line: &[&str]) -> (u8, String) {
+    let line: Vec<String> = line.iter().map(|word| word.to_string()).collect();
+    let run = move || filer(&line.iter().map(String::as_str).collect::<Vec<_>>());
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_commands_talk_to_the_filer_and_say_how_it_went() {
+    let desk = Desk::new();
+    let ams = desk.path("ams");
+    assert_eq!(asked(&["init", "ams", "--dir", &ams]).await.0, 0);
+    let (code, said) = asked(&["status", "--dir", &ams]).await;
+    assert!(code == 4 && said.contains("filer serve"), "{code} {said}");
+    assert_eq!(asked(&["status", "--dir", &desk.path("nowhere")]).await.0, 2);
+
+    let site = Arc::new(Remembers::default());
+    let socket = desk.site("ams").config().unwrap().admin.socket;
+    let (stop, serving) = served(&socket, site.clone());
+    let (code, said) = asked(&["status", "--dir", &ams]).await;
+    assert!(code == 0 && said.contains("NO: aws is resyncing"), "{code} {said}");
+    let (code, said) = asked(&["status", "--json", "--socket", &socket.to_string_lossy()]).await;
+    assert_eq!((code, serde_json::from_str::<Status>(&said).unwrap()), (0, troubled()));
+    let (code, said) = asked(&["cloud", "list", "--dir", &ams]).await;
+    assert!(code == 0 && said.contains("resyncing") && !said.contains("FILERS"), "{said}");
+    let (code, said) = asked(&["peers", "--dir", &ams]).await;
+    assert!(code == 0 && said.contains("fra:7400"), "{said}");
+    assert_eq!(asked(&["cloud", "failback", "--dir", &ams]).await, (0, "aws is active now\n".into()));
+    let (code, said) = asked(&["cloud", "failover", "--dir", &ams]).await;
+    assert!(code == 3 && said.contains("aws misses 42 pieces"), "{code} {said}");
+    let (code, said) = asked(&["peers", "remove", "lon", "--dir", &ams]).await;
+    assert!(code == 2 && said.contains("no filer is called lon"), "{code} {said}");
+
+    // A signature while the filer runs names the peers that it knows.
+    assert_eq!(asked(&["init", "lon", "--dir", &desk.path("lon"), "--join"]).await.0, 0);
+    assert_eq!(asked(&["sign", &desk.path("lon/lon.csr"), "--dir", &ams]).await.0, 0);
+    let bundle = std::fs::read_to_string(desk.path("lon/lon.pem")).unwrap();
+    assert!(bundle.contains("\"fra:7400\"") && bundle.contains("\"127.0.0.1:7400\""), "{bundle}");
+    drop(stop);
+    serving.await.unwrap();
+}

@@ -1,0 +1,211 @@
+//! What a filer is told by its operator: `filer.toml`.
+//!
+//! The file is read strictly: a key that nobody knows is refused, a length of time or a size without its unit is
+//! refused, and every problem is listed with its line and what to do, not only the first. The same description of the
+//! settings writes the commented file of `filer init`, so that the two cannot drift apart.
+//!
+//! Owns: the settings, their defaults, limits and what they must be to each other; a site's directory. Does not own:
+//! what is done with them.
+
+mod checks;
+mod clouds;
+mod form;
+mod kinds;
+mod nfs;
+mod sections;
+pub(crate) mod site_dir;
+#[cfg(test)]
+mod tests;
+mod written;
+
+pub use clouds::{CloudEntry, CloudsSettings};
+pub use kinds::{show_bytes, show_ms};
+pub use nfs::NfsSettings;
+pub use sections::{
+    AdminSettings, CacheSettings, ConsistencySettings, Failback, HealthSettings, LogFormat, LogSettings, MeshSettings,
+    MetricsSettings, Reads, SegmentSettings, StagingSettings, WithoutMajority,
+};
+pub use site_dir::{CONFIG_FILE, SITE_FILE, SiteDir, SiteError, SiteFile, SitePeer};
+
+use form::{Form, Notes};
+use kinds::{FilePath, Text};
+use serde::{Deserialize, Serialize};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+use toml::de::DeTable;
+
+/// Largest settings file, in bytes.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// Everything that a filer is told. Paths are absolute, or relative to the current directory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// This site's name, as its certificate has it.
+    pub name: String,
+    /// Where the filer keeps its state: staging, cache, replica.
+    pub data_dir: PathBuf,
+    pub mesh: MeshSettings,
+    pub clouds: CloudsSettings,
+    pub health: HealthSettings,
+    pub segments: SegmentSettings,
+    pub staging: StagingSettings,
+    pub cache: CacheSettings,
+    pub consistency: ConsistencySettings,
+    pub nfs: NfsSettings,
+    pub admin: AdminSettings,
+    pub metrics: MetricsSettings,
+    pub log: LogSettings,
+}
+
+/// One thing that is wrong with a settings file, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from 1; `None` where the whole file is meant.
+    pub line: Option<usize>,
+    /// Such as `segments.seal_after`; empty for a problem of the file's syntax.
+    pub setting: String,
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        if !self.setting.is_empty() {
+            write!(f, "{} ", self.setting)?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    /// The file is refused.
+    #[error("{}", listed(path, problems))]
+    Problems { path: PathBuf, problems: Vec<Problem> },
+}
+
+fn listed(path: &Path, problems: &[Problem]) -> String {
+    let count = match problems.len() {
+        1 => "1 problem".into(),
+        n => format!("{n} problems"),
+    };
+    let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    format!("{} has {count}:{lines}", path.display())
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::first("filer", Path::new(""))
+    }
+}
+
+impl Config {
+    /// The settings of a filer alone: the defaults, with two directories below `base` as its clouds.
+    pub fn first(name: &str, base: &Path) -> Self {
+        let admin = AdminSettings::default();
+        Self {
+            name: name.into(),
+            data_dir: base.join("data"),
+            mesh: MeshSettings::default(),
+            clouds: CloudsSettings::directories(base),
+            health: HealthSettings::default(),
+            segments: SegmentSettings::default(),
+            staging: StagingSettings::default(),
+            cache: CacheSettings::default(),
+            consistency: ConsistencySettings::default(),
+            nfs: NfsSettings::default(),
+            admin: AdminSettings { socket: base.join(&admin.socket), ..admin },
+            metrics: MetricsSettings::default(),
+            log: LogSettings::default(),
+        }
+    }
+
+    /// Reads the file at `path`.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        use std::io::Read;
+        let read = || -> std::io::Result<(PathBuf, String)> {
+            let path = std::path::absolute(path)?;
+            let mut text = String::new();
+            std::fs::File::open(&path)?.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
+            if text.len() as u64 > CONFIG_BYTES_MAX {
+                return Err(std::io::Error::other(format!("it is larger than {CONFIG_BYTES_MAX} bytes")));
+            }
+            Ok((path, text))
+        };
+        let (path, text) = read().map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        Self::parse(&text, &path)
+    }
+
+    /// Reads the settings in `text`, which stands in the file at `path`: relative paths start in its directory.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        match Self::read(text, path) {
+            (config, problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(ConfigError::Problems { path: path.into(), problems }),
+        }
+    }
+
+    /// The settings in `text` as far as they can be read, and what is wrong with them.
+    pub(crate) fn read(text: &str, path: &Path) -> (Self, Vec<Problem>) {
+        let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let mut notes = Notes::new(text, base.clone());
+        let (document, faults) = DeTable::parse_recoverable(text);
+        for fault in &faults {
+            let line = fault.span().map(|span| notes.line_at(span.start));
+            let what = format!("is no valid TOML here: {}", fault.message().replace('\n', ", "));
+            notes.problems.push(Problem { line, setting: String::new(), what });
+        }
+        let mut config = Self::first("", &base);
+        Form::read(document.get_ref(), &mut notes, |form| config.form(form));
+        if faults.is_empty() {
+            checks::check(&config, &mut notes);
+        } else {
+            // What a broken line was meant to hold is not missing.
+            notes.problems.retain(|problem| !problem.what.starts_with("is missing"));
+        }
+        notes.problems.sort_by_key(|problem| problem.line);
+        notes.problems.dedup();
+        (config, notes.problems)
+    }
+
+    /// The commented settings file of a new filer `name`: every setting stands there, with its default.
+    pub fn example(name: &str) -> String {
+        let base = Path::new("/");
+        Self::first(name, base).to_toml(base)
+    }
+
+    /// These settings as a commented file in the directory `base`: what differs from the defaults is set, the rest
+    /// stands in comments.
+    pub fn to_toml(&self, base: &Path) -> String {
+        written::written(self, base)
+    }
+
+    fn form(&mut self, form: &mut Form<'_, '_>) {
+        form.need("name", "This site's name, as its certificate has it.", Text(site_dir::check_name), &mut self.name);
+        let doc = "Where the filer keeps its state: staging, cache and its replica of the CloudFS.";
+        form.set("data_dir", doc, FilePath, &mut self.data_dir);
+        form.section("mesh", "How this filer and its peers talk and agree.", |form| self.mesh.form(form));
+        self.clouds_form(form);
+        form.section("health", "When a cloud has failed, and when it is back.", |form| self.health.form(form));
+        let doc = "The pieces in which data goes to the clouds.";
+        form.section("segments", doc, |form| self.segments.form(form));
+        form.section("staging", "What is not yet in the clouds.", |form| self.staging.form(form));
+        form.section("cache", "What was read from the clouds.", |form| self.cache.form(form));
+        form.section("consistency", "How fresh what clients see must be.", |form| self.consistency.form(form));
+        form.section("nfs", "The door for NFS clients.", |form| self.nfs.form(form));
+        form.section("admin", "The door for the operator.", |form| self.admin.form(form));
+        form.section("metrics", "The door for monitoring.", |form| self.metrics.form(form));
+        form.section("log", "To the standard error output.", |form| self.log.form(form));
+    }
+
+    fn clouds_form(&mut self, form: &mut Form<'_, '_>) {
+        form.section("clouds", "", |form| self.clouds.form(form));
+    }
+}

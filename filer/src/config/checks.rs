@@ -1,0 +1,199 @@
+//! What settings must be to each other.
+
+use super::{Config, clouds::CloudEntry, form::Notes};
+use std::net::SocketAddr;
+use storage::clouds::CloudSettings;
+
+/// Longest path of a Unix socket, in bytes, with room for the name under which it is made.
+const SOCKET_PATH_BYTES_MAX: usize = 95;
+
+/// Notes every contradiction.
+pub(super) fn check(config: &Config, notes: &mut Notes) {
+    clouds(config, notes);
+    listeners(config, notes);
+    exports(config, notes);
+    admin(config, notes);
+    orders(config, notes);
+}
+
+/// Where a cloud's objects end up, as far as one failure or one deletion reaches.
+fn store(entry: &CloudEntry) -> Option<String> {
+    let host = |endpoint: &Option<String>, default: &str| {
+        endpoint.as_deref().unwrap_or(default).trim_end_matches('/').to_ascii_lowercase()
+    };
+    match &entry.settings {
+        CloudSettings::S3(s3) => Some(format!("{} {}", host(&s3.endpoint, "s3"), s3.bucket)),
+        CloudSettings::Azure(azure) => {
+            Some(format!("{} {} {}", host(&azure.endpoint, "azure"), azure.account, azure.container))
+        }
+        CloudSettings::Gcs(gcs) => Some(format!("{} {}", host(&gcs.endpoint, "gcs"), gcs.bucket)),
+        CloudSettings::Directory(_) => None,
+    }
+}
+
+fn clouds(config: &Config, notes: &mut Notes) {
+    let (primary, secondary) = (&config.clouds.primary, &config.clouds.secondary);
+    if notes.line_of("clouds.primary").is_none() || notes.line_of("clouds.secondary").is_none() {
+        return;
+    }
+    if !primary.name.is_empty() && primary.name == secondary.name {
+        let what = format!("\"{}\" is the name of clouds.primary too; give each cloud a name of its own", primary.name);
+        notes.problem("clouds.secondary.name", what);
+    }
+    let same = match (&primary.settings, &secondary.settings) {
+        (CloudSettings::Directory(a), CloudSettings::Directory(b)) => {
+            a.path.starts_with(&b.path) || b.path.starts_with(&a.path)
+        }
+        _ => primary.kind_of() == secondary.kind_of() && store(primary) == store(secondary),
+    };
+    let key = match &secondary.settings {
+        CloudSettings::Directory(_) => "path",
+        CloudSettings::Azure(_) => "container",
+        CloudSettings::S3(_) | CloudSettings::Gcs(_) => "bucket",
+    };
+    let line = notes.line_of(&format!("clouds.secondary.{key}"));
+    let filled = line.is_some() && line != notes.line_of("clouds.secondary");
+    if same && filled {
+        let first = notes.line_of(&format!("clouds.primary.{key}")).map_or(String::new(), |n| format!(" (line {n})"));
+        let what =
+            format!("is the same place as clouds.primary{first}: one failure would take both; name another {key}");
+        notes.problem(&format!("clouds.secondary.{key}"), what);
+    }
+    for (key, entry) in [("primary", primary), ("secondary", secondary)] {
+        if let CloudSettings::Directory(directory) = &entry.settings
+            && (directory.path.starts_with(&config.data_dir) || config.data_dir.starts_with(&directory.path))
+        {
+            let what = "and data_dir lie one within the other; give the cloud a directory of its own";
+            notes.problem(&format!("clouds.{key}.path"), what);
+        }
+    }
+}
+
+/// Whether two listeners of one protocol cannot both be bound.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let everywhere =
+        |one: SocketAddr, other: SocketAddr| one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || everywhere(a, b) || everywhere(b, a))
+}
+
+fn listeners(config: &Config, notes: &mut Notes) {
+    // The mesh is UDP and cannot be in the way of these.
+    let tcp = [
+        ("nfs.listen", config.nfs.listen),
+        ("admin.listen", config.admin.listen),
+        ("metrics.listen", config.metrics.listen),
+    ];
+    for (at, (setting, address)) in tcp.iter().enumerate() {
+        for (other, taken) in &tcp[..at] {
+            if let (Some(address), Some(taken)) = (address, taken)
+                && collide(*address, *taken)
+            {
+                let what = format!("\"{address}\" collides with {other} = \"{taken}\"; choose another port");
+                notes.problem(setting, what);
+            }
+        }
+    }
+}
+
+fn exports(config: &Config, notes: &mut Notes) {
+    let exports = &config.nfs.exports;
+    for (at, export) in exports.iter().enumerate() {
+        if let Some(first) = exports[..at].iter().position(|earlier| earlier.path == export.path) {
+            let line =
+                notes.line_of(&format!("nfs.exports.{first}.path")).map_or(String::new(), |n| format!(" in line {n}"));
+            let what = format!("\"{}\" is exported already{line}; keep one of them", export.path);
+            notes.problem(&format!("nfs.exports.{at}.path"), what);
+        }
+        let setting = format!("nfs.exports.{at}.networks");
+        if set(notes, &setting) {
+            if export.networks.is_empty() && !notes.problems.iter().any(|problem| problem.setting == setting) {
+                notes.problem(&setting, "is empty, so that nobody could mount; name the clients' networks");
+            }
+        } else if let Some(listen) = config.nfs.listen
+            && !listen.ip().is_loopback()
+        {
+            let what = format!(
+                "is missing: nfs.listen = \"{listen}\" is open to other machines; add such as networks = [\"10.1.0.0/16\"]"
+            );
+            notes.problem(&setting, what);
+        }
+    }
+}
+
+fn admin(config: &Config, notes: &mut Notes) {
+    let admin = &config.admin;
+    let bytes = admin.socket.as_os_str().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        let what = format!(
+            "is a path of {bytes} bytes ({}), and the system takes {SOCKET_PATH_BYTES_MAX} here; choose a shorter one, such as \"/run/filer.sock\"",
+            admin.socket.display()
+        );
+        notes.problem("admin.socket", what);
+    }
+    let Some(listen) = admin.listen else { return };
+    if !listen.ip().is_loopback() {
+        let what = format!("\"{listen}\" is no loopback address; use 127.0.0.1 or [::1]");
+        notes.problem("admin.listen", what);
+    }
+    if admin.token_file.is_none() {
+        notes.problem("admin.token_file", "is missing: admin.listen needs it; add token_file, or set listen = \"off\"");
+    }
+}
+
+/// Pairs of which the first may not be larger than the second.
+fn orders(config: &Config, notes: &mut Notes) {
+    let (mesh, health, segments) = (&config.mesh, &config.health, &config.segments);
+    let t = &mesh.transport;
+    let times = [
+        ("mesh.election_min", mesh.election_ms_min, "mesh.election_max", mesh.election_ms_max, 1),
+        ("mesh.heartbeat", mesh.heartbeat_ms, "mesh.election_min", mesh.election_ms_min, 2),
+        ("mesh.keep_alive", t.keep_alive_ms, "mesh.idle_max", t.idle_ms_max, 2),
+        ("mesh.redial_min", t.redial_ms_min, "mesh.redial_max", t.redial_ms_max, 1),
+        (
+            "health.attempt_backoff_min",
+            health.attempt_backoff_ms_min,
+            "health.attempt_backoff_max",
+            health.attempt_backoff_ms_max,
+            1,
+        ),
+        (
+            "health.probe_backoff_min",
+            health.probe_backoff_ms_min,
+            "health.probe_backoff_max",
+            health.probe_backoff_ms_max,
+            1,
+        ),
+    ];
+    let sizes = [
+        ("segments.frame_bytes_max", segments.frame_bytes_max, "segments.bytes_max", segments.bytes_max, 2),
+        ("segments.bytes_max", segments.bytes_max, "staging.bytes_max", config.staging.bytes_max, 2),
+        (
+            "segments.frame_bytes_max",
+            segments.frame_bytes_max,
+            "cache.memory_bytes_max",
+            config.cache.memory_bytes_max,
+            1,
+        ),
+    ];
+    let times = times.map(|pair| (pair, super::show_ms as fn(u64) -> String));
+    let sizes = sizes.map(|pair| (pair, super::show_bytes as fn(u64) -> String));
+    for ((small, little, large, much, factor), show) in times.into_iter().chain(sizes) {
+        if little.saturating_mul(factor) > much {
+            let times = if factor == 1 { String::new() } else { format!("{factor} times ") };
+            // The one that the file sets is to blame.
+            let blamed = if set(notes, small) || !set(notes, large) { small } else { large };
+            let what = if blamed == small {
+                format!("= \"{}\" is too large: {times}it must fit in {large} = \"{}\"", show(little), show(much))
+            } else {
+                format!("= \"{}\" is too small: {times}{small} = \"{}\" must fit in it", show(much), show(little))
+            };
+            notes.problem(blamed, what);
+        }
+    }
+}
+
+/// Whether the file sets this itself.
+fn set(notes: &Notes, path: &str) -> bool {
+    let section = path.rfind('.').map(|at| &path[..at]);
+    notes.line_of(path).is_some_and(|line| section.and_then(|s| notes.line_of(s)) != Some(line))
+}

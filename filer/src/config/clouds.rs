@@ -1,0 +1,330 @@
+//! `[clouds.primary]` and `[clouds.secondary]`: the two clouds, and where their credentials come from.
+//!
+//! Maps onto [`CloudSettings`]. What the type cannot say is said here: credentials must be given, or their absence be
+//! meant (`machine_role = true`).
+
+use super::{
+    form::Form,
+    kinds::{Choice, FilePath, Flag, Maybe, Millis, Text, count, text},
+};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use storage::{
+    clouds::{AzureSettings, CloudSettings, DirectorySettings, GcsSettings, Limits, S3Settings, Secret},
+    ids::CloudId,
+};
+
+/// One of the two clouds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CloudEntry {
+    /// For people; the two differ.
+    pub name: String,
+    pub settings: CloudSettings,
+    /// Credentials come from the machine itself, as instances of the provider have them.
+    pub machine_role: bool,
+}
+
+/// `[clouds]`: the cloud that should be active, and the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CloudsSettings {
+    pub primary: CloudEntry,
+    pub secondary: CloudEntry,
+}
+
+impl CloudsSettings {
+    /// The entry of cloud `a` (the primary) or `b`.
+    pub fn entry(&self, cloud: CloudId) -> &CloudEntry {
+        match cloud {
+            CloudId::A => &self.primary,
+            CloudId::B => &self.secondary,
+        }
+    }
+
+    /// Two directories below `base`, so that a filer runs with no server at all.
+    pub fn directories(base: &Path) -> Self {
+        let entry = |name: &str| CloudEntry {
+            name: name.into(),
+            settings: CloudSettings::Directory(DirectorySettings {
+                path: base.join("clouds").join(name),
+                prefix: String::new(),
+                limits: Limits::default(),
+            }),
+            machine_role: false,
+        };
+        Self { primary: entry("a"), secondary: entry("b") }
+    }
+
+    pub(super) fn form(&mut self, form: &mut Form<'_, '_>) {
+        let doc = "The cloud that is active while all is well.";
+        form.section("primary", doc, |form| self.primary.form(form));
+        form.section(
+            "secondary",
+            "The other cloud: of another provider, so that one failure cannot reach both.",
+            |form| {
+                self.secondary.form(form);
+            },
+        );
+    }
+}
+
+/// The kinds of clouds.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum CloudKind {
+    S3,
+    Azure,
+    Gcs,
+    Directory,
+}
+
+const KINDS: &[(&str, CloudKind)] =
+    &[("s3", CloudKind::S3), ("azure", CloudKind::Azure), ("gcs", CloudKind::Gcs), ("directory", CloudKind::Directory)];
+
+impl CloudEntry {
+    /// The word for its kind, such as `s3`.
+    pub fn kind(&self) -> &'static str {
+        let kind = self.kind_of();
+        KINDS.iter().find(|(_, known)| *known == kind).map_or("", |(word, _)| word)
+    }
+
+    pub(super) fn kind_of(&self) -> CloudKind {
+        match self.settings {
+            CloudSettings::S3(_) => CloudKind::S3,
+            CloudSettings::Azure(_) => CloudKind::Azure,
+            CloudSettings::Gcs(_) => CloudKind::Gcs,
+            CloudSettings::Directory(_) => CloudKind::Directory,
+        }
+    }
+
+    /// The same without secrets: names of variables and paths of files stay, since they hold none.
+    pub fn without_secrets(&self) -> Self {
+        let mut entry = self.clone();
+        match &mut entry.settings {
+            CloudSettings::S3(s3) => (s3.secret_access_key, s3.session_token) = (None, None),
+            CloudSettings::Azure(azure) => (azure.access_key, azure.sas) = (None, None),
+            CloudSettings::Gcs(_) | CloudSettings::Directory(_) => {}
+        }
+        entry
+    }
+
+    /// Keeps the kind alone: everything else is as if it had been left out.
+    pub(super) fn forget(&mut self) {
+        *self = Self { name: String::new(), settings: blank(self.kind_of()), machine_role: false };
+    }
+
+    pub(super) fn form(&mut self, form: &mut Form<'_, '_>) {
+        if !form.present() {
+            form.problem("", "is missing: a CloudFS needs two clouds; add the section with kind and name");
+            return;
+        }
+        let mut kind = self.kind_of();
+        let problems = form.notes.problems.len();
+        form.need("kind", "\"s3\", \"azure\", \"gcs\" or \"directory\".", Choice(KINDS), &mut kind);
+        let kind_is_known = form.notes.problems.len() == problems;
+        form.need("name", "For people: logs, the status page and metrics call the cloud so.", text(), &mut self.name);
+        if form.reads() {
+            if !kind_is_known {
+                form.lenient();
+                return;
+            }
+            self.settings = blank(kind);
+        }
+        match &mut self.settings {
+            CloudSettings::S3(s3) => s3_form(s3, &mut self.machine_role, form),
+            CloudSettings::Azure(azure) => azure_form(azure, &mut self.machine_role, form),
+            CloudSettings::Gcs(gcs) => gcs_form(gcs, &mut self.machine_role, form),
+            CloudSettings::Directory(directory) => {
+                let doc = "An existing directory, local or mounted.";
+                form.need("path", doc, FilePath, &mut directory.path);
+                prefix(&mut directory.prefix, form);
+                limits(&mut directory.limits, form);
+            }
+        }
+    }
+}
+
+fn blank(kind: CloudKind) -> CloudSettings {
+    let blank = |kind: &str, names: &[&str]| {
+        let mut table = toml::Table::from_iter([("kind".to_string(), toml::Value::from(kind))]);
+        table.extend(names.iter().map(|name| (name.to_string(), toml::Value::from(""))));
+        table.try_into().expect("these are all the settings that a cloud of this kind cannot be without")
+    };
+    match kind {
+        CloudKind::S3 => blank("s3", &["bucket"]),
+        CloudKind::Azure => blank("azure", &["account", "container"]),
+        CloudKind::Gcs => blank("gcs", &["bucket"]),
+        CloudKind::Directory => blank("directory", &["path"]),
+    }
+}
+
+fn prefix(prefix: &mut String, form: &mut Form<'_, '_>) {
+    form.set("prefix", "Objects lie below this prefix.", Text(|_| Ok(())), prefix);
+}
+
+fn endpoint(
+    key_doc: &'static str,
+    sample: &'static str,
+    endpoint: &mut Option<String>,
+    allow_http: &mut bool,
+    form: &mut Form<'_, '_>,
+) {
+    let url = Text(|url| match url.split_once("://") {
+        Some(("http" | "https", host)) if !host.is_empty() => Ok(()),
+        _ => Err(format!("\"{url}\" is no address; write such as \"https://s3.example.org\"")),
+    });
+    form.set("endpoint", key_doc, Maybe(url, sample), endpoint);
+    form.set("allow_http", "Lets an http:// endpoint pass: for tests and closed networks.", Flag, allow_http);
+    if form.reads() && !*allow_http && endpoint.as_deref().is_some_and(|url| url.starts_with("http://")) {
+        form.problem(
+            "endpoint",
+            "is http://, which anybody on the way can read; use https://, or add allow_http = true",
+        );
+    }
+}
+
+fn words(
+    key: &'static str,
+    doc: &'static str,
+    sample: &'static str,
+    value: &mut Option<String>,
+    form: &mut Form<'_, '_>,
+) {
+    form.set(key, doc, Maybe(text(), sample), value);
+}
+
+fn secret(key: &'static str, doc: &'static str, value: &mut Option<Secret>, form: &mut Form<'_, '_>) {
+    let mut plain = value.take().map(|secret| secret.0);
+    words(key, doc, "\"..\"", &mut plain, form);
+    *value = plain.map(Secret);
+}
+
+fn file(
+    key: &'static str,
+    doc: &'static str,
+    sample: &'static str,
+    value: &mut Option<PathBuf>,
+    form: &mut Form<'_, '_>,
+) {
+    form.set(key, doc, Maybe(FilePath, sample), value);
+}
+
+fn role(machine_role: &mut bool, form: &mut Form<'_, '_>) {
+    let doc = "No credentials here: those of the machine itself are used, as instances of the provider have them.";
+    form.set("machine_role", doc, Flag, machine_role);
+}
+
+fn ca_file(value: &mut Option<PathBuf>, form: &mut Form<'_, '_>) {
+    file("ca_file", "Certificates (PEM) to trust besides the system's.", "\"cloud-ca.pem\"", value, form);
+}
+
+fn limits(limits: &mut Limits, form: &mut Form<'_, '_>) {
+    let most = 3_600_000;
+    form.set("connect_timeout", "Longest time to connect.", Millis(10..=most), &mut limits.connect_timeout_ms);
+    let doc = "Longest time for one attempt; time_per_mib is added for each MiB of it.";
+    form.set("request_timeout", doc, Millis(10..=most), &mut limits.request_timeout_ms);
+    form.set("time_per_mib", "", Millis(0..=most), &mut limits.ms_per_mib);
+    let doc = "Idle connections that are kept.";
+    form.set("idle_connections_max", doc, count(0..=10_000), &mut limits.idle_connections_max);
+    let doc = "Reads every object back after its put: for stores whose checksums look like an MD5 and are none.";
+    form.set("always_read_back", doc, Flag, &mut limits.always_read_back);
+}
+
+/// Notes a secret that comes from several places, or from none.
+fn one_place(form: &mut Form<'_, '_>, name: &str, value: bool, env: bool, file: bool) -> bool {
+    let places = [value, env, file].into_iter().filter(|given| *given).count();
+    if places > 1 {
+        form.problem(name, format!("comes from {places} places; give only one of {name}, {name}_env and {name}_file"));
+    }
+    places > 0
+}
+
+fn s3_form(s3: &mut S3Settings, machine_role: &mut bool, form: &mut Form<'_, '_>) {
+    form.need("bucket", "", text(), &mut s3.bucket);
+    prefix(&mut s3.prefix, form);
+    let doc = "Of a store that speaks S3; AWS itself when not set.";
+    endpoint(doc, "\"https://s3.example.org\"", &mut s3.endpoint, &mut s3.allow_http, form);
+    form.set("region", "", text(), &mut s3.region);
+    let doc =
+        "Credentials: each half in this file, in an environment variable (.._env) or in a file of its own (.._file).";
+    words("access_key_id", doc, "\"..\"", &mut s3.access_key_id, form);
+    words("access_key_id_env", "", "\"FILER_S3_ID\"", &mut s3.access_key_id_env, form);
+    file("access_key_id_file", "", "\"s3.id\"", &mut s3.access_key_id_file, form);
+    secret("secret_access_key", "", &mut s3.secret_access_key, form);
+    words("secret_access_key_env", "", "\"FILER_S3_SECRET\"", &mut s3.secret_access_key_env, form);
+    file("secret_access_key_file", "", "\"s3.secret\"", &mut s3.secret_access_key_file, form);
+    secret("session_token", "The third part of temporary credentials.", &mut s3.session_token, form);
+    role(machine_role, form);
+    form.set("virtual_hosted", "Puts the bucket into the host name instead of the path.", Flag, &mut s3.virtual_hosted);
+    let doc = "Leaves the body out of the signature (TLS and Content-MD5 guard it): spares processor time.";
+    form.set("unsigned_payload", doc, Flag, &mut s3.unsigned_payload);
+    ca_file(&mut s3.ca_file, form);
+    limits(&mut s3.limits, form);
+    if !form.reads() {
+        return;
+    }
+    let id = (s3.access_key_id.is_some(), s3.access_key_id_env.is_some(), s3.access_key_id_file.is_some());
+    let key = (s3.secret_access_key.is_some(), s3.secret_access_key_env.is_some(), s3.secret_access_key_file.is_some());
+    let id = one_place(form, "access_key_id", id.0, id.1, id.2);
+    let key = one_place(form, "secret_access_key", key.0, key.1, key.2);
+    match (id, key, *machine_role) {
+        (true, true, false) | (false, false, true) => {}
+        (false, false, false) => form.problem(
+            "",
+            "has no credentials; give access_key_id and secret_access_key (or their _env or _file), or machine_role = true",
+        ),
+        (true, false, false) => form.problem("secret_access_key", "is missing beside access_key_id; add it, or its _env or _file"),
+        (false, true, false) => form.problem("access_key_id", "is missing beside secret_access_key; add it, or its _env or _file"),
+        (_, _, true) => form.problem("machine_role", "contradicts the access key; remove one of them"),
+    }
+}
+
+fn azure_form(azure: &mut AzureSettings, machine_role: &mut bool, form: &mut Form<'_, '_>) {
+    form.need("account", "The storage account.", text(), &mut azure.account);
+    form.need("container", "", text(), &mut azure.container);
+    prefix(&mut azure.prefix, form);
+    let doc = "The account's address, where it is not Azure's own.";
+    endpoint(doc, "\"http://127.0.0.1:10000/devstoreaccount1\"", &mut azure.endpoint, &mut azure.allow_http, form);
+    let doc = "Credentials: the account's key, or a shared access signature (sas); in this file, in an environment variable\n(.._env) or in a file of its own (.._file).";
+    secret("access_key", doc, &mut azure.access_key, form);
+    words("access_key_env", "", "\"FILER_AZURE_KEY\"", &mut azure.access_key_env, form);
+    file("access_key_file", "", "\"azure.key\"", &mut azure.access_key_file, form);
+    secret("sas", "", &mut azure.sas, form);
+    words("sas_env", "", "\"FILER_AZURE_SAS\"", &mut azure.sas_env, form);
+    file("sas_file", "", "\"azure.sas\"", &mut azure.sas_file, form);
+    role(machine_role, form);
+    ca_file(&mut azure.ca_file, form);
+    limits(&mut azure.limits, form);
+    if !form.reads() {
+        return;
+    }
+    let key = (azure.access_key.is_some(), azure.access_key_env.is_some(), azure.access_key_file.is_some());
+    let key = one_place(form, "access_key", key.0, key.1, key.2);
+    let sas = one_place(form, "sas", azure.sas.is_some(), azure.sas_env.is_some(), azure.sas_file.is_some());
+    match [key, sas, *machine_role].into_iter().filter(|given| *given).count() {
+        1 => {}
+        0 => form
+            .problem("", "has no credentials; give access_key or sas (or their _env or _file), or machine_role = true"),
+        _ => form.problem("", "has several credentials; keep one of access_key, sas and machine_role"),
+    }
+}
+
+fn gcs_form(gcs: &mut GcsSettings, machine_role: &mut bool, form: &mut Form<'_, '_>) {
+    form.need("bucket", "", text(), &mut gcs.bucket);
+    prefix(&mut gcs.prefix, form);
+    let doc = "Where it is not Google's own.";
+    endpoint(doc, "\"https://storage.example.org\"", &mut gcs.endpoint, &mut gcs.allow_http, form);
+    let doc = "Credentials: the JSON file of a service account.";
+    file("service_account_path", doc, "\"service-account.json\"", &mut gcs.service_account_path, form);
+    role(machine_role, form);
+    form.set("anonymous", "Sends requests unsigned: for emulators, which check nothing.", Flag, &mut gcs.anonymous);
+    ca_file(&mut gcs.ca_file, form);
+    limits(&mut gcs.limits, form);
+    if !form.reads() {
+        return;
+    }
+    match [gcs.service_account_path.is_some(), *machine_role, gcs.anonymous].into_iter().filter(|given| *given).count()
+    {
+        1 => {}
+        0 => form.problem("", "has no credentials; give service_account_path, or machine_role = true"),
+        _ => form.problem("", "has several credentials; keep one of service_account_path, machine_role and anonymous"),
+    }
+}

@@ -1,0 +1,283 @@
+//! A settings file, described once: the same description reads the file and writes its commented example.
+//!
+//! A section of the settings has one function that names its settings in order, each with a sentence, a [`Kind`] and
+//! the place of its value. Given a document, the form fills the values in and notes every problem with its line;
+//! given none, it lists what would be written.
+//!
+//! Owns: unknown and missing keys, wrong types, line numbers, the layout of a written file. Does not own: which
+//! settings there are (`sections`, `clouds`, `nfs`), nor what they must be to each other (`checks`).
+
+use super::{Problem, kinds::Kind};
+use std::{collections::BTreeMap, path::PathBuf};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+/// What is noted while a form is filled in or written out.
+pub(super) struct Notes {
+    /// Where each line of the file begins, in bytes.
+    line_starts: Vec<usize>,
+    /// Relative paths start here.
+    pub base: PathBuf,
+    pub problems: Vec<Problem>,
+    /// The line of every setting and section that the file has.
+    lines: BTreeMap<String, usize>,
+    /// What would be written, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// One thing to write.
+pub(super) enum Entry {
+    /// The head of a section, such as `[mesh]`.
+    Head { path: String, doc: &'static str, repeated: bool },
+    /// A setting; `text` is its TOML, `None` while it is not set.
+    Setting {
+        path: String,
+        key: &'static str,
+        doc: &'static str,
+        text: Option<String>,
+        needed: bool,
+        sample: &'static str,
+    },
+}
+
+impl Notes {
+    pub fn new(text: &str, base: PathBuf) -> Self {
+        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { line_starts, base, problems: vec![], lines: BTreeMap::new(), entries: vec![] }
+    }
+
+    /// The line, counted from 1, in which byte `at` lies.
+    pub fn line_at(&self, at: usize) -> usize {
+        self.line_starts.partition_point(|&start| start <= at)
+    }
+
+    /// The line of a setting, or of the innermost section around it that the file has.
+    pub fn line_of(&self, path: &str) -> Option<usize> {
+        let mut path = path;
+        loop {
+            if let Some(&line) = self.lines.get(path) {
+                return Some(line);
+            }
+            path = &path[..path.rfind('.')?];
+        }
+    }
+
+    /// Notes a problem with a setting, at its line.
+    pub fn problem(&mut self, path: &str, what: impl Into<String>) {
+        let line = self.line_of(path);
+        self.problems.push(Problem { line, setting: path.into(), what: what.into() });
+    }
+}
+
+/// A section being filled in (`table`: what the file has of it) or written out.
+pub(super) struct Form<'a, 'n> {
+    mode: Mode<'a>,
+    path: String,
+    pub notes: &'n mut Notes,
+    known: Vec<&'static str>,
+    /// Set when it is not clear which settings belong here: none is called unknown then.
+    lenient: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Mode<'a> {
+    Read(Option<&'a DeTable<'a>>),
+    Write,
+}
+
+impl<'a, 'n> Form<'a, 'n> {
+    /// Fills in `fill`'s settings from the document.
+    pub fn read(document: &'a DeTable<'a>, notes: &'n mut Notes, fill: impl FnOnce(&mut Form<'a, '_>)) {
+        let mut form =
+            Form { mode: Mode::Read(Some(document)), path: String::new(), notes, known: vec![], lenient: false };
+        fill(&mut form);
+        form.unknown();
+    }
+
+    /// Lists what `fill`'s settings are, into the notes.
+    pub fn write(notes: &'n mut Notes, fill: impl FnOnce(&mut Form<'a, '_>)) {
+        fill(&mut Form { mode: Mode::Write, path: String::new(), notes, known: vec![], lenient: false });
+    }
+
+    /// Whether a file is read.
+    pub fn reads(&self) -> bool {
+        matches!(self.mode, Mode::Read(_))
+    }
+
+    /// Whether the file has this section (always, when writing).
+    pub fn present(&self) -> bool {
+        !matches!(self.mode, Mode::Read(None))
+    }
+
+    /// Whether the file has this setting.
+    pub fn has(&self, key: &str) -> bool {
+        matches!(self.mode, Mode::Read(Some(table)) if table.contains_key(key))
+    }
+
+    /// The full name of a setting of this section.
+    pub fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.into() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Notes a problem with a setting of this section; with the section itself where `key` is empty.
+    pub fn problem(&mut self, key: &str, what: impl Into<String>) {
+        let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
+        self.notes.problem(&path, what);
+    }
+
+    /// Calls no setting of this section unknown.
+    pub fn lenient(&mut self) {
+        self.lenient = true;
+    }
+
+    /// A setting that may be left out.
+    pub fn set<K: Kind>(&mut self, key: &'static str, doc: &'static str, kind: K, value: &mut K::Value) {
+        self.entry(key, doc, kind, value, false);
+    }
+
+    /// A setting that must be given.
+    pub fn need<K: Kind>(&mut self, key: &'static str, doc: &'static str, kind: K, value: &mut K::Value) {
+        self.entry(key, doc, kind, value, true);
+    }
+
+    fn entry<K: Kind>(&mut self, key: &'static str, doc: &'static str, kind: K, value: &mut K::Value, needed: bool) {
+        let path = self.path_of(key);
+        self.known.push(key);
+        let table = match self.mode {
+            Mode::Read(table) => table,
+            Mode::Write => {
+                let text = kind.write(value, &self.notes.base);
+                self.notes.entries.push(Entry::Setting { path, key, doc, text, needed, sample: kind.sample() });
+                return;
+            }
+        };
+        match table.and_then(|table| table.get_key_value(key)) {
+            None if needed => {
+                let example = kind.write(value, &self.notes.base).unwrap_or_else(|| kind.sample().into());
+                self.notes.problem(&path, format!("is missing; add it, such as {key} = {example}"));
+            }
+            None => {}
+            Some((name, found)) => {
+                self.seen(&path, name);
+                match kind.read(found.get_ref(), &self.notes.base) {
+                    Ok(read) => *value = read,
+                    Err(what) => self.notes.problem(&path, what),
+                }
+            }
+        }
+    }
+
+    /// A section within this one.
+    pub fn section(&mut self, key: &'static str, doc: &'static str, fill: impl FnOnce(&mut Form<'a, '_>)) {
+        let path = self.path_of(key);
+        self.known.push(key);
+        let mode = match self.mode {
+            Mode::Write => {
+                self.notes.entries.push(Entry::Head { path: path.clone(), doc, repeated: false });
+                Mode::Write
+            }
+            Mode::Read(table) => {
+                Mode::Read(table.and_then(|table| table.get_key_value(key)).and_then(|(name, found)| {
+                    self.seen(&path, name);
+                    let table = found.get_ref().as_table();
+                    if table.is_none() {
+                        let found = super::kinds::type_of(found.get_ref());
+                        self.notes.problem(&path, format!("must be a section, written [{path}], not {found}"));
+                    }
+                    table
+                }))
+            }
+        };
+        let mut form = Form { mode, path, notes: self.notes, known: vec![], lenient: false };
+        fill(&mut form);
+        form.unknown();
+    }
+
+    /// A section that may be given several times, written `[[path]]`. What the file has replaces the default.
+    pub fn sections<T>(
+        &mut self,
+        key: &'static str,
+        doc: &'static str,
+        values: &mut Vec<T>,
+        blank: fn() -> T,
+        fill: impl Fn(&mut T, &mut Form<'a, '_>),
+    ) {
+        let path = self.path_of(key);
+        self.known.push(key);
+        let Mode::Read(table) = self.mode else {
+            for (at, value) in values.iter_mut().enumerate() {
+                let doc = if at == 0 { doc } else { "" };
+                self.notes.entries.push(Entry::Head { path: path.clone(), doc, repeated: true });
+                let path = format!("{path}.{at}");
+                fill(value, &mut Form { mode: Mode::Write, path, notes: self.notes, known: vec![], lenient: false });
+            }
+            return;
+        };
+        let Some((name, found)) = table.and_then(|table| table.get_key_value(key)) else { return };
+        self.seen(&path, name);
+        let Some(array) = found.get_ref().as_array() else {
+            let found = super::kinds::type_of(found.get_ref());
+            self.notes.problem(&path, format!("must be a list of sections, each written [[{path}]], not {found}"));
+            return;
+        };
+        values.clear();
+        for (at, item) in array.iter().enumerate() {
+            let path = format!("{path}.{at}");
+            let line = self.notes.line_at(item.span().start);
+            self.notes.lines.insert(path.clone(), line);
+            let mut value = blank();
+            match item.get_ref().as_table() {
+                Some(table) => {
+                    let mode = Mode::Read(Some(table));
+                    let mut form = Form { mode, path, notes: self.notes, known: vec![], lenient: false };
+                    fill(&mut value, &mut form);
+                    form.unknown();
+                }
+                None => self.notes.problem(&path, "must be a section"),
+            }
+            values.push(value);
+        }
+    }
+
+    fn seen(&mut self, path: &str, name: &Spanned<toml::de::DeString<'a>>) {
+        let line = self.notes.line_at(name.span().start);
+        self.notes.lines.insert(path.into(), line);
+    }
+
+    /// Notes what the file has in this section and nobody asked for.
+    fn unknown(&mut self) {
+        let Mode::Read(Some(table)) = self.mode else { return };
+        if self.lenient {
+            return;
+        }
+        for (name, found) in table {
+            let key = name.get_ref().as_ref();
+            if self.known.contains(&key) {
+                continue;
+            }
+            let path = self.path_of(key);
+            self.seen(&path, name);
+            let what = if matches!(found.get_ref(), DeValue::Table(_)) { "section" } else { "setting" };
+            let place = match self.path.as_str() {
+                "" => "at the top level".into(),
+                path => format!("in [{path}]"),
+            };
+            let advice = match nearest(key, &self.known) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("known {place}: {}", self.known.join(", ")),
+            };
+            self.notes.problem(&path, format!("is no known {what} {place}; {advice}"));
+        }
+    }
+}
+
+/// The known name that `word` most likely stands for.
+pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let close = |&name: &&str| {
+        strsim::damerau_levenshtein(word, name) <= 1 + word.len().max(name.len()) / 4
+            || (word.len() >= 3 && (name.starts_with(word) || word.starts_with(name)))
+    };
+    known.iter().copied().filter(close).min_by_key(|name| strsim::damerau_levenshtein(word, name))
+}

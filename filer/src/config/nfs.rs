@@ -1,0 +1,89 @@
+//! `[nfs]`: the door for NFS clients, and who may use it.
+
+use super::{
+    form::Form,
+    kinds::{AddressOrOff, Choice, Flag, List, Text, count},
+};
+use crate::nfs::{Export, Network, Squash};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// The export that there is by default, and what an export's settings are where the file does not give them: for
+/// clients on this machine alone.
+pub(super) fn local_export() -> Export {
+    let local = ["127.0.0.0/8", "::1/128"].map(|text| text.parse().expect("these are networks"));
+    Export { networks: local.to_vec(), ..Export::new("/") }
+}
+
+fn export(export: &mut Export, form: &mut Form<'_, '_>) {
+    form.need("path", "The directory of the CloudFS, with all below it.", Text(absolute), &mut export.path);
+    let mut networks: Vec<String> = export.networks.iter().map(Network::to_string).collect();
+    form.set(
+        "networks",
+        "Clients outside these networks are refused, such as [\"10.1.0.0/16\", \"fd00::/8\"]. Needed where listen is open to\nother machines.",
+        List(Text(network)),
+        &mut networks,
+    );
+    export.networks = networks.iter().filter_map(|text| text.parse().ok()).collect();
+    form.set(
+        "squash",
+        "\"root\": root becomes the anonymous user; \"all\": everybody does; \"none\": nobody does.",
+        Choice(&[("none", Squash::None), ("root", Squash::Root), ("all", Squash::All)]),
+        &mut export.squash,
+    );
+    form.set("anonymous_uid", "The anonymous user.", count(0..=u64::from(u32::MAX)), &mut export.anonymous_uid);
+    form.set("anonymous_gid", "", count(0..=u64::from(u32::MAX)), &mut export.anonymous_gid);
+    form.set("read_only", "Refuses every change.", Flag, &mut export.read_only);
+}
+
+fn network(text: &str) -> Result<(), String> {
+    let parsed = text.parse::<Network>().map(drop);
+    parsed.map_err(|_| format!("\"{text}\" is no network; write such as \"10.1.0.0/16\", \"fd00::/8\" or one address"))
+}
+
+fn absolute(path: &str) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err(format!("\"{path}\" is not a path within the CloudFS; begin it with /"));
+    }
+    if path != "/" && path[1..].split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(format!(
+            "\"{path}\" has an empty, . or .. part; write each directory's name once, with no / at the end"
+        ));
+    }
+    Ok(())
+}
+
+/// `[nfs]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NfsSettings {
+    /// For MOUNT and NFS, version 3.
+    pub listen: Option<SocketAddr>,
+    pub connections_max: u32,
+    pub exports: Vec<Export>,
+}
+
+impl Default for NfsSettings {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 2049))),
+            connections_max: 1_024,
+            exports: vec![local_export()],
+        }
+    }
+}
+
+impl NfsSettings {
+    pub(super) fn form(&mut self, form: &mut Form<'_, '_>) {
+        let doc = "Serves NFS version 3, its MOUNT protocol included, or \"off\".";
+        form.set("listen", doc, AddressOrOff, &mut self.listen);
+        form.set("connections_max", "Clients' connections at once.", count(1..=1 << 16), &mut self.connections_max);
+        let doc = "A directory that clients may mount; repeat the section for more. Without any, \"/\" is exported.";
+        form.sections("exports", doc, &mut self.exports, local_export, export);
+        if form.reads() && form.has("exports") && self.exports.is_empty() {
+            form.problem(
+                "exports",
+                "is empty; write a [[nfs.exports]] section, or listen = \"off\" to serve no clients",
+            );
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A site's directory: everything that a filer keeps, and what each file is.
+//!
+//! ```text
+//! filer.toml      the settings (0600: they may hold credentials)
+//! site.toml       who this site is: ids, name, the peers it knew when it was made
+//! identity/       ca.pem  filer.pem  filer.key (0600)  filer.csr
+//! authority/      ca.pem  ca.key (0600)  issued.toml    at the first site alone
+//! data/           staging, cache, replica
+//! clouds/         two directories, where the settings name no other clouds
+//! ```
+//!
+//! Owns: where files are and the form of `site.toml`. Does not own: making them (`cli::init`), keys (`mesh::net`).
+
+use super::{Config, ConfigError};
+use mesh::{FilerId, peers::Member};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// The settings, in a site's directory.
+pub const CONFIG_FILE: &str = "filer.toml";
+/// Who the site is, in its directory.
+pub const SITE_FILE: &str = "site.toml";
+
+/// A site's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteDir {
+    root: PathBuf,
+}
+
+/// What `site.toml` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteFile {
+    /// The site's name, as its certificate has it.
+    pub name: String,
+    /// The CloudFS's id: never 0.
+    #[serde(with = "hexadecimal")]
+    pub cloudfs: u64,
+    /// This filer's id: never 0, at most 32 bits.
+    #[serde(with = "filer_id")]
+    pub filer: FilerId,
+    /// Whether this site made the CloudFS: its filer starts the replicated log, and its authority signs.
+    pub first: bool,
+    /// The peers that were known when the site was made: where a new filer asks to be let in.
+    #[serde(default)]
+    pub peers: Vec<SitePeer>,
+}
+
+/// A filer, and where it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SitePeer {
+    #[serde(with = "filer_id")]
+    pub id: FilerId,
+    pub name: String,
+    /// `host:port` of its mesh door.
+    pub address: String,
+}
+
+impl SiteFile {
+    /// The CloudFS's id as certificates have it.
+    pub fn cloudfs_text(&self) -> String {
+        cloudfs_text(self.cloudfs)
+    }
+
+    /// The known peers, as the mesh takes them.
+    pub fn members(&self) -> BTreeMap<FilerId, Member> {
+        let member = |peer: &SitePeer| (peer.id, Member { name: peer.name.clone(), address: peer.address.clone() });
+        self.peers.iter().map(member).collect()
+    }
+}
+
+/// A CloudFS's id as certificates have it: 16 hexadecimal digits.
+pub fn cloudfs_text(cloudfs: u64) -> String {
+    format!("{cloudfs:016x}")
+}
+
+/// Why a site's directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// Nothing was made there yet.
+    #[error("{} is no site's directory: it has no {SITE_FILE}; make one with: filer init NAME --dir {}", dir.display(), dir.display())]
+    Missing { dir: PathBuf },
+    /// A file cannot be read or written.
+    #[error("{} cannot be {done}", path.display())]
+    File { path: PathBuf, done: &'static str, source: std::io::Error },
+    /// A file is not what it should be.
+    #[error("{}: {what}", path.display())]
+    Content { path: PathBuf, what: String },
+    /// The settings are refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl SiteDir {
+    /// The directory `root`, which need not exist yet.
+    pub fn new(root: &Path) -> std::io::Result<Self> {
+        Ok(Self { root: std::path::absolute(root)? })
+    }
+
+    /// The directory itself; absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `filer.toml`.
+    pub fn config_path(&self) -> PathBuf {
+        self.root.join(CONFIG_FILE)
+    }
+
+    /// `site.toml`.
+    pub fn site_path(&self) -> PathBuf {
+        self.root.join(SITE_FILE)
+    }
+
+    /// The folder for `mesh::net::Identity::load`.
+    pub fn identity(&self) -> PathBuf {
+        self.root.join("identity")
+    }
+
+    /// The folder for `mesh::net::MeshCa::load`; at the first site alone.
+    pub fn authority(&self) -> PathBuf {
+        self.root.join("authority")
+    }
+
+    /// Reads `filer.toml`.
+    pub fn config(&self) -> Result<Config, SiteError> {
+        Ok(Config::load(&self.config_path())?)
+    }
+
+    /// Reads `site.toml`.
+    pub fn site(&self) -> Result<SiteFile, SiteError> {
+        let path = self.site_path();
+        let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => SiteError::Missing { dir: self.root.clone() },
+            _ => SiteError::File { path: path.clone(), done: "read", source },
+        })?;
+        let site: SiteFile = toml::from_str(&text)
+            .map_err(|e| SiteError::Content { path: path.clone(), what: e.to_string().trim_end().to_string() })?;
+        if site.filer.0 == 0 || site.cloudfs == 0 {
+            return Err(SiteError::Content { path, what: "an id is 0; restore the file from a copy".into() });
+        }
+        Ok(site)
+    }
+}
+
+/// Writes a new file, never over an existing one.
+pub(crate) fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), SiteError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|source| SiteError::File { path: path.into(), done: "written", source })
+}
+
+/// Makes a directory that its owner alone can enter, with those around it.
+pub(crate) fn make_dir(path: &Path) -> Result<(), SiteError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| SiteError::File { path: path.into(), done: "made", source })
+}
+
+/// Whether `name` can name a filer: what certificates take, and good as the beginning of a file's name.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let fits = (1..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && name.as_bytes()[0].is_ascii_alphanumeric();
+    if fits {
+        return Ok(());
+    }
+    Err(format!(
+        "\"{name}\" cannot name a filer; use 1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+    ))
+}
+
+mod hexadecimal {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(id: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&super::cloudfs_text(*id))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(from)?;
+        u64::from_str_radix(&text, 16).map_err(|_| D::Error::custom(format!("\"{text}\" is not 16 hexadecimal digits")))
+    }
+}
+
+mod filer_id {
+    use mesh::FilerId;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(id: &FilerId, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(id)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<FilerId, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(|_| D::Error::custom(format!("\"{text}\" is not a filer's id")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_file_reads_back_and_a_foreign_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let site_dir = SiteDir::new(dir.path()).unwrap();
+        assert!(matches!(site_dir.site(), Err(SiteError::Missing { .. })));
+        let peer = SitePeer { id: FilerId(0xbeef), name: "ams".into(), address: "ams.example.org:7400".into() };
+        let site =
+            SiteFile { name: "fra".into(), cloudfs: u64::MAX, filer: FilerId(7), first: false, peers: vec![peer] };
+        write_new(&site_dir.site_path(), &toml::to_string(&site).unwrap(), 0o600).unwrap();
+        assert_eq!(site_dir.site().unwrap(), site);
+        assert_eq!(site.members()[&FilerId(0xbeef)].name, "ams");
+        assert!(write_new(&site_dir.site_path(), "", 0o600).is_err(), "nothing is overwritten");
+        std::fs::write(site_dir.site_path(), "name = 7").unwrap();
+        assert!(matches!(site_dir.site(), Err(SiteError::Content { .. })));
+    }
+
+    #[test]
+    fn names_fit_certificates_and_files() {
+        for name in ["ams", "ams-1.example", "9"] {
+            assert_eq!(check_name(name), Ok(()));
+        }
+        for name in ["", "-x", ".hidden", "a/b", "a b", "ä", &"x".repeat(64)] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Files that are right, and many that are wrong.
+
+use super::*;
+use storage::clouds::CloudSettings;
+
+const GOOD: &str = "
+name = \"ams\"
+[clouds.primary]
+kind = \"directory\"
+name = \"a\"
+path = \"clouds/a\"
+[clouds.secondary]
+kind = \"directory\"
+name = \"b\"
+path = \"clouds/b\"
+";
+
+/// The problems of `text`, one line each.
+fn problems(text: &str) -> Vec<String> {
+    match Config::parse(text, Path::new("/site/filer.toml")) {
+        Ok(_) => vec![],
+        Err(ConfigError::Problems { problems, .. }) => problems.iter().map(Problem::to_string).collect(),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn parsed(text: &str) -> Config {
+    Config::parse(text, Path::new("/site/filer.toml")).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn the_example_is_the_defaults() {
+    let text = Config::example("ams");
+    assert_eq!(parsed(&text), Config::first("ams", Path::new("/site")));
+    // With every default made explicit it is still the same: no comment lies.
+    let explicit: String = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => format!("{setting}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert!(explicit.lines().filter(|line| line.contains(" = ")).count() > 60, "{explicit}");
+    assert_eq!(parsed(&explicit), Config::first("ams", Path::new("/site")));
+}
+
+#[test]
+fn what_is_written_reads_back() {
+    let text = format!(
+        "{GOOD}[mesh]\nlisten = \"0.0.0.0:7500\"\nadvertise = \"ams.example.org:7500\"\n[segments]\nseal_after = \"250 ms\"\n\
+         [nfs]\nlisten = \"10.1.0.5:2049\"\n[[nfs.exports]]\npath = \"/a\"\nnetworks = [\"10.1.0.0/16\"]\nsquash = \"all\"\n\
+         [[nfs.exports]]\npath = \"/b\"\nnetworks = [\"::1\"]\nread_only = true\n[metrics]\nlisten = \"off\"\n\
+         [health]\nfailback = \"manual\"\nfailures_to_trip = 5\n[log]\nformat = \"json\"\n"
+    );
+    let config = parsed(&text);
+    assert_eq!((config.segments.seal_after_ms, config.health.failures_to_trip), (250, 5));
+    assert_eq!(config.mesh.advertise, "ams.example.org:7500");
+    assert_eq!(config.nfs.exports[1].networks[0].to_string(), "::1/128");
+    assert_eq!(parsed(&config.to_toml(Path::new("/site"))), config);
+    assert_eq!(parsed(&config.to_toml(Path::new("/elsewhere"))), config, "absolute paths then");
+}
+
+#[test]
+fn relative_paths_start_at_the_file() {
+    let config = parsed(GOOD);
+    assert_eq!(config.data_dir, Path::new("/site/data"));
+    assert_eq!(config.admin.socket, Path::new("/site/admin.sock"));
+    let CloudSettings::Directory(primary) = &config.clouds.primary.settings else { panic!("a directory") };
+    assert_eq!(primary.path, Path::new("/site/clouds/a"));
+}
+
+#[test]
+fn every_kind_of_cloud_is_read_and_written() {
+    let text = "name = \"ams\"\n[clouds.primary]\nkind = \"s3\"\nname = \"aws\"\nbucket = \"b\"\nprefix = \"fs\"\n\
+        access_key_id = \"id\"\nsecret_access_key_env = \"S\"\nregion = \"eu-west-1\"\nrequest_timeout = \"20 s\"\n\
+        [clouds.secondary]\nkind = \"azure\"\nname = \"azure\"\naccount = \"acc\"\ncontainer = \"c\"\naccess_key_file = \"azure.key\"\n";
+    let config = parsed(text);
+    let CloudSettings::S3(s3) = &config.clouds.primary.settings else { panic!("S3") };
+    assert_eq!((s3.bucket.as_str(), s3.region.as_str(), s3.limits.request_timeout_ms), ("b", "eu-west-1", 20_000));
+    let CloudSettings::Azure(azure) = &config.clouds.secondary.settings else { panic!("Azure") };
+    assert_eq!(azure.access_key_file.as_deref(), Some(Path::new("/site/azure.key")));
+    assert_eq!((config.clouds.primary.kind(), config.clouds.secondary.kind()), ("s3", "azure"));
+    assert_eq!(parsed(&config.to_toml(Path::new("/site"))), config);
+    let gcs = text.replace("kind = \"azure\"", "kind = \"gcs\"").replace(
+        "account = \"acc\"\ncontainer = \"c\"\naccess_key_file = \"azure.key\"",
+        "bucket = \"g\"\nmachine_role = true",
+    );
+    let config = parsed(&gcs);
+    assert!(config.clouds.secondary.machine_role);
+    assert_eq!(parsed(&config.to_toml(Path::new("/site"))), config);
+}
+
+/// Each entry: what is added to (or done with) a good file, and every problem that is found.
+#[test]
+fn every_problem_is_listed_with_its_line() {
+    let time = "write a length of time with its unit, such as \"250 ms\" (units: ms, s, min, h or d)";
+    let size = "write a size with its unit, such as \"8 MiB\" (units: B, KiB, MiB, GiB, TiB, kB, MB, GB or TB)";
+    let table: Vec<(&str, Vec<String>)> = vec![
+        ("", vec![]),
+        ("[segments]\nseal_afer = \"1 s\"\n", vec!["line 12: segments.seal_afer is no known setting in [segments]; did you mean seal_after?".into()]),
+        ("[helth]\n", vec!["line 11: helth is no known section at the top level; did you mean health?".into()]),
+        (
+            "[metrics]\nxyzzy = 1\n",
+            vec!["line 12: metrics.xyzzy is no known setting in [metrics]; known in [metrics]: listen".into()],
+        ),
+        ("[segments]\nseal_after = 1000\n", vec![format!("line 12: segments.seal_after the number 1000 has no unit; {time}")]),
+        ("[segments]\nseal_after = \"1000\"\n", vec![format!("line 12: segments.seal_after \"1000\" has no unit; {time}")]),
+        ("[segments]\nseal_after = \"1 MiB\"\n", vec![format!("line 12: segments.seal_after \"MiB\" is not a unit of a length of time; {time}")]),
+        ("[segments]\nseal_after = \"1.5 s\"\n", vec![format!("line 12: segments.seal_after \"1.5 s\" does not begin with a whole number; {time}")]),
+        ("[segments]\nbytes_max = 8388608\n", vec![format!("line 12: segments.bytes_max the number 8388608 has no unit; {size}")]),
+        ("[segments]\nbytes_max = \"8 mb\"\n", vec![format!("line 12: segments.bytes_max \"mb\" is not a unit of a size; {size}")]),
+        (
+            "[segments]\nseal_after = \"1 ms\"\nbytes_max = \"1 TiB\"\nputs_in_flight_max = 0\n",
+            vec![
+                "line 12: segments.seal_after \"1 ms\" is out of range; give 10 ms to 1 h".into(),
+                "line 13: segments.bytes_max \"1 TiB\" is out of range; give 64 KiB to 64 MiB".into(),
+                "line 14: segments.puts_in_flight_max 0 is out of range; give 1 to 1024".into(),
+            ],
+        ),
+        (
+            "[health]\nfailures_to_trip = \"many\"\ntrip_policy = \"all\"\n[nfs]\nlisten = 2049\n[log]\nfilter = true\n",
+            vec![
+                "line 12: health.failures_to_trip must be a whole number without quotes, from 1 to 1000000, not a text".into(),
+                "line 13: health.trip_policy \"all\" is no choice here; write \"any\" or \"majority\"".into(),
+                "line 15: nfs.listen must be an address with a port, such as \"127.0.0.1:7400\" or \"[::]:7400\", not a number, or \"off\"".into(),
+                "line 17: log.filter must be a text in quotes, not true or false".into(),
+            ],
+        ),
+        ("health = 3\n", vec!["line 11: clouds.secondary.health is no known setting in [clouds.secondary]; known in [clouds.secondary]: kind, name, path, prefix, connect_timeout, request_timeout, time_per_mib, idle_connections_max, always_read_back".into()]),
+        (
+            "[nfs]\nlisten = \"127.0.0.1:7480\"\n[admin]\nlisten = \"0.0.0.0:7480\"\n",
+            vec![
+                "line 13: admin.token_file is missing: admin.listen needs it; add token_file, or set listen = \"off\"".into(),
+                "line 14: admin.listen \"0.0.0.0:7480\" collides with nfs.listen = \"127.0.0.1:7480\"; choose another port".into(),
+                "line 14: admin.listen \"0.0.0.0:7480\" is no loopback address; use 127.0.0.1 or [::1]".into(),
+                "metrics.listen \"127.0.0.1:7480\" collides with nfs.listen = \"127.0.0.1:7480\"; choose another port".into(),
+                "metrics.listen \"127.0.0.1:7480\" collides with admin.listen = \"0.0.0.0:7480\"; choose another port".into(),
+            ],
+        ),
+        (
+            "[nfs]\nlisten = \"0.0.0.0:2049\"\n[[nfs.exports]]\npath = \"/a\"\n[[nfs.exports]]\npath = \"/a\"\nnetworks = [\"10.1.0.0/99\"]\n[[nfs.exports]]\npath = \"b/\"\nnetworks = [\"10.0.0.0/8\"]\n",
+            vec![
+                "line 13: nfs.exports.0.networks is missing: nfs.listen = \"0.0.0.0:2049\" is open to other machines; add such as networks = [\"10.1.0.0/16\"]".into(),
+                "line 16: nfs.exports.1.path \"/a\" is exported already in line 14; keep one of them".into(),
+                "line 17: nfs.exports.1.networks \"10.1.0.0/99\" is no network; write such as \"10.1.0.0/16\", \"fd00::/8\" or one address".into(),
+                "line 19: nfs.exports.2.path \"b/\" is not a path within the CloudFS; begin it with /".into(),
+            ],
+        ),
+        (
+            "[mesh]\nlisten = \"0.0.0.0:7400\"\n",
+            vec!["line 11: mesh.advertise is missing: listen = \"0.0.0.0:7400\" names no single address; add advertise = \"host:port\" as peers reach it".into()],
+        ),
+        (
+            "[mesh]\nadvertise = \"ams\"\nelection_min = \"3 s\"\nheartbeat = \"2 s\"\n",
+            vec![
+                "line 12: mesh.advertise \"ams\" is not host:port; write it as peers reach it, such as \"ams.example.org:7400\"".into(),
+                "line 13: mesh.election_min = \"3 s\" is too large: it must fit in mesh.election_max = \"2 s\"".into(),
+                "line 14: mesh.heartbeat = \"2 s\" is too large: 2 times it must fit in mesh.election_min = \"3 s\"".into(),
+            ],
+        ),
+        (
+            "[cache]\nmemory_bytes_max = \"1 MiB\"\n[segments]\nframe_bytes_max = \"2 MiB\"\n",
+            vec!["line 14: segments.frame_bytes_max = \"2 MiB\" is too large: it must fit in cache.memory_bytes_max = \"1 MiB\"".into()],
+        ),
+        (
+            "[segments]\nbytes_max = \"8 MiB\"\nbytes_max = \"4 MiB\"\n",
+            vec!["line 13: is no valid TOML here: duplicate key".into()],
+        ),
+        (
+            "[segments]\nbytes_max = 8 MiB\n[health]\nfailures_to_trip = 0\n",
+            vec![
+                "line 12: is no valid TOML here: string values must be quoted, expected literal string".into(),
+                "line 14: health.failures_to_trip 0 is out of range; give 1 to 1000000".into(),
+            ],
+        ),
+    ];
+    for (added, expected) in table {
+        let mut found = problems(&format!("{GOOD}{added}"));
+        let mut expected = expected;
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "\n{added}");
+    }
+}
+
+#[test]
+fn every_problem_of_the_clouds_is_listed() {
+    let table: Vec<(&str, Vec<&str>)> = vec![
+        (
+            "",
+            vec![
+                "name is missing; add it, such as name = \"\"",
+                "clouds.primary is missing: a CloudFS needs two clouds; add the section with kind and name",
+                "clouds.secondary is missing: a CloudFS needs two clouds; add the section with kind and name",
+            ],
+        ),
+        (
+            "name = \"a b\"\n[clouds.primary]\nkind = \"s4\"\nname = \"x\"\nbukket = \"b\"\n[clouds.secondary]\nname = \"x\"\n",
+            vec![
+                "line 1: name \"a b\" cannot name a filer; use 1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit",
+                "line 3: clouds.primary.kind \"s4\" is no choice here; write \"s3\" or \"azure\" or \"gcs\" or \"directory\"",
+                "line 6: clouds.secondary.kind is missing; add it, such as kind = \"directory\"",
+                "line 7: clouds.secondary.name \"x\" is the name of clouds.primary too; give each cloud a name of its own",
+            ],
+        ),
+        (
+            "name = \"a\"\n[clouds.primary]\nkind = \"s3\"\nname = \"x\"\nbucket = \"b\"\n[clouds.secondary]\nkind = \"azure\"\nname = \"y\"\n",
+            vec![
+                "line 2: clouds.primary has no credentials; give access_key_id and secret_access_key (or their _env or _file), or machine_role = true",
+                "line 6: clouds.secondary has no credentials; give access_key or sas (or their _env or _file), or machine_role = true",
+                "line 6: clouds.secondary.account is missing; add it, such as account = \"\"",
+                "line 6: clouds.secondary.container is missing; add it, such as container = \"\"",
+            ],
+        ),
+        (
+            "name = \"a\"\n[clouds.primary]\nkind = \"s3\"\nname = \"x\"\nbucket = \"b\"\nendpoint = \"http://store:9000/\"\naccess_key_id = \"i\"\n\
+             [clouds.secondary]\nkind = \"s3\"\nname = \"y\"\nbucket = \"b\"\nendpoint = \"http://STORE:9000\"\nallow_http = true\naccess_key_id = \"i\"\nsecret_access_key = \"k\"\nsecret_access_key_env = \"K\"\nprefix = \"other\"\n",
+            vec![
+                "line 2: clouds.primary.secret_access_key is missing beside access_key_id; add it, or its _env or _file",
+                "line 6: clouds.primary.endpoint is http://, which anybody on the way can read; use https://, or add allow_http = true",
+                "line 11: clouds.secondary.bucket is the same place as clouds.primary (line 5): one failure would take both; name another bucket",
+                "line 15: clouds.secondary.secret_access_key comes from 2 places; give only one of secret_access_key, secret_access_key_env and secret_access_key_file",
+            ],
+        ),
+        (
+            "name = \"a\"\ndata_dir = \"d\"\n[clouds.primary]\nkind = \"directory\"\nname = \"x\"\npath = \"c\"\n\
+             [clouds.secondary]\nkind = \"directory\"\nname = \"y\"\npath = \"c/sub\"\n",
+            vec![
+                "line 10: clouds.secondary.path is the same place as clouds.primary (line 6): one failure would take both; name another path",
+            ],
+        ),
+        (
+            "name = \"a\"\ndata_dir = \"d\"\n[clouds.primary]\nkind = \"directory\"\nname = \"x\"\npath = \"d/c\"\n\
+             [clouds.secondary]\nkind = \"gcs\"\nname = \"y\"\nbucket = \"g\"\nanonymous = true\nmachine_role = true\n",
+            vec![
+                "line 6: clouds.primary.path and data_dir lie one within the other; give the cloud a directory of its own",
+                "line 7: clouds.secondary has several credentials; keep one of service_account_path, machine_role and anonymous",
+            ],
+        ),
+    ];
+    for (text, expected) in table {
+        let mut found = problems(text);
+        let mut expected: Vec<String> = expected.into_iter().map(String::from).collect();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "\n{text}");
+    }
+}
+
+#[test]
+fn an_error_names_the_file_and_each_line() {
+    let error = Config::parse(&format!("{GOOD}[cache]\nx = 1\ny = 2\n"), Path::new("/site/filer.toml")).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("/site/filer.toml has 2 problems:\n  line 12: cache.x "), "{text}");
+    let error = Config::load(Path::new("/nowhere/filer.toml")).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/filer.toml cannot be read"));
+}
+
+#[test]
+fn secrets_stay_at_home() {
+    let text = "name = \"ams\"\n[clouds.primary]\nkind = \"s3\"\nname = \"aws\"\nbucket = \"b\"\naccess_key_id = \"id\"\nsecret_access_key = \"hush\"\n\
+        [clouds.secondary]\nkind = \"azure\"\nname = \"azure\"\naccount = \"acc\"\ncontainer = \"c\"\nsas = \"hush\"\n";
+    let mut config = parsed(text);
+    assert!(!format!("{config:?}").contains("hush"));
+    config.clouds.primary = config.clouds.primary.without_secrets();
+    config.clouds.secondary = config.clouds.secondary.without_secrets();
+    assert!(!config.to_toml(Path::new("/site")).contains("hush"));
+}
+
+/// What `config.example.toml` of the repository holds below its own head.
+fn three_sites() -> Config {
+    let base = Path::new("/var/lib/filer");
+    let clouds = "name = \"ams\"\n[clouds.primary]\nkind = \"s3\"\nname = \"aws\"\nbucket = \"example-files\"\nregion = \"eu-west-1\"\n\
+        access_key_id_env = \"FILER_S3_ID\"\nsecret_access_key_env = \"FILER_S3_SECRET\"\n\
+        [clouds.secondary]\nkind = \"azure\"\nname = \"azure\"\naccount = \"examplefiles\"\ncontainer = \"files\"\n\
+        access_key_env = \"FILER_AZURE_KEY\"\n\
+        [mesh]\nlisten = \"0.0.0.0:7400\"\nadvertise = \"ams.example.org:7400\"\n\
+        [nfs]\nlisten = \"0.0.0.0:2049\"\n[[nfs.exports]]\npath = \"/\"\nnetworks = [\"10.1.0.0/16\"]\n\
+        [staging]\nbytes_max = \"200 GiB\"\n[cache]\ndisk_bytes_max = \"1 TiB\"\nmemory_bytes_max = \"4 GiB\"\n";
+    Config::parse(clouds, &base.join(CONFIG_FILE)).unwrap()
+}
+
+#[test]
+fn the_example_in_the_repository_is_what_the_program_writes() {
+    let text = include_str!("../../../config.example.toml");
+    let path = Path::new("/var/lib/filer/filer.toml");
+    assert_eq!(Config::parse(text, path).unwrap_or_else(|e| panic!("{e}")), three_sites());
+    let written = three_sites().to_toml(Path::new("/var/lib/filer"));
+    assert!(text.ends_with(&written), "below its head, config.example.toml should be:\n{written}");
+}

@@ -1,0 +1,78 @@
+//! What a filer answers its peers.
+
+use crate::{
+    actors::health::{HealthActor, Views},
+    roles::CurrentRoles,
+    wire::{FilerCall, FilerReply, Report, WIRE_VERSION},
+};
+use actix::Addr;
+use bytes::Bytes;
+use mesh::{
+    FilerId,
+    clock::Clock,
+    consensus::Consensus,
+    peers::{BODY_BYTES_MAX, Message, Service},
+    record,
+};
+use std::{sync::Arc, time::Duration};
+use storage::{cache::DiskCache, cloudfs::Ballot, staging::Staging};
+
+pub struct FilerService {
+    pub me: FilerId,
+    pub consensus: Consensus,
+    pub staging: Arc<Staging>,
+    pub cache: Arc<DiskCache>,
+    pub health: Addr<HealthActor>,
+    pub roles: CurrentRoles,
+    pub clock: Arc<dyn Clock>,
+    pub deadline: Duration,
+}
+
+#[async_trait::async_trait]
+impl Service for FilerService {
+    async fn handle(&self, from: FilerId, call: Message) -> Result<Message, String> {
+        let call = record::decode(WIRE_VERSION, &call.head).map_err(|e| e.to_string())?;
+        let (reply, body) = self.answer(from, call).await?;
+        Ok(Message { head: record::encode(WIRE_VERSION, &reply).into(), body })
+    }
+}
+
+impl FilerService {
+    async fn answer(&self, from: FilerId, call: FilerCall) -> Result<(FilerReply, Bytes), String> {
+        match call {
+            FilerCall::Ballot => {
+                let views = self.health.send(Views).await.map_err(|e| e.to_string())?;
+                let ballot = Ballot { filer: self.me, views: views.map(|cloud| cloud.view) };
+                Ok((FilerReply::Ballot(ballot), Bytes::new()))
+            }
+            FilerCall::ReadSegment { segment, at, len } => {
+                let len = len as usize;
+                if len > BODY_BYTES_MAX {
+                    return Err(format!("{len} bytes are more than an answer holds ({BODY_BYTES_MAX})"));
+                }
+                let staged = self.staging.read(segment, at, len).await.map_err(|e| e.to_string())?;
+                let bytes = match staged {
+                    Some(bytes) => Some(bytes),
+                    None => self.cache.read(segment, at, len).await,
+                };
+                let bytes = bytes.ok_or_else(|| format!("segment {segment} is no longer here"))?;
+                Ok((FilerReply::Segment, bytes))
+            }
+            FilerCall::Report => {
+                let status = self.staging.status();
+                let age_ms = |wall_ns: u64| self.clock.wall_ns().saturating_sub(wall_ns) / 1_000_000;
+                let report = Report {
+                    staged_bytes: status.bytes,
+                    oldest_unprotected_ms: status.oldest_wall_ns.map(age_ms),
+                    epoch: self.roles.get().map_or(0, |roles| roles.epoch.0),
+                };
+                Ok((FilerReply::Report(report), Bytes::new()))
+            }
+            FilerCall::Join { member } => {
+                tracing::info!(filer = %from, name = %member.name, address = %member.address, "a filer asks to join");
+                self.consensus.add_member(from, member, self.deadline).await.map_err(|e| e.to_string())?;
+                Ok((FilerReply::Joined, Bytes::new()))
+            }
+        }
+    }
+}

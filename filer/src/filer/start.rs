@@ -1,0 +1,279 @@
+//! The order of a start: whose tables are these, what did the last run leave, who listens to whom; then joining.
+
+use super::{Actors, Filer, Settings, StartError, Who, World, service::FilerService};
+use crate::{
+    actors::{
+        cache::CacheActor,
+        connector::ConnectorActor,
+        health::{self, HealthActor},
+        mesh::{self as mesh_actor, MeshActor},
+        mirror::{MirrorActor, SegmentSealed, release},
+        resync::{ResyncActor, Tools},
+    },
+    door::{Door, DoorError},
+    reading::{Parts, Reader},
+    roles::CurrentRoles,
+    vfs::Vfs,
+    wire::{self, FilerCall, FilerReply},
+};
+use actix::Actor;
+use mesh::{
+    FilerId,
+    consensus::Consensus,
+    kv::{Batch, Durability, Kv, META},
+    peers::Services,
+    record,
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use storage::{
+    cache::{DiskCache, FrameCache},
+    cloudfs::{CloudFs, OpBody, OpError, read},
+    ids::CloudId,
+    staging::{Recovered, Staging, staging_file},
+};
+use tokio::{sync::Notify, time::Instant};
+
+/// Where the tables say whose they are, in [`META`].
+pub const OWNER_KEY: &[u8] = b"filer/owner";
+const BOOT_KEY: &[u8] = b"filer/boot";
+const RECORD_VERSION: u8 = 1;
+
+/// Checks that the record under [`OWNER_KEY`] names this filer.
+pub fn check_owner(owner: &[u8], who: &Who) -> Result<(), StartError> {
+    let (found_cloudfs, found): (u64, FilerId) =
+        record::decode(RECORD_VERSION, owner).map_err(StartError::OwnerRecord)?;
+    if (found_cloudfs, found) != (who.cloudfs, who.me) {
+        return Err(StartError::Owner { found, found_cloudfs, me: who.me, cloudfs: who.cloudfs });
+    }
+    Ok(())
+}
+
+/// Checks whose tables these are and raises the boot count; gives the new count.
+async fn take_tables(kv: &dyn Kv, who: &Who) -> Result<u32, StartError> {
+    let read = |key: &[u8]| kv.get(META, key);
+    if let Some(owner) = read(OWNER_KEY)? {
+        check_owner(&owner, who)?;
+    }
+    let last = match read(BOOT_KEY)? {
+        Some(boot) => record::decode::<u32>(RECORD_VERSION, &boot).map_err(StartError::OwnerRecord)?,
+        None => 0,
+    };
+    let mut batch = Batch::default();
+    batch.put(META, OWNER_KEY, record::encode(RECORD_VERSION, &(who.cloudfs, who.me)));
+    batch.put(META, BOOT_KEY, record::encode(RECORD_VERSION, &(last + 1)));
+    kv.write(batch, Durability::Synced).await?;
+    Ok(last + 1)
+}
+
+impl Filer {
+    /// Starts a filer on the current thread's `LocalSet`. It answers peers once its [`Filer::services`] are given to
+    /// them, and becomes a member by [`Filer::run`].
+    pub async fn start(who: Who, world: World, settings: Settings) -> Result<(Self, Vec<Recovered>), StartError> {
+        let boot = take_tables(&*world.kv, &who).await?;
+        let Settings { consensus, staging, cache, health, mirror, resync, sweep, reading, vfs, mesh, steps } = settings;
+        let (disk, clock, random) = (world.disk.clone(), world.clock.clone(), world.random.clone());
+        let (staging, recovered) =
+            Staging::recover(who.me, who.cloudfs, boot, staging, disk.clone(), clock.clone()).await?;
+        let staging = Arc::new(staging);
+        let disk_cache = Arc::new(DiskCache::open(disk, &cache).await?);
+
+        let applied = Arc::new(Notify::new());
+        let tell = applied.clone();
+        let machine = Arc::new(CloudFs::new(Arc::new(move |_, _| tell.notify_one())));
+        let consensus =
+            Consensus::start(consensus, who.me, world.kv.clone(), machine, world.peers.clone(), random.clone()).await?;
+        let deadline = Duration::from_millis(steps.operation_ms_max);
+        let door = Door::new(who.me, Arc::new(consensus.clone()), clock.clone(), deadline);
+        let roles = CurrentRoles::default();
+
+        let health = HealthActor::new(who.me, health, random.clone()).start();
+        let connectors = CloudId::BOTH
+            .map(|cloud| ConnectorActor::new(cloud, world.clouds[cloud.index()].clone(), health.clone()).start());
+        let mirror = MirrorActor::new(
+            mirror,
+            staging.clone(),
+            disk_cache.clone(),
+            door.clone(),
+            connectors.clone(),
+            random.clone(),
+        )
+        .start();
+        let tools = Tools {
+            kv: world.kv.clone(),
+            door: door.clone(),
+            staging: staging.clone(),
+            cache: disk_cache.clone(),
+            connectors: connectors.clone(),
+        };
+        let resync = ResyncActor::new(who.me, resync, sweep, tools, random.clone()).start();
+        let mesh = MeshActor::new(
+            who.me,
+            mesh,
+            consensus.clone(),
+            world.peers.clone(),
+            world.kv.clone(),
+            door.clone(),
+            roles.clone(),
+            applied,
+        )
+        .start();
+        let parts = Parts {
+            me: who.me,
+            kv: world.kv.clone(),
+            staging: staging.clone(),
+            disk_cache: disk_cache.clone(),
+            frames: FrameCache::new(cache.memory_bytes_max),
+            connectors: connectors.clone(),
+            peers: world.peers.clone(),
+            roles: roles.clone(),
+            random: random.clone(),
+        };
+        let reader = Reader::new(parts, reading);
+        // The boot count makes it differ from every earlier run's: what is unstable is lost with a run.
+        let verifier = who.me.0 << 32 ^ u64::from(boot);
+        let vfs = Vfs::new(door.clone(), world.kv.clone(), staging.clone(), reader.clone(), vfs, verifier);
+        let vfs = Arc::new(vfs);
+        let cache = CacheActor::new(staging.clone(), mirror.clone(), vfs.clone()).start();
+
+        health.do_send(health::Wire { connectors: connectors.clone(), mesh: mesh.clone() });
+        mesh.do_send(mesh_actor::Wire {
+            connectors: connectors.clone(),
+            health: health.clone(),
+            mirror: mirror.clone(),
+            resync: resync.clone(),
+        });
+        let filer_service = FilerService {
+            me: who.me,
+            consensus: consensus.clone(),
+            staging: staging.clone(),
+            cache: disk_cache.clone(),
+            health: health.clone(),
+            roles: roles.clone(),
+            clock,
+            deadline,
+        };
+        let services = Services { consensus: consensus.handler(), filer: Arc::new(filer_service) };
+        let actors = Actors { connectors, health, mirror, resync, mesh, cache };
+        let (who, reports, started) = (Arc::new(who), Arc::new(Mutex::default()), Instant::now());
+        let filer = Self {
+            who,
+            world,
+            consensus,
+            door,
+            roles,
+            staging,
+            disk_cache,
+            reader,
+            vfs,
+            actors,
+            services,
+            reports,
+            steps,
+            started,
+        };
+        Ok((filer, recovered))
+    }
+
+    /// What a filer does by itself beside its actors: becomes a member, judges what it recovered, and then asks its
+    /// peers for their news for ever.
+    pub async fn run(&self, recovered: Vec<Recovered>) {
+        self.become_member().await;
+        self.judge(recovered).await;
+        loop {
+            self.ask_peers().await;
+            tokio::time::sleep(Duration::from_millis(self.steps.reports_every_ms)).await;
+        }
+    }
+
+    async fn pause(&self) {
+        tokio::time::sleep(Duration::from_millis(self.steps.again_ms)).await;
+    }
+
+    async fn become_member(&self) {
+        if self.who.first {
+            if let Err(error) = self.consensus.bootstrap(self.who.member.clone()).await {
+                tracing::debug!(%error, "the CloudFS is there already");
+            }
+            let format = OpBody::Format { cloudfs: self.who.cloudfs, preferred: CloudId::A };
+            while let Err(error) = self.door.propose(format.clone()).await {
+                if let DoorError::Refused(OpError::Format(_)) = error {
+                    break;
+                }
+                tracing::info!(%error, "waiting for the replicated log");
+                self.pause().await;
+            }
+        } else if self.consensus.status().voters.is_empty() {
+            // An empty replica knows nobody: its peers come from the site's own papers.
+            self.world.peers.set_members(self.who.known.clone());
+        }
+        let joined = |status: mesh::consensus::ConsensusStatus| {
+            status.voters.get(&self.who.me).is_some_and(|member| *member == self.who.member)
+        };
+        let deadline = Duration::from_millis(self.steps.operation_ms_max);
+        while !joined(self.consensus.status()) {
+            if self.consensus.status().voters.contains_key(&self.who.me) {
+                // A member whose address or name has changed.
+                if let Err(error) = self.consensus.add_member(self.who.me, self.who.member.clone(), deadline).await {
+                    tracing::info!(%error, "this filer's new address is not known to its peers yet");
+                }
+                self.pause().await;
+                continue;
+            }
+            let peers: Vec<_> = self.world.peers.status().into_iter().map(|peer| peer.id).collect();
+            for peer in peers {
+                let call = FilerCall::Join { member: self.who.member.clone() };
+                match wire::call(&*self.world.peers, peer, &call, deadline).await {
+                    Ok((FilerReply::Joined, _)) => break,
+                    Ok(_) => tracing::warn!(%peer, "the peer answered something else to a wish to join"),
+                    Err(error) => tracing::info!(%error, "not let in yet"),
+                }
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Releases recovered segments that are on record as stored already, and hands the others to the mirror.
+    async fn judge(&self, recovered: Vec<Recovered>) {
+        if recovered.is_empty() {
+            return;
+        }
+        while let Err(error) = self.door.barrier().await {
+            tracing::info!(%error, "recovered segments wait for the replicated log");
+            self.pause().await;
+        }
+        for Recovered { segment, md5, bytes, cut_bytes } in recovered {
+            let object = read::segment(&*self.world.kv, segment).ok().flatten().and_then(|row| row.object);
+            let stored = object.map(|object| (object.md5, object.bytes) == (md5, bytes));
+            tracing::info!(%segment, bytes, cut_bytes, ?stored, "recovered a segment");
+            match stored {
+                Some(true) => release(&self.staging, &self.disk_cache, segment).await,
+                Some(false) => {
+                    // The clouds have proved that they hold it; what the disk gave back is something else.
+                    tracing::error!(%segment, %md5, "a staged segment is damaged and dropped: the clouds have it");
+                    self.staging.release(segment);
+                    if let Err(error) = self.world.disk.remove(&staging_file(segment)).await {
+                        tracing::warn!(%segment, %error, "a damaged file could not be removed");
+                    }
+                }
+                None => self.actors.mirror.do_send(SegmentSealed { segment, bytes, md5, flushed: true }),
+            }
+        }
+    }
+
+    async fn ask_peers(&self) {
+        let connected = self.world.peers.status().into_iter().filter(|peer| peer.connected).map(|peer| peer.id);
+        let deadline = Duration::from_millis(self.steps.reports_every_ms);
+        let asked = connected.map(|peer| async move {
+            (peer, wire::call(&*self.world.peers, peer, &FilerCall::Report, deadline).await)
+        });
+        for (peer, answer) in futures::future::join_all(asked).await {
+            if let Ok((FilerReply::Report(report), _)) = answer {
+                let mut reports = self.reports.lock().expect("no holder of the reports panics");
+                reports.insert(peer, (report, Instant::now()));
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A cloud in memory, with the MD5s of a real one and faults that are switched on and off.
+
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+use storage::{
+    cloud::{Cloud, CloudError, Listed, Page, Proof, Receipt},
+    ids::Md5,
+};
+
+/// Objects of a page.
+const PAGE_OBJECTS_MAX: usize = 1000;
+
+/// What a cloud was asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    Put,
+    Get,
+    Head,
+    Delete,
+    List,
+}
+
+/// A cloud. A clone is another handle.
+#[derive(Clone, Default)]
+pub struct MemoryCloud {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Bytes>,
+    down: bool,
+    refused: BTreeSet<Call>,
+    damaged: BTreeSet<String>,
+    attempts: BTreeMap<(Call, String), u64>,
+}
+
+impl MemoryCloud {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test holds it")
+    }
+
+    /// Every call fails, or none does.
+    pub fn set_down(&self, down: bool) {
+        self.state().down = down;
+    }
+
+    /// Calls of this kind fail, or they do not.
+    pub fn refuse(&self, call: Call, refused: bool) {
+        let mut state = self.state();
+        if refused {
+            state.refused.insert(call)
+        } else {
+            state.refused.remove(&call)
+        };
+    }
+
+    /// Flips a bit of what reads of this object give, until it is put again.
+    pub fn damage(&self, key: &str) {
+        self.state().damaged.insert(key.into());
+    }
+
+    /// Loses an object.
+    pub fn lose(&self, key: &str) {
+        self.state().objects.remove(key);
+    }
+
+    /// The objects of segments.
+    pub fn objects(&self) -> BTreeMap<String, Bytes> {
+        let mut objects = self.state().objects.clone();
+        objects.retain(|key, _| key.starts_with("segments/"));
+        objects
+    }
+
+    /// How often each object was asked for by such a call.
+    pub fn attempts(&self, call: Call) -> BTreeMap<String, u64> {
+        let state = self.state();
+        state.attempts.iter().filter(|((made, _), _)| *made == call).map(|((_, key), n)| (key.clone(), *n)).collect()
+    }
+
+    async fn begin(&self, call: Call, key: &str) -> Result<(), CloudError> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let mut state = self.state();
+        *state.attempts.entry((call, key.into())).or_default() += 1;
+        if state.down || state.refused.contains(&call) {
+            return Err(CloudError::Failed { attempted: format!("{call:?} {key}"), why: "503, slow down".into() });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Cloud for MemoryCloud {
+    async fn put(&self, key: &str, body: Bytes, md5: Md5) -> Result<Receipt, CloudError> {
+        self.begin(Call::Put, key).await?;
+        let got = Md5::of(&body);
+        if got != md5 {
+            return Err(CloudError::Corrupt { key: key.into(), expected: md5.to_string(), got: got.to_string() });
+        }
+        let mut state = self.state();
+        let bytes = body.len() as u64;
+        state.damaged.remove(key);
+        state.objects.insert(key.into(), body);
+        Ok(Receipt { md5, bytes, proof: Proof::Answer })
+    }
+
+    async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {
+        self.begin(Call::Get, key).await?;
+        let state = self.state();
+        let object = state.objects.get(key).ok_or_else(|| CloudError::NotFound { key: key.into() })?;
+        if range.end > object.len() as u64 || range.start > range.end {
+            return Err(CloudError::Failed { attempted: format!("Get {key}"), why: "416, no such range".into() });
+        }
+        let part = object.slice(range.start as usize..range.end as usize);
+        if !state.damaged.contains(key) {
+            return Ok(part);
+        }
+        let mut wrong = part.to_vec();
+        let middle = wrong.len() / 2;
+        wrong[middle] ^= 4;
+        Ok(wrong.into())
+    }
+
+    async fn head(&self, key: &str) -> Result<Listed, CloudError> {
+        self.begin(Call::Head, key).await?;
+        let state = self.state();
+        let object = state.objects.get(key).ok_or_else(|| CloudError::NotFound { key: key.into() })?;
+        Ok(Listed { key: key.into(), bytes: object.len() as u64, md5: Some(Md5::of(object)) })
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), CloudError> {
+        self.begin(Call::Delete, key).await?;
+        self.state().objects.remove(key);
+        Ok(())
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, CloudError> {
+        self.begin(Call::List, prefix).await?;
+        let state = self.state();
+        let mut found = state
+            .objects
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after))
+            .map(|(key, body)| Listed { key: key.clone(), bytes: body.len() as u64, md5: Some(Md5::of(body)) });
+        let objects = found.by_ref().take(PAGE_OBJECTS_MAX).collect();
+        Ok(Page { objects, more: found.next().is_some() })
+    }
+}

@@ -1,0 +1,274 @@
+//! From a call to its reply.
+
+use super::decode::Malformed;
+use super::exports::{Export, Exports};
+use super::handle::WireHandle;
+use super::mount::Mounts;
+use super::replay::{CallKey, Claim, Replays};
+use super::rpc::{Body, Call, Reply};
+use super::settings::NfsSettings;
+use super::stats::{Counters, PROCEDURES, count};
+use crate::fs::{Caller, FileSystem, FsError};
+use nfs3_types::nfs3::{self, NFS_PROGRAM, nfs_fh3, nfsstat3};
+use nfs3_types::xdr_codec::Void;
+use nfs3_types::{mount, portmap};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use storage::cloudfs::Handle;
+use tracing::Instrument;
+
+/// Clients whose refusal was told in the log, at most; then refusals are counted alone.
+const REFUSALS_TOLD_MAX: usize = 1024;
+
+/// All that calls need.
+pub struct Service {
+    pub fs: Arc<dyn FileSystem>,
+    pub exports: Exports,
+    pub settings: NfsSettings,
+    pub cloudfs: u64,
+    pub counters: Arc<Counters>,
+    pub mounts: Mounts,
+    /// Where NFS and MOUNT answer, for the port mapper.
+    pub port: u16,
+    replays: Replays,
+    requests: AtomicU64,
+    refusals_told: Mutex<BTreeSet<(IpAddr, u32)>>,
+}
+
+/// A call and where it came from.
+pub struct Request {
+    pub call: Call,
+    pub client: IpAddr,
+}
+
+/// A file that a call may use, and in whose name.
+pub struct Place<'a> {
+    pub export: &'a Export,
+    pub caller: Caller,
+    pub file: Handle,
+}
+
+impl Service {
+    pub fn new(
+        settings: NfsSettings,
+        exports: Exports,
+        cloudfs: u64,
+        fs: Arc<dyn FileSystem>,
+        counters: Arc<Counters>,
+        port: u16,
+    ) -> Self {
+        let age_max = Duration::from_millis(settings.replay_ms_max);
+        Self {
+            fs,
+            exports,
+            cloudfs,
+            counters,
+            port,
+            mounts: Mounts::new(settings.mounts_max),
+            replays: Replays::new(settings.replay_entries_max, settings.replay_bytes_max, age_max),
+            settings,
+            requests: AtomicU64::new(1),
+            refusals_told: Mutex::default(),
+        }
+    }
+
+    /// The reply to a call.
+    pub async fn reply(&self, request: &Request) -> Reply {
+        let call = &request.call;
+        let reply = match (call.program, call.version) {
+            (nfs3::PROGRAM, nfs3::VERSION) => self.nfs_reply(request).await,
+            (mount::PROGRAM, mount::VERSION) => {
+                count(&self.counters.mount_calls);
+                self.mount(request, call.arguments.clone()).await
+            }
+            (portmap::PROGRAM, portmap::VERSION) => {
+                count(&self.counters.portmap_calls);
+                self.portmap(request, call.arguments.clone())
+            }
+            (nfs3::PROGRAM, _) => return self.refused(Reply::program_mismatch(call.xid, nfs3::VERSION)),
+            (mount::PROGRAM, _) => return self.refused(Reply::program_mismatch(call.xid, mount::VERSION)),
+            (portmap::PROGRAM, _) => return self.refused(Reply::program_mismatch(call.xid, portmap::VERSION)),
+            _ => return self.refused(Reply::program_unavailable(call.xid)),
+        };
+        match reply {
+            Ok(Answer::Body(body)) => body.into_reply(call.xid),
+            Ok(Answer::Reply(reply)) => reply,
+            Ok(Answer::NoProcedure) => self.refused(Reply::procedure_unavailable(call.xid)),
+            Err(Malformed) => self.refused(Reply::garbage_arguments(call.xid)),
+        }
+    }
+
+    fn refused(&self, reply: Reply) -> Reply {
+        count(&self.counters.refused_calls);
+        reply
+    }
+
+    async fn nfs_reply(&self, request: &Request) -> Result<Answer, Malformed> {
+        let call = &request.call;
+        let Ok(procedure) = NFS_PROGRAM::try_from(call.procedure) else {
+            return Ok(Answer::NoProcedure);
+        };
+        let (begun, number) = (Instant::now(), self.requests.fetch_add(1, Ordering::Relaxed));
+        let name = PROCEDURES[procedure as usize];
+        let client = request.client;
+        let span = tracing::debug_span!("nfs", request = number, procedure = name, %client, xid = call.xid);
+        async {
+            let (status, answer) = if is_kept(procedure) {
+                self.once(request, procedure).await?
+            } else {
+                let body = self.nfs(request, procedure).await?;
+                (Some(body.status), Answer::Body(body))
+            };
+            let took = begun.elapsed();
+            tracing::debug!(?status, ?took, "answered");
+            if let Some(status) = status {
+                self.counters.finished(procedure as usize, status, took);
+            }
+            Ok(answer)
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// Runs a call that must not run twice. No status: it did run before.
+    async fn once(&self, request: &Request, procedure: NFS_PROGRAM) -> Result<(Option<nfsstat3>, Answer), Malformed> {
+        let call = &request.call;
+        let (client, xid) = (request.client, call.xid);
+        let key = CallKey { client, xid, procedure: call.procedure, checksum: call.checksum() };
+        match self.replays.claim(key).await {
+            Claim::Repeated(reply) => {
+                count(&self.counters.repeated_calls);
+                Ok((None, Answer::Reply(Reply::whole(reply))))
+            }
+            Claim::First(ticket) => {
+                let body = self.nfs(request, procedure).await?;
+                let status = body.status;
+                let reply = body.into_reply(call.xid);
+                // A client told to ask later does so with a new xid; the old call changed nothing.
+                if status != nfsstat3::NFS3ERR_JUKEBOX {
+                    ticket.answer(reply.head.clone());
+                }
+                Ok((Some(status), Answer::Reply(reply)))
+            }
+        }
+    }
+
+    async fn nfs(&self, request: &Request, procedure: NFS_PROGRAM) -> Result<Body, Malformed> {
+        let arguments = request.call.arguments.clone();
+        match procedure {
+            NFS_PROGRAM::NFSPROC3_NULL => Ok(Body::plain(&Void)),
+            NFS_PROGRAM::NFSPROC3_GETATTR => self.getattr(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_SETATTR => self.setattr(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_LOOKUP => self.lookup(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_ACCESS => self.access(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_READLINK => self.readlink(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_READ => self.read(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_WRITE => self.write(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_CREATE => self.create(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_MKDIR => self.mkdir(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_SYMLINK => self.symlink(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_MKNOD => self.mknod(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_REMOVE => self.remove(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_RMDIR => self.rmdir(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_RENAME => self.rename(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_LINK => self.link(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_READDIR => self.readdir(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_READDIRPLUS => self.readdirplus(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_FSSTAT => self.fsstat(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_FSINFO => self.fsinfo(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_PATHCONF => self.pathconf(request, arguments).await,
+            NFS_PROGRAM::NFSPROC3_COMMIT => self.commit(request, arguments).await,
+        }
+    }
+
+    /// The file of a handle, if the caller's client may use the export it was reached by.
+    pub fn place(&self, request: &Request, handle: &[u8]) -> Result<Place<'_>, nfsstat3> {
+        let handle = WireHandle::decode(handle).filter(|handle| handle.cloudfs == self.cloudfs);
+        let handle = handle.ok_or(nfsstat3::NFS3ERR_BADHANDLE)?;
+        let export = self.exports.get(handle.export).ok_or(nfsstat3::NFS3ERR_STALE)?;
+        if !export.admits(request.client) {
+            self.tell_refusal(request.client, export);
+            return Err(nfsstat3::NFS3ERR_ACCES);
+        }
+        let caller = export.caller(&request.call.credentials, request.client);
+        Ok(Place { export, caller, file: handle.file })
+    }
+
+    /// As [`Service::place`], for a call that changes something.
+    pub fn place_to_change(&self, request: &Request, handle: &[u8]) -> Result<Place<'_>, nfsstat3> {
+        let place = self.place(request, handle)?;
+        if place.export.read_only { Err(nfsstat3::NFS3ERR_ROFS) } else { Ok(place) }
+    }
+
+    /// Counts a refused client, and warns of it once.
+    pub fn tell_refusal(&self, client: IpAddr, export: &Export) {
+        count(&self.counters.refused_clients);
+        let mut told = self.refusals_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < REFUSALS_TOLD_MAX && told.insert((client, export.id())) {
+            tracing::warn!(%client, export = export.path, "refused: the export is not for this client's network");
+        }
+    }
+
+    /// The handle by which a client of this export reaches the file.
+    pub fn handle(&self, export: &Export, file: Handle) -> nfs_fh3 {
+        WireHandle { cloudfs: self.cloudfs, file, export: export.id() }.encode()
+    }
+
+    /// The directory at the end of these names, from the root, as nobody's rights would limit it.
+    pub async fn walk(&self, names: impl Iterator<Item = &[u8]> + Send) -> Result<Handle, FsError> {
+        let root = Caller { uid: 0, gid: 0, groups: Vec::new(), client: None };
+        let mut at = self.fs.root();
+        for name in names {
+            at = self.fs.lookup(&root, at, name).await?.handle;
+        }
+        Ok(at)
+    }
+}
+
+/// What a program made of a call.
+pub enum Answer {
+    Body(Body),
+    Reply(Reply),
+    NoProcedure,
+}
+
+/// Whether the reply is kept, since a second run would answer otherwise or undo what came in between.
+fn is_kept(procedure: NFS_PROGRAM) -> bool {
+    matches!(
+        procedure,
+        NFS_PROGRAM::NFSPROC3_SETATTR
+            | NFS_PROGRAM::NFSPROC3_CREATE
+            | NFS_PROGRAM::NFSPROC3_MKDIR
+            | NFS_PROGRAM::NFSPROC3_SYMLINK
+            | NFS_PROGRAM::NFSPROC3_MKNOD
+            | NFS_PROGRAM::NFSPROC3_REMOVE
+            | NFS_PROGRAM::NFSPROC3_RMDIR
+            | NFS_PROGRAM::NFSPROC3_RENAME
+            | NFS_PROGRAM::NFSPROC3_LINK
+    )
+}
+
+/// Room for a reply that carries neither data nor entries, in bytes.
+const SHORT_REPLY_BYTES: u64 = 1024;
+
+impl Call {
+    /// How long the reply may get, in bytes, roughly.
+    pub fn reply_bytes_max(&self, settings: &NfsSettings) -> u64 {
+        let count = || -> Result<u32, Malformed> {
+            let mut arguments = self.arguments.clone();
+            let (_handle, _place) = (arguments.handle()?, arguments.u64()?);
+            match NFS_PROGRAM::try_from(self.procedure) {
+                Ok(NFS_PROGRAM::NFSPROC3_READ) => Ok(arguments.u32()?.min(settings.read_bytes_max)),
+                Ok(NFS_PROGRAM::NFSPROC3_READDIR | NFS_PROGRAM::NFSPROC3_READDIRPLUS) => {
+                    Ok(settings.directory_bytes_max.min(settings.directory_bytes_preferred * 2))
+                }
+                _ => Ok(0),
+            }
+        };
+        let nfs = self.program == nfs3::PROGRAM;
+        SHORT_REPLY_BYTES + u64::from(if nfs { count().unwrap_or(0) } else { 0 })
+    }
+}

@@ -1,0 +1,228 @@
+//! Replies to calls that clients repeat.
+//!
+//! A client that heard no answer sends its call again, perhaps over a new connection. A second REMOVE would say "no such
+//! file" of what the first one removed; so the answers to calls that change names or attributes are kept for a while, and a
+//! repeated call gets the first answer. A repetition of a call that is still at work waits for it.
+//!
+//! Owns: the answers, bounded in number, bytes and age. Does not own: what makes a call repeatable.
+
+use bytes::Bytes;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// What makes two calls the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallKey {
+    pub client: IpAddr,
+    pub xid: u32,
+    pub procedure: u32,
+    /// Of the whole call.
+    pub checksum: u64,
+}
+
+/// What an entry costs besides its answer, in bytes, roughly.
+const ENTRY_BYTES: usize = 192;
+
+enum Entry {
+    AtWork(watch::Receiver<Option<Bytes>>),
+    Answered { reply: Bytes, at: Instant },
+}
+
+#[derive(Default)]
+struct Kept {
+    entries: HashMap<CallKey, Entry>,
+    /// Answered entries, the oldest first.
+    order: VecDeque<CallKey>,
+    bytes: usize,
+}
+
+/// The cache of replies.
+pub struct Replays {
+    kept: Mutex<Kept>,
+    entries_max: usize,
+    bytes_max: usize,
+    age_max: Duration,
+}
+
+/// The right to answer a call first. Dropped without an answer, it lets a repetition try again.
+pub struct Ticket<'a> {
+    replays: &'a Replays,
+    key: CallKey,
+    answer: watch::Sender<Option<Bytes>>,
+}
+
+/// Who a call is.
+pub enum Claim<'a> {
+    First(Ticket<'a>),
+    /// A repetition, and the first one's reply.
+    Repeated(Bytes),
+}
+
+impl Replays {
+    pub fn new(entries_max: usize, bytes_max: usize, age_max: Duration) -> Self {
+        Self { kept: Mutex::default(), entries_max, bytes_max, age_max }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits while the same call is at work.
+    pub async fn claim(&self, key: CallKey) -> Claim<'_> {
+        loop {
+            let mut first = {
+                let mut kept = self.kept();
+                kept.forget(Instant::now(), self.age_max, self.entries_max, self.bytes_max);
+                match kept.entries.get(&key) {
+                    Some(Entry::Answered { reply, .. }) => return Claim::Repeated(reply.clone()),
+                    Some(Entry::AtWork(first)) => first.clone(),
+                    None => {
+                        let (answer, first) = watch::channel(None);
+                        kept.entries.insert(key, Entry::AtWork(first));
+                        return Claim::First(Ticket { replays: self, key, answer });
+                    }
+                }
+            };
+            if let Ok(reply) = first.wait_for(Option::is_some).await
+                && let Some(reply) = reply.clone()
+            {
+                return Claim::Repeated(reply);
+            }
+        }
+    }
+
+    /// How many calls are kept or at work.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.kept().entries.len()
+    }
+}
+
+impl Kept {
+    fn forget(&mut self, now: Instant, age_max: Duration, entries_max: usize, bytes_max: usize) {
+        while let Some(oldest) = self.order.front() {
+            let Some(Entry::Answered { reply, at }) = self.entries.get(oldest) else {
+                unreachable!("the order names answered entries alone");
+            };
+            let full = self.order.len() > entries_max || self.bytes > bytes_max;
+            if !full && now.saturating_duration_since(*at) <= age_max {
+                return;
+            }
+            self.bytes -= reply.len() + ENTRY_BYTES;
+            self.entries.remove(oldest);
+            self.order.pop_front();
+        }
+    }
+}
+
+impl Ticket<'_> {
+    /// Keeps the reply for repetitions, and gives it to those that wait.
+    pub fn answer(self, reply: Bytes) {
+        {
+            let (replays, now) = (self.replays, Instant::now());
+            let mut kept = replays.kept();
+            kept.bytes += reply.len() + ENTRY_BYTES;
+            kept.entries.insert(self.key, Entry::Answered { reply: reply.clone(), at: now });
+            kept.order.push_back(self.key);
+            kept.forget(now, replays.age_max, replays.entries_max, replays.bytes_max);
+        }
+        self.answer.send_replace(Some(reply));
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if self.answer.borrow().is_none() {
+            self.replays.kept().entries.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(xid: u32) -> CallKey {
+        CallKey { client: IpAddr::from([10, 0, 0, 1]), xid, procedure: 12, checksum: 1 }
+    }
+
+    async fn first(replays: &Replays, key: CallKey) -> Ticket<'_> {
+        match replays.claim(key).await {
+            Claim::First(ticket) => ticket,
+            Claim::Repeated(reply) => panic!("repeated: {reply:?}"),
+        }
+    }
+
+    async fn repeated(replays: &Replays, key: CallKey) -> Bytes {
+        match replays.claim(key).await {
+            Claim::First(_) => panic!("not kept"),
+            Claim::Repeated(reply) => reply,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_repetition_gets_the_first_reply() {
+        let replays = Replays::new(4, 4096, Duration::from_secs(60));
+        first(&replays, key(1)).await.answer(Bytes::from_static(b"one"));
+        assert_eq!(repeated(&replays, key(1)).await, "one");
+        // Another call under the same xid is another call.
+        drop(first(&replays, CallKey { checksum: 2, ..key(1) }).await);
+        drop(first(&replays, CallKey { client: IpAddr::from([10, 0, 0, 2]), ..key(1) }).await);
+    }
+
+    #[tokio::test]
+    async fn a_repetition_waits_for_the_first() {
+        let replays = Replays::new(4, 4096, Duration::from_secs(60));
+        let ticket = first(&replays, key(1)).await;
+        let waits = repeated(&replays, key(1));
+        let answers = async {
+            tokio::task::yield_now().await;
+            ticket.answer(Bytes::from_static(b"one"));
+        };
+        assert_eq!(tokio::join!(waits, answers).0, "one");
+    }
+
+    #[tokio::test]
+    async fn a_first_that_gives_up_lets_a_repetition_be_first() {
+        let replays = Replays::new(4, 4096, Duration::from_secs(60));
+        let ticket = first(&replays, key(1)).await;
+        let next = first(&replays, key(1));
+        let gives_up = async {
+            tokio::task::yield_now().await;
+            drop(ticket);
+        };
+        let (next, ()) = tokio::join!(next, gives_up);
+        drop(next);
+        assert_eq!(replays.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn number_bytes_and_age_are_bounded() {
+        let replays = Replays::new(4, 1 << 20, Duration::from_secs(60));
+        for xid in 0..10 {
+            first(&replays, key(xid)).await.answer(Bytes::from_static(b"reply"));
+        }
+        assert_eq!(replays.len(), 4);
+        drop(first(&replays, key(5)).await);
+        repeated(&replays, key(6)).await;
+
+        let replays = Replays::new(100, 3 * (ENTRY_BYTES + 5), Duration::from_secs(60));
+        for xid in 0..10 {
+            first(&replays, key(xid)).await.answer(Bytes::from_static(b"reply"));
+        }
+        assert_eq!(replays.len(), 3);
+
+        let mut kept = Kept::default();
+        let now = Instant::now();
+        kept.entries.insert(key(1), Entry::Answered { reply: Bytes::new(), at: now });
+        kept.order.push_back(key(1));
+        kept.bytes = ENTRY_BYTES;
+        kept.forget(now + Duration::from_secs(60), Duration::from_secs(60), 4, 4096);
+        assert_eq!(kept.entries.len(), 1);
+        kept.forget(now + Duration::from_secs(61), Duration::from_secs(60), 4, 4096);
+        assert_eq!((kept.entries.len(), kept.bytes), (0, 0));
+    }
+}

@@ -1,0 +1,10 @@
+//! The server through real sockets: a raw RPC client, and libnfs's own tools.
+
+mod client;
+mod directories;
+mod exports;
+mod libnfs;
+mod memory;
+mod procedures;
+mod repeats;
+mod rpc;

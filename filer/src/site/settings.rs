@@ -1,0 +1,69 @@
+//! From the operator's words to the limits of each part.
+
+use crate::{
+    actors::{mesh as mesh_actor, resync::SweepSettings},
+    config::{Config, Failback, Reads, WithoutMajority},
+    filer::{Settings, Steps},
+    reading, vfs,
+};
+use mesh::consensus;
+use storage::{backoff::Backoff, cache, health, mirror, resync, staging};
+
+/// The limits that a configuration asks for.
+pub fn of(config: &Config) -> Settings {
+    let attempts =
+        Backoff { ms_min: config.health.attempt_backoff_ms_min, ms_max: config.health.attempt_backoff_ms_max };
+    let probes = Backoff { ms_min: config.health.probe_backoff_ms_min, ms_max: config.health.probe_backoff_ms_max };
+    let puts_in_flight_max = config.segments.puts_in_flight_max as usize;
+    let heard_ms = 2 * config.mesh.transport.idle_ms_max;
+    Settings {
+        consensus: consensus::Settings {
+            heartbeat_ms: config.mesh.heartbeat_ms,
+            election_timeout_ms_min: config.mesh.election_ms_min,
+            election_timeout_ms_max: config.mesh.election_ms_max,
+            ..Default::default()
+        },
+        staging: staging::Settings {
+            segment_bytes_max: config.segments.bytes_max,
+            frame_bytes_max: config.segments.frame_bytes_max as usize,
+            seal_after_ms: config.segments.seal_after_ms,
+            bytes_max: config.staging.bytes_max,
+            ..Default::default()
+        },
+        cache: cache::Settings {
+            disk_bytes_max: config.cache.disk_bytes_max,
+            memory_bytes_max: config.cache.memory_bytes_max,
+        },
+        health: health::Settings {
+            failures_to_trip: config.health.failures_to_trip,
+            slow_ms: config.health.brown_out_latency_ms,
+            slow_for_ms: config.health.brown_out_after_ms,
+            probe_backoff: probes,
+            trip_policy: config.health.trip_policy,
+            failback_auto: config.health.failback == Failback::Auto,
+            ..Default::default()
+        },
+        mirror: mirror::Settings { puts_in_flight_max, attempt_backoff: attempts, ..Default::default() },
+        resync: resync::Settings { rows_in_flight_max: puts_in_flight_max, ..Default::default() },
+        sweep: SweepSettings { grace_ms: config.segments.delete_grace_ms, ..Default::default() },
+        reading: reading::Settings {
+            attempt_backoff: attempts,
+            read_ahead_bytes: config.cache.read_ahead_bytes,
+            ..Default::default()
+        },
+        vfs: vfs::Settings {
+            room_ms_max: config.staging.wait_ms_max,
+            without_majority: match config.consistency.without_majority {
+                WithoutMajority::Wait => vfs::WithoutMajority::Wait,
+                WithoutMajority::ReadOnly => vfs::WithoutMajority::ReadOnly,
+            },
+            stale_ms_max: match config.consistency.reads {
+                Reads::Strict => None,
+                Reads::Stale => Some(config.consistency.stale_within_ms),
+            },
+            ..Default::default()
+        },
+        mesh: mesh_actor::Settings { live_ms: heard_ms, ..Default::default() },
+        steps: Steps::default(),
+    }
+}

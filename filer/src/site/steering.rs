@@ -1,0 +1,416 @@
+//! What the site shows its operator, and does for it.
+
+use crate::{
+    actors::{health::Views, mesh::Decide, mirror::Receipts, resync::Progresses},
+    admin::{
+        Extra, FileRow, Page, Refusal, SegmentRow, Status, Steering,
+        status::{Cache, Cloud, DecisionRow, ExtentRow, FilerName, Peer, Resync, Role, Staging, Task},
+    },
+    config::Config,
+    door::DoorError,
+    filer::Filer,
+    nfs::Counters,
+};
+use mesh::{FilerId, net::QuicMesh, peers::Peers};
+use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+use storage::{
+    cloudfs::{Answer, Attr, BY_OPERATOR, CloudState, Copy, NodeKind, OpBody, Roles, read},
+    ids::{CloudId, SegmentId},
+};
+
+/// Decisions on the first page.
+const DECISIONS_SHOWN_MAX: usize = 10;
+/// How long the removal of a filer may take.
+const REMOVE_MAX: Duration = Duration::from_secs(15);
+
+/// The site as its operator's door sees it.
+pub struct Site {
+    filer: Filer,
+    mesh: Arc<QuicMesh>,
+    config: Config,
+    nfs: Option<Arc<Counters>>,
+}
+
+fn failed(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Failed(error.to_string())
+}
+
+impl Site {
+    pub fn new(filer: Filer, mesh: Arc<QuicMesh>, config: Config, nfs: Option<Arc<Counters>>) -> Self {
+        Self { filer, mesh, config, nfs }
+    }
+
+    fn cloud_name(&self, cloud: CloudId) -> &str {
+        &self.config.clouds.entry(cloud).name
+    }
+
+    fn names(&self) -> BTreeMap<FilerId, String> {
+        let status = self.filer.consensus.status();
+        let members = status.voters.into_iter().chain(status.learners);
+        members.map(|(id, member)| (id, member.name)).collect()
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let status = self.filer.consensus.status();
+        let sessions: BTreeMap<_, _> = self.mesh.status().into_iter().map(|peer| (peer.id, peer)).collect();
+        let reports = self.filer.reports.lock().expect("no holder of the reports panics").clone();
+        let me = self.filer.who.me;
+        let staging = self.filer.staging.status();
+        let members = status.voters.iter().map(|member| (member, true));
+        let mut peers: Vec<_> = members
+            .chain(status.learners.iter().map(|member| (member, false)))
+            .map(|((id, member), voter)| {
+                let (this, session, report) = (*id == me, sessions.get(id), reports.get(id));
+                Peer {
+                    id: id.to_string(),
+                    name: member.name.clone(),
+                    address: member.address.clone(),
+                    this,
+                    leader: status.leader == Some(*id),
+                    voter,
+                    connected: this || session.is_some_and(|session| session.connected),
+                    heard_ms_ago: if this { Some(0) } else { session.and_then(|session| session.heard_ms_ago) },
+                    rtt_us: session.and_then(|session| session.rtt_us),
+                    last_error: session.and_then(|session| session.last_error.clone()),
+                    staged_bytes: if this { Some(staging.bytes) } else { report.map(|(r, _)| r.staged_bytes) },
+                    oldest_unprotected_ms: if this {
+                        staging.oldest_wall_ns.map(|ns| self.filer.ms_since(ns))
+                    } else {
+                        let aged = |(report, at): &(crate::wire::Report, tokio::time::Instant)| {
+                            report.oldest_unprotected_ms.map(|ms| ms + at.elapsed().as_millis() as u64)
+                        };
+                        report.and_then(aged)
+                    },
+                    version: if this { Some(env!("CARGO_PKG_VERSION").into()) } else { None },
+                }
+            })
+            .collect();
+        peers.sort_by_key(|peer| !peer.this);
+        peers
+    }
+
+    async fn clouds(&self, roles: &Roles) -> Vec<Cloud> {
+        let kv = &*self.filer.world.kv;
+        let health = self.filer.actors.health.send(Views).await.ok();
+        let progress = self.filer.actors.resync.send(Progresses).await.ok();
+        let receipts = self.filer.actors.mirror.send(Receipts).await.unwrap_or_default();
+        let unreleased = self.filer.staging.unreleased();
+        let names = self.names();
+        let order = [roles.preferred, roles.preferred.other()];
+        let show = |cloud: CloudId| {
+            let (status, entry) = (roles.cloud(cloud), self.config.clouds.entry(cloud));
+            let role = if roles.active == cloud { Role::Active } else { Role::Standby };
+            let mut shown = Cloud::new(&entry.name, entry.kind(), role);
+            shown.place = entry.settings.place();
+            shown.state = status.state;
+            shown.since_ms_ago = self.filer.ms_since(status.since_ns);
+            shown.why = status.why.clone();
+            shown.missed_puts = status.missed_puts;
+            shown.missed_deletes = status.missed_deletes;
+            let oldest = read::oldest_miss(kv, cloud).ok().flatten();
+            shown.oldest_miss_ms = oldest.map(|miss| self.filer.ms_since(miss.since_ns));
+            let lacks = |segment: &SegmentId| !receipts.get(segment).is_some_and(|given| given[cloud.index()]);
+            let unprotected = unreleased.iter().filter(|(segment, _)| lacks(segment)).map(|(_, ns)| *ns).min();
+            shown.oldest_unprotected_ms = unprotected.map(|ns| self.filer.ms_since(ns));
+            let name = |filer: &FilerId| names.get(filer).cloned().unwrap_or_else(|| filer.to_string());
+            shown.reached_by = status.reached_by.iter().map(name).collect();
+            if let Some(health) = &health {
+                let seen = &health[cloud.index()];
+                shown.failures_now = seen.view.failures;
+                shown.failures_total = seen.failures_total;
+                if status.state != CloudState::Healthy || seen.view.failures > 0 {
+                    shown.why = shown.why.or_else(|| seen.last_failure.clone());
+                }
+            }
+            if let Some(progress) = progress.filter(|_| status.state == CloudState::Resyncing) {
+                let progress = progress[cloud.index()];
+                shown.resync = Some(Resync {
+                    rows_left: status.missed_puts + status.missed_deletes,
+                    rows_done: progress.rows_done,
+                    bytes_done: progress.bytes_done,
+                    since_ms: shown.since_ms_ago,
+                });
+            }
+            shown
+        };
+        order.map(show).into()
+    }
+
+    /// Whether one more cloud may fail without harm, or why not.
+    fn why_not(&self, roles: &Roles, has_majority: bool) -> Option<String> {
+        let standby = roles.standby();
+        let (name, status) = (self.cloud_name(standby), roles.cloud(standby));
+        let active = roles.cloud(roles.active);
+        if !has_majority {
+            Some("this filer sees no majority of the filers, so nothing can be decided".into())
+        } else if active.state != CloudState::Healthy {
+            Some(format!("the active cloud {} is {:?}", self.cloud_name(roles.active), active.state).to_lowercase())
+        } else if status.state != CloudState::Healthy {
+            let missing = status.missed_puts + status.missed_deletes;
+            Some(format!("cloud {name} is {} and lacks {missing} changes", state_word(status.state)))
+        } else {
+            None
+        }
+    }
+
+    async fn decide(&self, body: OpBody) -> Result<Roles, Refusal> {
+        let answer = self.filer.actors.mesh.send(Decide(body)).await.map_err(failed)?;
+        match answer {
+            Ok(Answer::Roles(roles)) => Ok(roles),
+            Ok(other) => Err(failed(format!("an answer of another kind: {other:?}"))),
+            Err(DoorError::Refused(error)) => Err(Refusal::Rules(self.named(&error.to_string()))),
+            Err(DoorError::Unanswered(error)) => Err(Refusal::Later(error.to_string())),
+            Err(error @ DoorError::Unreadable(_)) => Err(failed(error)),
+        }
+    }
+
+    /// The words of the state machine, with the operator's names for the clouds.
+    fn named(&self, text: &str) -> String {
+        let name = |text: String, cloud: CloudId| {
+            text.replace(&format!("cloud {cloud} "), &format!("cloud {} ", self.cloud_name(cloud)))
+        };
+        CloudId::BOTH.into_iter().fold(text.to_string(), name)
+    }
+
+    fn roles(&self) -> Result<Roles, Refusal> {
+        self.filer.roles.get().ok_or_else(|| Refusal::Later("the roles are not known yet".into()))
+    }
+
+    fn decision_rows(&self, limit: usize) -> Result<Vec<DecisionRow>, Refusal> {
+        let names = self.names();
+        let name = |filer: FilerId| names.get(&filer).cloned().unwrap_or_else(|| filer.to_string());
+        let decisions = read::decisions(&*self.filer.world.kv, limit).map_err(failed)?;
+        let row = |decision: storage::cloudfs::Decision| DecisionRow {
+            epoch: decision.epoch.0,
+            ms_ago: self.filer.ms_since(decision.at_ns),
+            filer: name(decision.filer),
+            text: self.named(&decision.text),
+            carried: decision.carried,
+            ballots: decision
+                .ballots
+                .iter()
+                .map(|ballot| {
+                    let view = |cloud: CloudId| {
+                        let view = ballot.views[cloud.index()];
+                        let reachable = match view.reachable {
+                            Some(true) => "reachable",
+                            Some(false) => "unreachable",
+                            None => "not tried",
+                        };
+                        format!("{} {reachable}, {} failures", self.cloud_name(cloud), view.failures)
+                    };
+                    format!("{}: {}; {}", name(ballot.filer), view(CloudId::A), view(CloudId::B))
+                })
+                .collect(),
+        };
+        Ok(decisions.into_iter().map(row).collect())
+    }
+
+    fn file_row(&self, attr: &Attr, path: String) -> Result<FileRow, Refusal> {
+        let extents = read::extents(&*self.filer.world.kv, attr.handle.ino, 0..attr.bytes).map_err(failed)?;
+        let row = |extent: &storage::cloudfs::Extent| ExtentRow {
+            offset: extent.offset,
+            len: extent.len.into(),
+            segment: extent.segment.to_string(),
+            key: extent.segment.key(),
+            frame_at: extent.frame_at.into(),
+            frame_len: extent.frame_len.into(),
+            skip: extent.skip.into(),
+        };
+        Ok(FileRow { ino: attr.handle.ino, path, bytes: attr.bytes, extents: extents.iter().map(row).collect() })
+    }
+}
+
+/// A name's place in the tree, as `after` of a page has it.
+fn place_text(dir: u64, name: &[u8]) -> String {
+    let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{dir}-{name}")
+}
+
+fn place_of(text: &str) -> Result<(u64, Vec<u8>), Refusal> {
+    let parse = || {
+        let (dir, name) = text.split_once('-')?;
+        let pairs = name.as_bytes().chunks(2);
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        Some((dir.parse().ok()?, pairs.map(byte).collect::<Option<Vec<u8>>>()?))
+    };
+    parse().ok_or_else(|| Refusal::Request(format!("{text} is no `next` of a page of files")))
+}
+
+fn state_word(state: CloudState) -> &'static str {
+    match state {
+        CloudState::Healthy => "healthy",
+        CloudState::Failed => "failed",
+        CloudState::Resyncing => "resyncing",
+    }
+}
+
+#[async_trait::async_trait]
+impl Steering for Site {
+    async fn status(&self) -> Status {
+        let consensus = self.filer.consensus.status();
+        let names = self.names();
+        let staging = self.filer.staging.status();
+        let stats = &self.filer.reader.stats;
+        let alive = |name: &str, alive: bool| Task {
+            name: name.into(),
+            state: if alive { "running" } else { "stopped" }.into(),
+            since_ms: self.filer.up_ms(),
+        };
+        let actors = &self.filer.actors;
+        let mut status = Status {
+            filer: FilerName { id: self.filer.who.me.to_string(), name: self.config.name.clone() },
+            cloudfs: format!("{:016x}", self.filer.who.cloudfs),
+            version: env!("CARGO_PKG_VERSION").into(),
+            up_ms: self.filer.up_ms(),
+            has_majority: consensus.leader.is_some(),
+            majority_ms_ago: consensus.majority_ms_ago,
+            leader: consensus.leader.map(|id| names.get(&id).cloned().unwrap_or_else(|| id.to_string())),
+            term: consensus.term,
+            applied: consensus.applied,
+            peers: self.peers(),
+            staging: Staging {
+                bytes: staging.bytes,
+                bytes_max: self.filer.staging.bytes_max(),
+                segments: staging.segments,
+                oldest_unprotected_ms: staging.oldest_wall_ns.map(|ns| self.filer.ms_since(ns)),
+            },
+            cache: Cache {
+                memory_bytes: self.filer.reader.memory_bytes(),
+                disk_bytes: self.filer.disk_cache.bytes(),
+                hits: stats.memory_hits.load(Relaxed) + stats.disk_hits.load(Relaxed),
+                misses: stats.cloud_reads.load(Relaxed) + stats.origin_reads.load(Relaxed),
+                fallback_reads: stats.fallback_reads.load(Relaxed),
+            },
+            tasks: vec![
+                alive("cache", actors.cache.connected()),
+                alive("connector a", actors.connectors[0].connected()),
+                alive("connector b", actors.connectors[1].connected()),
+                alive("health", actors.health.connected()),
+                alive("mirror", actors.mirror.connected()),
+                alive("resync", actors.resync.connected()),
+                alive("mesh", actors.mesh.connected()),
+                alive("replicated log", self.filer.consensus.stopped().is_none()),
+            ],
+            ..Status::default()
+        };
+        if let Some(roles) = self.filer.roles.get() {
+            status.epoch = roles.epoch.0;
+            status.active = self.cloud_name(roles.active).into();
+            status.preferred = self.cloud_name(roles.preferred).into();
+            status.why_not = self.why_not(&roles, status.has_majority);
+            status.absorbs_failure = status.why_not.is_none();
+            status.clouds = self.clouds(&roles).await;
+            status.decisions = self.decision_rows(DECISIONS_SHOWN_MAX).unwrap_or_default();
+        } else {
+            status.why_not = Some("the CloudFS's roles are not known yet".into());
+        }
+        status
+    }
+
+    async fn extra_metrics(&self) -> Vec<Extra> {
+        let stats = &self.filer.reader.stats;
+        let mesh = self.mesh.stats();
+        let refused = &mesh.refused;
+        let certificates = refused.foreign
+            + refused.expired
+            + refused.not_yet_valid
+            + refused.removed
+            + refused.other_filer
+            + refused.malformed
+            + refused.missing;
+        let mut extra: Vec<Extra> = vec![
+            ("damaged_copies", "Local copies that failed their checksum", stats.damaged.load(Relaxed) as f64),
+            (
+                "origin_reads",
+                "Reads answered by the filer that wrote the data",
+                stats.origin_reads.load(Relaxed) as f64,
+            ),
+            ("cloud_reads", "Reads of a cloud", stats.cloud_reads.load(Relaxed) as f64),
+            ("mesh_refused_certificates", "Certificates of peers that were refused", certificates as f64),
+            ("mesh_malformed_frames", "Frames from peers that were malformed", mesh.malformed_frames as f64),
+            ("mesh_sent_bytes", "Bytes sent to peers", mesh.bytes_out as f64),
+            ("mesh_received_bytes", "Bytes received from peers", mesh.bytes_in as f64),
+        ];
+        if let Some(nfs) = &self.nfs {
+            extra.extend(nfs.snapshot().numbers());
+        }
+        extra
+    }
+
+    async fn failover(&self) -> Result<String, Refusal> {
+        let roles = self.roles()?;
+        let to = roles.standby();
+        let roles = self.decide(OpBody::Activate { to, epoch: roles.epoch, by: BY_OPERATOR.into() }).await?;
+        Ok(format!("cloud {} is active, epoch {}", self.cloud_name(roles.active), roles.epoch))
+    }
+
+    async fn failback(&self) -> Result<String, Refusal> {
+        let roles = self.roles()?;
+        let to = roles.preferred;
+        let roles = self.decide(OpBody::Activate { to, epoch: roles.epoch, by: BY_OPERATOR.into() }).await?;
+        Ok(format!("cloud {} is active, epoch {}", self.cloud_name(roles.active), roles.epoch))
+    }
+
+    async fn remove_peer(&self, name: &str) -> Result<String, Refusal> {
+        let named: Vec<_> = self.names().into_iter().filter(|(id, n)| n == name || id.to_string() == name).collect();
+        let (id, name) = match &named[..] {
+            [] => return Err(Refusal::NotFound(format!("no filer is called {name}; see `filer peers`"))),
+            [one] => one,
+            _ => return Err(Refusal::Request(format!("several filers are called {name}; give the id"))),
+        };
+        if *id == self.filer.who.me {
+            return Err(Refusal::Request("a filer is removed at another filer, not at itself".into()));
+        }
+        self.filer.consensus.remove_member(*id, REMOVE_MAX).await.map_err(|e| Refusal::Later(e.to_string()))?;
+        Ok(format!("filer {name} ({id}) is removed; its certificate is refused from now on"))
+    }
+
+    async fn segments(&self, after: Option<String>, limit: usize) -> Result<Page<SegmentRow>, Refusal> {
+        let after = match after {
+            Some(key) => {
+                Some(SegmentId::from_key(&key).ok_or_else(|| Refusal::Request(format!("{key} is no segment's key")))?)
+            }
+            None => None,
+        };
+        let rows = read::segments(&*self.filer.world.kv, after, limit).map_err(failed)?;
+        let next = (rows.len() == limit).then(|| rows.last().map(|(id, _)| id.key())).flatten();
+        let with = |object: &storage::cloudfs::Object, copy: Copy| {
+            let clouds = CloudId::BOTH.into_iter().filter(|cloud| object.copies[cloud.index()] == copy);
+            clouds.map(|cloud| self.cloud_name(cloud).to_string()).collect::<Vec<_>>()
+        };
+        let row = |(id, row): (SegmentId, storage::cloudfs::Segment)| SegmentRow {
+            segment: id.to_string(),
+            key: id.key(),
+            live_bytes: row.live_bytes,
+            bytes: row.object.map(|object| object.bytes),
+            md5: row.object.map(|object| object.md5.to_string()),
+            stored: row.object.map_or(vec![], |object| with(&object, Copy::Stored)),
+            missed: row.object.map_or(vec![], |object| with(&object, Copy::Missed)),
+        };
+        Ok(Page { rows: rows.into_iter().map(row).collect(), next })
+    }
+
+    async fn files(&self, after: Option<String>, limit: usize) -> Result<Page<FileRow>, Refusal> {
+        let kv = &*self.filer.world.kv;
+        let after = after.as_deref().map(place_of).transpose()?;
+        let rows = read::names(kv, after.as_ref().map(|(dir, name)| (*dir, &name[..])), limit).map_err(failed)?;
+        let full = rows.len() == limit;
+        let next = rows.last().filter(|_| full).map(|(dir, name, _)| place_text(*dir, name));
+        let mut found = Vec::new();
+        for (dir, name, ino) in rows {
+            let Some(attr) = read::attr(kv, ino).map_err(failed)?.filter(|attr| attr.kind == NodeKind::File) else {
+                continue;
+            };
+            let above = read::path_of(kv, dir).map_err(failed)?.unwrap_or_default();
+            let parts = above.iter().chain([&name]).map(|part| String::from_utf8_lossy(part));
+            let path: String = parts.map(|part| format!("/{part}")).collect();
+            found.push(self.file_row(&attr, path)?);
+        }
+        Ok(Page { rows: found, next })
+    }
+
+    async fn decisions(&self) -> Result<Vec<DecisionRow>, Refusal> {
+        self.decision_rows(storage::cloudfs::DECISIONS_KEPT_MAX)
+    }
+}

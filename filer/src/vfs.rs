@@ -1,0 +1,283 @@
+//! The file system: the CloudFS as the doors see it, made of the replicated state, this filer's staging and its reader.
+//!
+//! Names and attributes are the replicated state's: a look at them waits until the local tables hold everything that
+//! was acknowledged anywhere before (close-to-open), a change is an operation. Data that clients wrote here is in staging
+//! and lies over the recorded extents until it is recorded itself: at a COMMIT, or when its segment is closed.
+//!
+//! Owns: permissions, the order of a file's writes and records. Does not own: the rules of the tree (`storage::cloudfs`),
+//! where data lies (`storage::staging`, `reading`), any protocol.
+
+mod data;
+mod errors;
+mod layers;
+mod names;
+mod permissions;
+mod unrecorded;
+
+use crate::{
+    actors::cache::Flush,
+    door::Door,
+    fs::{Caller, Changed, CreateHow, DirPage, FileSystem, FsError, Made, ReadData, Room, SetAttr, Stable, Written},
+    reading::Reader,
+};
+use bytes::Bytes;
+use mesh::kv::Kv;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use storage::{
+    cloudfs::{Attr, Handle, NewNode, ROOT, read},
+    staging::Staging,
+};
+use unrecorded::UnrecordedFiles;
+
+/// What a filer does for its clients while it has no majority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WithoutMajority {
+    /// They wait (NFS: JUKEBOX).
+    #[default]
+    Wait,
+    /// They read what this filer has, which may be old; changes wait.
+    ReadOnly,
+}
+
+/// Settings of the file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a write waits for room in staging, in milliseconds.
+    pub room_ms_max: u64,
+    pub without_majority: WithoutMajority,
+    /// Names and attributes may be answered from a replica that heard from the leader within this time, in
+    /// milliseconds; `None`: never older than anything acknowledged before.
+    pub stale_ms_max: Option<u64>,
+    /// Extents recorded by one operation.
+    pub extents_max: usize,
+    /// Extents of all files that are written here and not on record yet; more wait for a recording.
+    pub unrecorded_extents_max: usize,
+    /// Room that is shown to clients, in bytes: clouds have no end of their own.
+    pub room_bytes: u64,
+    /// Sequential readers that are remembered.
+    pub readers_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            room_ms_max: 15_000,
+            without_majority: WithoutMajority::Wait,
+            stale_ms_max: None,
+            extents_max: 2048,
+            unrecorded_extents_max: 1 << 20,
+            room_bytes: 1 << 50,
+            readers_max: 1024,
+        }
+    }
+}
+
+/// The file system of one filer.
+pub struct Vfs {
+    door: Door,
+    kv: Arc<dyn Kv>,
+    staging: Arc<Staging>,
+    reader: Arc<Reader>,
+    settings: Settings,
+    verifier: u64,
+    unrecorded: UnrecordedFiles,
+    readers: Mutex<data::Readers>,
+}
+
+impl Vfs {
+    /// The file system over these parts. `verifier` differs from every earlier run's.
+    pub fn new(
+        door: Door,
+        kv: Arc<dyn Kv>,
+        staging: Arc<Staging>,
+        reader: Arc<Reader>,
+        settings: Settings,
+        verifier: u64,
+    ) -> Self {
+        let readers = Mutex::new(data::Readers::new(settings.readers_max));
+        Self { door, kv, staging, reader, settings, verifier, unrecorded: UnrecordedFiles::default(), readers }
+    }
+
+    /// Extents of all files that are written here and not on record yet.
+    pub fn unrecorded_extents(&self) -> usize {
+        self.unrecorded.extents()
+    }
+
+    /// Waits until the local tables are as new as anything acknowledged before.
+    async fn fresh(&self) -> Result<(), FsError> {
+        if self
+            .settings
+            .stale_ms_max
+            .is_some_and(|ms_max| self.door.leader_heard_ms_ago().is_some_and(|ms| ms <= ms_max))
+        {
+            return Ok(());
+        }
+        match self.door.barrier().await {
+            Ok(()) => Ok(()),
+            Err(error) => match self.settings.without_majority {
+                WithoutMajority::Wait => Err(error.into()),
+                WithoutMajority::ReadOnly => Ok(()),
+            },
+        }
+    }
+
+    /// The attributes on record, with what was written here and is not recorded yet.
+    fn attr(&self, file: Handle) -> Result<Attr, FsError> {
+        loop {
+            // Counted first: what goes on record between the two looks must not be missed by both.
+            let unrecorded = self.unrecorded.get(file).map(|unrecorded| (unrecorded.recordings(), unrecorded));
+            let mut attr = read::node(&*self.kv, file)?.ok_or(FsError::Stale)?;
+            if unrecorded.is_none_or(|(recordings, unrecorded)| unrecorded.show(&mut attr, recordings)) {
+                return Ok(attr);
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Flush for Vfs {
+    async fn flush_until_recorded(&self, file: Handle) {
+        loop {
+            match self.record(file).await {
+                Ok(()) | Err(FsError::Stale) => return,
+                Err(error) => {
+                    tracing::warn!(ino = file.ino, %error, "written data is not on record yet");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl FileSystem for Vfs {
+    fn root(&self) -> Handle {
+        ROOT
+    }
+
+    fn write_verifier(&self) -> u64 {
+        self.verifier
+    }
+
+    async fn getattr(&self, _caller: &Caller, file: Handle) -> Result<Attr, FsError> {
+        self.fresh().await?;
+        self.attr(file)
+    }
+
+    async fn setattr(
+        &self,
+        caller: &Caller,
+        file: Handle,
+        set: SetAttr,
+        guard_ctime_ns: Option<u64>,
+    ) -> Result<Changed, FsError> {
+        self.change_attributes(caller, file, set, guard_ctime_ns).await
+    }
+
+    async fn lookup(&self, caller: &Caller, dir: Handle, name: &[u8]) -> Result<Attr, FsError> {
+        self.find(caller, dir, name).await
+    }
+
+    async fn access(&self, caller: &Caller, file: Handle, wanted: u32) -> Result<(u32, Attr), FsError> {
+        self.fresh().await?;
+        let attr = self.attr(file)?;
+        Ok((permissions::granted(caller, &attr) & wanted, attr))
+    }
+
+    async fn readlink(&self, _caller: &Caller, file: Handle) -> Result<(Bytes, Attr), FsError> {
+        self.fresh().await?;
+        self.link_target(file)
+    }
+
+    async fn read(&self, caller: &Caller, file: Handle, offset: u64, len: u32) -> Result<ReadData, FsError> {
+        self.read_data(caller, file, offset, len).await
+    }
+
+    async fn write(
+        &self,
+        caller: &Caller,
+        file: Handle,
+        offset: u64,
+        data: Bytes,
+        stable: Stable,
+    ) -> Result<Written, FsError> {
+        self.write_data(caller, file, offset, data, stable).await
+    }
+
+    async fn commit(&self, caller: &Caller, file: Handle) -> Result<Changed, FsError> {
+        let before = self.attr(file)?;
+        permissions::check_write(caller, &before)?;
+        self.record(file).await?;
+        Ok(Changed { before: Some(errors::before(&before)), after: Some(self.attr(file)?) })
+    }
+
+    async fn create(
+        &self,
+        caller: &Caller,
+        dir: Handle,
+        name: &[u8],
+        set: SetAttr,
+        how: CreateHow,
+    ) -> Result<Made, FsError> {
+        self.create_file(caller, dir, name, set, how).await
+    }
+
+    async fn make(
+        &self,
+        caller: &Caller,
+        dir: Handle,
+        name: &[u8],
+        node: NewNode,
+        set: SetAttr,
+    ) -> Result<Made, FsError> {
+        self.make_node(caller, dir, name, node, set).await
+    }
+
+    async fn remove(&self, caller: &Caller, dir: Handle, name: &[u8]) -> Result<Changed, FsError> {
+        self.remove_name(caller, dir, name, false).await
+    }
+
+    async fn rmdir(&self, caller: &Caller, dir: Handle, name: &[u8]) -> Result<Changed, FsError> {
+        self.remove_name(caller, dir, name, true).await
+    }
+
+    async fn rename(
+        &self,
+        caller: &Caller,
+        from: (Handle, &[u8]),
+        to: (Handle, &[u8]),
+    ) -> Result<(Changed, Changed), FsError> {
+        self.rename_entry(caller, from, to).await
+    }
+
+    async fn link(&self, caller: &Caller, file: Handle, dir: Handle, name: &[u8]) -> Result<Made, FsError> {
+        self.link_file(caller, file, dir, name).await
+    }
+
+    async fn readdir(
+        &self,
+        caller: &Caller,
+        dir: Handle,
+        cookie: u64,
+        entries_max: usize,
+        with_attributes: bool,
+    ) -> Result<DirPage, FsError> {
+        self.read_directory(caller, dir, cookie, entries_max, with_attributes).await
+    }
+
+    async fn room(&self, _caller: &Caller, file: Handle) -> Result<(Room, Attr), FsError> {
+        let attr = self.attr(file)?;
+        let totals = read::totals(&*self.kv)?;
+        let bytes_total = self.settings.room_bytes;
+        let room = Room {
+            bytes_total,
+            bytes_free: bytes_total.saturating_sub(totals.live_bytes),
+            files_total: u32::MAX.into(),
+            files_free: u64::from(u32::MAX).saturating_sub(totals.inodes),
+        };
+        Ok((room, attr))
+    }
+}

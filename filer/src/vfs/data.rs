@@ -1,0 +1,184 @@
+//! Reading and writing of file data.
+
+use super::{Vfs, errors::before, permissions};
+use crate::{
+    fs::{Caller, Changed, FILE_BYTES_MAX, FsError, ReadData, Stable, Written},
+    reading::ReadError,
+};
+use bytes::{Bytes, BytesMut};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+use storage::cloudfs::{Attr, Extent, Handle, NodeKind, read};
+
+/// Where sequential readers will go on, the latest ones.
+pub struct Readers {
+    next: BTreeMap<Handle, (u64, u64)>,
+    clock: u64,
+    max: usize,
+}
+
+impl Readers {
+    /// Remembers at most `max` readers.
+    pub fn new(max: usize) -> Self {
+        Self { next: BTreeMap::new(), clock: 0, max }
+    }
+
+    /// Notes a read; tells whether it goes on where the last one ended.
+    fn note(&mut self, file: Handle, range: &Range<u64>) -> bool {
+        self.clock += 1;
+        if self.next.len() >= self.max && !self.next.contains_key(&file) {
+            let oldest = self.next.iter().min_by_key(|(_, (_, at))| *at).map(|(file, _)| *file);
+            oldest.and_then(|oldest| self.next.remove(&oldest));
+        }
+        let last = self.next.insert(file, (range.end, self.clock));
+        range.start == 0 || last.is_some_and(|(next, _)| next == range.start)
+    }
+}
+
+/// How often a read looks for the file's data, when what it found is gone before it is read.
+const LOOKS_MAX: usize = 4;
+
+#[derive(Debug, thiserror::Error)]
+enum ReadFailure {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Other(#[from] FsError),
+}
+
+impl From<ReadFailure> for FsError {
+    fn from(failure: ReadFailure) -> Self {
+        match failure {
+            ReadFailure::Read(error) => error.into(),
+            ReadFailure::Other(error) => error,
+        }
+    }
+}
+
+fn check_file(attr: &Attr) -> Result<(), FsError> {
+    match attr.kind {
+        NodeKind::File => Ok(()),
+        NodeKind::Directory { .. } => Err(FsError::IsDirectory),
+        _ => Err(FsError::Invalid("it is no regular file".into())),
+    }
+}
+
+impl Vfs {
+    pub(super) async fn read_data(
+        &self,
+        caller: &Caller,
+        file: Handle,
+        offset: u64,
+        len: u32,
+    ) -> Result<ReadData, FsError> {
+        for _ in 1..LOOKS_MAX {
+            match self.read_once(caller, file, offset, len).await {
+                // Cut off or written over, and deleted, since its place was looked up.
+                Err(ReadFailure::Read(ReadError::Gone { .. })) => {}
+                read => return Ok(read?),
+            }
+        }
+        Ok(self.read_once(caller, file, offset, len).await?)
+    }
+
+    async fn read_once(&self, caller: &Caller, file: Handle, offset: u64, len: u32) -> Result<ReadData, ReadFailure> {
+        let attr = self.attr(file)?;
+        check_file(&attr)?;
+        permissions::check_read(caller, &attr)?;
+        let end = offset.saturating_add(len.into()).min(attr.bytes);
+        if offset >= end {
+            return Ok(ReadData { data: Bytes::new(), end_of_file: offset >= attr.bytes, attr });
+        }
+        let range = offset..end;
+        let extents = self.extents(file, range.clone())?;
+        if self.readers.lock().expect("no holder of the readers panics").note(file, &range) {
+            self.read_ahead(file, end, attr.bytes)?;
+        }
+        let data = self.gather(&range, &extents).await?;
+        Ok(ReadData { data, end_of_file: end >= attr.bytes, attr })
+    }
+
+    /// What a range of the file is made of: recorded extents, with unrecorded ones over them.
+    fn extents(&self, file: Handle, range: Range<u64>) -> Result<Vec<Extent>, FsError> {
+        // The layers first: what moves from them to the record meanwhile is then seen twice, and never missed.
+        let over = self.unrecorded.get(file).map(|unrecorded| unrecorded.within(range.clone()));
+        let recorded = read::extents(&*self.kv, file.ino, range)?;
+        let Some(over) = over.filter(|over| !over.is_empty()) else {
+            return Ok(recorded);
+        };
+        let mut layer = super::layers::Layer::default();
+        for extent in &recorded {
+            layer.insert(*extent);
+        }
+        layer.cover(&over);
+        Ok(layer.extents().copied().collect())
+    }
+
+    fn read_ahead(&self, file: Handle, from: u64, file_bytes: u64) -> Result<(), FsError> {
+        let to = from.saturating_add(self.reader.read_ahead_bytes()).min(file_bytes);
+        if from < to {
+            self.reader.ahead(&self.extents(file, from..to)?);
+        }
+        Ok(())
+    }
+
+    async fn gather(&self, range: &Range<u64>, extents: &[Extent]) -> Result<Bytes, ReadError> {
+        let pieces = futures::future::try_join_all(extents.iter().map(|extent| self.reader.extent(extent))).await?;
+        if let ([extent], [piece]) = (extents, &pieces[..])
+            && extent.offset == range.start
+            && extent.end() == range.end
+        {
+            return Ok(piece.clone());
+        }
+        let mut data = BytesMut::zeroed((range.end - range.start) as usize);
+        for (extent, piece) in extents.iter().zip(pieces) {
+            let at = (extent.offset - range.start) as usize;
+            data[at..at + piece.len()].copy_from_slice(&piece);
+        }
+        Ok(data.freeze())
+    }
+
+    /// Keeps what is not on record yet within its bound: each extent takes memory until then.
+    async fn limit_unrecorded(&self, file: Handle) -> Result<(), FsError> {
+        let extents_max = self.settings.unrecorded_extents_max;
+        if self.unrecorded.extents() < extents_max {
+            return Ok(());
+        }
+        self.record(file).await?;
+        match self.unrecorded.extents() {
+            extents if extents < extents_max => Ok(()),
+            extents => Err(FsError::Later(format!("{extents} written pieces are not on record yet"))),
+        }
+    }
+
+    pub(super) async fn write_data(
+        &self,
+        caller: &Caller,
+        file: Handle,
+        offset: u64,
+        data: Bytes,
+        stable: Stable,
+    ) -> Result<Written, FsError> {
+        let attr = self.attr(file)?;
+        check_file(&attr)?;
+        permissions::check_write(caller, &attr)?;
+        let bytes = data.len() as u32;
+        if offset.saturating_add(bytes.into()) > FILE_BYTES_MAX {
+            return Err(FsError::TooLarge);
+        }
+        if bytes > 0 {
+            let wait_max = Duration::from_millis(self.settings.room_ms_max);
+            self.limit_unrecorded(file).await?;
+            // Before the gate: who waits for room must not hold up the recording that leads to a release.
+            let _room = self.staging.admit(bytes.into(), wait_max).await?;
+            let unrecorded = self.unrecorded.of(file);
+            let _gate = unrecorded.gate.read().await;
+            let extents = self.staging.append(file, offset, data).await?;
+            unrecorded.note(&extents, self.door.wall_ns());
+        }
+        if stable != Stable::Unstable {
+            self.record(file).await?;
+        }
+        let stable = if stable == Stable::Unstable { Stable::Unstable } else { Stable::FileSync };
+        Ok(Written { bytes, stable, change: Changed { before: Some(before(&attr)), after: Some(self.attr(file)?) } })
+    }
+}

@@ -1,0 +1,142 @@
+//! Barriers: up to where a filer must have applied, to have seen everything acknowledged anywhere before.
+//!
+//! The leader knows, once a majority has confirmed that it still leads. Callers share its word: one question is under
+//! way, those who come meanwhile wait for the next one, which begins after all of them asked.
+
+use super::{
+    api::ProposeError,
+    replica::{Consensus, Core},
+    wire::{AskError, Call, ReadIndex, Reply, ask},
+};
+use bytes::Bytes;
+use openraft::{ReadPolicy, errors::RaftError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout, timeout_at},
+};
+
+/// Where callers wait for the next question.
+#[derive(Default)]
+pub struct Gate(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    callers: Vec<Caller>,
+    /// Whether a task is asking.
+    asking: bool,
+}
+
+struct Caller {
+    until: Instant,
+    reply: oneshot::Sender<Result<u64, ProposeError>>,
+}
+
+enum Asked {
+    Upto(u64),
+    Again,
+    Failed(ProposeError),
+}
+
+impl Gate {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().expect("no access to the gate panics")
+    }
+}
+
+impl Consensus {
+    /// When it returns, this filer's tables contain everything that was acknowledged anywhere before the call; the
+    /// index up to which they do. Waits at most `deadline`.
+    pub async fn barrier(&self, deadline: Duration) -> Result<u64, ProposeError> {
+        let core = &self.core;
+        core.check_member()?;
+        let until = Instant::now() + deadline;
+        let passed = async {
+            let index = core.read_index(until).await?;
+            core.shared.wait_applied(index).await?;
+            Ok(index)
+        };
+        timeout_at(until, passed).await.unwrap_or_else(|_| Err(core.no_majority(deadline)))
+    }
+}
+
+impl Core {
+    /// The leader's word, shared with whoever else asks.
+    pub async fn read_index(self: &Arc<Self>, until: Instant) -> Result<u64, ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        let idle = {
+            let mut waiting = self.gate.waiting();
+            waiting.callers.push(Caller { until, reply });
+            !std::mem::replace(&mut waiting.asking, true)
+        };
+        if idle {
+            self.env.spawn(ask_for_all(self.clone()));
+        }
+        answer.await.unwrap_or_else(|_| Err(ProposeError::Stopped("it was shut down".into())))
+    }
+
+    /// One question.
+    async fn ask_once(&self, within: Duration) -> Asked {
+        if let Err(error) = self.shared.stopped() {
+            return Asked::Failed(error);
+        }
+        match self.leader() {
+            Some(leader) if leader == self.me => {
+                match timeout(within, self.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await {
+                    Ok(Ok(word)) => Asked::Upto(word.read_log_id().index()),
+                    Ok(Err(RaftError::Fatal(error))) => Asked::Failed(self.engine_ended(&error)),
+                    Ok(Err(RaftError::APIError(_))) | Err(_) => Asked::Again,
+                }
+            }
+            Some(leader) => {
+                let call = Call::ReadIndex { within_ms: within.as_millis() as u64 };
+                match ask(&*self.peers, leader, &call, Bytes::new(), within).await {
+                    Ok(Reply::ReadIndex(ReadIndex::Upto(index))) => Asked::Upto(index),
+                    Err(AskError::Removed) => {
+                        self.shared.dismiss();
+                        Asked::Failed(ProposeError::NotMember)
+                    }
+                    Ok(_) | Err(_) => Asked::Again,
+                }
+            }
+            None => Asked::Again,
+        }
+    }
+}
+
+/// Asks until nobody waits.
+async fn ask_for_all(core: Arc<Core>) {
+    let mut callers: Vec<Caller> = Vec::new();
+    let mut attempts = 0;
+    loop {
+        let now = Instant::now();
+        {
+            let mut waiting = core.gate.waiting();
+            callers.append(&mut waiting.callers);
+            callers.retain(|caller| caller.until > now && !caller.reply.is_closed());
+            if callers.is_empty() {
+                waiting.asking = false;
+                return;
+            }
+        }
+        let longest = callers.iter().map(|caller| caller.until).max().unwrap_or(now);
+        let within = longest.saturating_duration_since(now).min(core.settings.call_deadline());
+        let answer = match core.ask_once(within).await {
+            Asked::Upto(index) => Ok(index),
+            Asked::Failed(error) => Err(error),
+            Asked::Again => {
+                core.pause(attempts).await;
+                attempts += 1;
+                continue;
+            }
+        };
+        attempts = 0;
+        for caller in callers.drain(..) {
+            // One that gave up needs no answer.
+            let _ = caller.reply.send(answer.clone());
+        }
+    }
+}

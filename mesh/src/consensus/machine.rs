@@ -1,0 +1,216 @@
+//! The replica's state: committed entries become changes of table STATE, a round of entries one batch.
+//!
+//! The batch carries the index it leads to, and the members as of then, in META. It is written without waiting for
+//! the disk: the log is there already, the tables keep a prefix of what was written, and after a crash the engine
+//! applies the rest again.
+//!
+//! Owns: STATE as a whole, the record `consensus/applied` of META. Does not own: what the operations mean.
+
+use super::{
+    api::{StartError, StateMachine},
+    dedup::{self, Seen},
+    engine::{Command, Entry, LogId, Outcome, SnapshotMeta, StoredMembership, Types},
+    log::{meta_record, read_meta},
+    settings::Settings,
+    shared::Shared,
+    snapshot::{self, SnapshotData},
+};
+use crate::{
+    FilerId,
+    kv::{Batch, Durability, Kv, KvError, META, STATE, Txn},
+    peers::Member,
+};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::{
+    EntryPayload, RaftSnapshotBuilder,
+    alias::SnapshotOf,
+    storage::{ApplyResponder, EntryResponder, RaftStateMachine},
+};
+use std::{collections::BTreeMap, io, sync::Arc};
+
+const APPLIED_KEY: &[u8] = b"consensus/applied";
+
+/// The state machine, as the engine drives it.
+pub struct Machine {
+    kv: Arc<dyn Kv>,
+    app: Arc<dyn StateMachine>,
+    shared: Arc<Shared>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    round_bytes_max: usize,
+}
+
+/// Entries that are applied together, and who waits for each.
+#[derive(Default)]
+struct Round {
+    entries: Vec<(Entry, Option<ApplyResponder<Types>>)>,
+    bytes: usize,
+}
+
+impl Machine {
+    /// The state as the tables hold it.
+    pub fn open(
+        kv: Arc<dyn Kv>,
+        app: Arc<dyn StateMachine>,
+        shared: Arc<Shared>,
+        settings: &Settings,
+    ) -> Result<Self, StartError> {
+        let stored: Option<(LogId, StoredMembership)> = read_meta(&*kv, APPLIED_KEY, "applied")?;
+        let (applied, membership) = match stored {
+            Some((applied, membership)) => (Some(applied), membership),
+            None => (None, StoredMembership::default()),
+        };
+        shared.set_removed(dedup::removed(&*kv)?);
+        shared.set_applied(applied.map_or(0, |id| id.index()));
+        Ok(Self { kv, app, shared, applied, membership, round_bytes_max: settings.append_bytes_max })
+    }
+
+    /// The members as of the last entry applied.
+    pub fn members(&self) -> BTreeMap<FilerId, Member> {
+        self.membership.nodes().map(|(id, member)| (*id, member.clone())).collect()
+    }
+
+    /// Applies one entry to the round's change.
+    fn apply_entry(&mut self, txn: &mut Txn<'_>, entry: &Entry, left: &mut Vec<FilerId>) -> Result<Outcome, KvError> {
+        self.applied = Some(entry.log_id);
+        match &entry.payload {
+            EntryPayload::Blank => Ok(Outcome::Nothing),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                Ok(Outcome::Nothing)
+            }
+            EntryPayload::Normal(Command::Remove(id)) => {
+                dedup::remove(txn, *id)?;
+                left.push(*id);
+                Ok(Outcome::Nothing)
+            }
+            EntryPayload::Normal(Command::Op(request, op)) => match dedup::begin(txn, request)? {
+                Seen::Expired => Ok(Outcome::Expired),
+                Seen::Answered(answer) => Ok(Outcome::Answer(answer)),
+                Seen::New => {
+                    let answer = Bytes::from(self.app.apply(txn, op)?);
+                    dedup::keep(txn, request, answer.clone());
+                    Ok(Outcome::Answer(answer))
+                }
+            },
+        }
+    }
+
+    async fn apply_round(&mut self, round: Round) -> Result<(), KvError> {
+        let kv = self.kv.clone();
+        let mut left = Vec::new();
+        let mut outcomes = Vec::with_capacity(round.entries.len());
+        let mut batch = {
+            let mut txn = Txn::new(&*kv, STATE);
+            for (entry, _) in &round.entries {
+                outcomes.push(self.apply_entry(&mut txn, entry, &mut left)?);
+            }
+            txn.into_batch()
+        };
+        let Some(applied) = self.put_applied(&mut batch) else { return Ok(()) };
+        kv.write(batch, Durability::Buffered).await?;
+        left.into_iter().for_each(|id| self.shared.add_removed(id));
+        self.shared.set_applied(applied);
+        self.app.applied(applied, false);
+        for ((_, responder), outcome) in round.entries.into_iter().zip(outcomes) {
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds where the state stands to the batch that leads there; the index.
+    fn put_applied(&self, batch: &mut Batch) -> Option<u64> {
+        let applied = self.applied?;
+        batch.put(META, APPLIED_KEY, meta_record(&(applied, &self.membership)));
+        Some(applied.index())
+    }
+
+    async fn install(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> Result<(), KvError> {
+        let state = match data {
+            // The tables hold it already.
+            SnapshotData::Promise => return Ok(()),
+            SnapshotData::View(view) => snapshot::changes_of(view, self.round_bytes_max)?,
+            SnapshotData::Received(state) => state,
+        };
+        let mut batch = snapshot::replacement(&*self.kv, state)?;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        let applied = self.put_applied(&mut batch).unwrap_or(0);
+        // Synced: the log up to here is dropped next.
+        self.kv.write(batch, Durability::Synced).await?;
+        self.shared.set_removed(dedup::removed(&*self.kv)?);
+        self.shared.set_applied(applied);
+        self.app.applied(applied, true);
+        Ok(())
+    }
+
+    /// The replica goes no further: with tables that fail, going on would be a guess.
+    fn fail(&self, attempted: &str, error: &dyn std::fmt::Display) -> io::Error {
+        let why = format!("{attempted} failed: {error}");
+        tracing::error!(%why, "the replica stops");
+        self.shared.stop(why.clone());
+        io::Error::other(why)
+    }
+}
+
+/// Makes snapshots, that is, promises them.
+pub struct Promiser(Option<SnapshotMeta>);
+
+impl RaftSnapshotBuilder<Types> for Promiser {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, SnapshotData>> {
+        let meta = self.0.clone().ok_or_else(|| io::Error::other("nothing was applied that a snapshot could hold"))?;
+        Ok(SnapshotOf::<Types, _> { meta, snapshot: SnapshotData::Promise })
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Promiser;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + Send,
+    {
+        let mut round = Round::default();
+        while let Some(entry) = entries.next().await {
+            let (entry, responder) = entry.map_err(|e| self.fail("reading the log", &e))?;
+            if let EntryPayload::Normal(command) = &entry.payload {
+                round.bytes += command.bytes();
+            }
+            round.entries.push((entry, responder));
+            if round.bytes >= self.round_bytes_max {
+                let full = std::mem::take(&mut round);
+                self.apply_round(full).await.map_err(|e| self.fail("applying an operation", &e))?;
+            }
+        }
+        if !round.entries.is_empty() {
+            self.apply_round(round).await.map_err(|e| self.fail("applying an operation", &e))?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Promiser {
+        Promiser(self.applied.map(|applied| snapshot::meta(applied, self.membership.clone())))
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        self.install(meta, snapshot).await.map_err(|e| self.fail("installing a snapshot", &e))
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, SnapshotData>>> {
+        // Commands come one after another, so the tables show exactly what is applied.
+        Ok(self.applied.map(|applied| SnapshotOf::<Types, _> {
+            meta: snapshot::meta(applied, self.membership.clone()),
+            snapshot: SnapshotData::View(self.kv.view()),
+        }))
+    }
+}

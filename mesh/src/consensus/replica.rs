@@ -1,0 +1,265 @@
+//! A filer's replica: the engine with its log, state, network and tasks, started and stopped as one.
+
+use super::{
+    api::{ConsensusStatus, ProposeError, StartError, StateMachine},
+    barrier::Gate,
+    engine::{self, Metrics, Raft},
+    forward::{self, Forwarded},
+    log::{LogStore, meta_record, read_meta},
+    machine::Machine,
+    network::Network,
+    propose::Tickets,
+    runtime::{Env, Watcher},
+    service::Replies,
+    settings::Settings,
+    shared::Shared,
+    snapshot::Arrivals,
+};
+use crate::{
+    FilerId,
+    clock::Random,
+    kv::{Batch, Durability, Kv, META},
+    peers::{Member, Peers, Service},
+};
+use openraft::async_runtime::WatchReceiver;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::{Semaphore, mpsc};
+
+const SESSION_KEY: &[u8] = b"consensus/session";
+
+/// A filer's replica of the log and the state. A clone is another handle to the same replica.
+#[derive(Clone)]
+pub struct Consensus {
+    pub(super) core: Arc<Core>,
+}
+
+/// What the parts of a replica work with.
+pub struct Core {
+    pub me: FilerId,
+    pub settings: Arc<Settings>,
+    pub env: Env,
+    pub peers: Arc<dyn Peers>,
+    pub shared: Arc<Shared>,
+    pub raft: Raft,
+    pub tickets: Tickets,
+    /// Room for proposals of this filer.
+    pub slots: Semaphore,
+    pub forwards: mpsc::Sender<Forwarded>,
+    pub gate: Gate,
+    pub arrivals: Arrivals,
+}
+
+/// Sees that something about a replica has changed: its leader, its members, how far it has applied.
+pub struct Changes(Watcher<u64>);
+
+impl Changes {
+    /// Waits for the next change since the last one seen here. Changes that come together are seen as one.
+    pub async fn next(&mut self) {
+        if !self.0.wait().await {
+            // The replica is gone, so nothing changes any more.
+            std::future::pending().await
+        }
+    }
+}
+
+impl Consensus {
+    /// Starts the replica of filer `me` on the tables `kv`: empty ones, which then wait for
+    /// [`bootstrap`](Self::bootstrap) or to be added elsewhere, or those of an earlier run.
+    ///
+    /// `machine` gives meaning to operations, `peers` carries calls to the other filers (which answer them with
+    /// their own [`handler`](Self::handler)), and `random` determines every draw.
+    pub async fn start(
+        settings: Settings,
+        me: FilerId,
+        kv: Arc<dyn Kv>,
+        machine: Arc<dyn StateMachine>,
+        peers: Arc<dyn Peers>,
+        random: Arc<dyn Random>,
+    ) -> Result<Consensus, StartError> {
+        settings.check().map_err(StartError::Settings)?;
+        let config = engine::config(&settings).map_err(StartError::Settings)?;
+        let settings = Arc::new(settings);
+        let env = Env::new(random, settings.spawning);
+        let shared = Arc::new(Shared::new());
+        // First of all: behind this write, nothing of an earlier run is still on its way to the tables.
+        let session = next_session(&*kv).await?;
+        let log = LogStore::open(kv.clone(), &settings, &env)?;
+        let machine = Machine::open(kv, machine, shared.clone(), &settings)?;
+        let members = machine.members();
+        if !members.is_empty() {
+            peers.set_members(members);
+        }
+        let network =
+            Network { peers: peers.clone(), shared: shared.clone(), settings: settings.clone(), env: env.clone() };
+        let raft = env.scope(Raft::build(me, config, network, log, machine)).await;
+        let raft = raft.map_err(|e| StartError::Engine(e.to_string()))?;
+        let (forwards, forwarded) = mpsc::channel(settings.proposals_in_flight_max);
+        let core = Arc::new(Core {
+            me,
+            tickets: Tickets::new(me, session),
+            slots: Semaphore::new(settings.proposals_in_flight_max),
+            forwards,
+            gate: Gate::default(),
+            arrivals: Arrivals::new(settings.snapshot_bytes_max, 2 * settings.snapshot_deadline()),
+            settings,
+            env: env.clone(),
+            peers,
+            shared,
+            raft,
+        });
+        env.enter(|| core.raft.run());
+        // An answer means that the engine has told what it found in the tables.
+        let ready = core.raft.with_raft_state(|_| ()).await;
+        ready.map_err(|e| StartError::Engine(e.to_string()))?;
+        env.spawn(forward::run(core.clone(), forwarded));
+        env.spawn(follow(core.clone()));
+        Ok(Consensus { core })
+    }
+
+    /// What answers the calls of peers on the consensus channel.
+    pub fn handler(&self) -> Arc<dyn Service> {
+        Arc::new(Replies(self.core.clone()))
+    }
+
+    /// What the replica knows now.
+    pub fn status(&self) -> ConsensusStatus {
+        let core = &*self.core;
+        let metrics = core.metrics();
+        let membership = metrics.membership_config.membership();
+        let node = |id: FilerId| membership.get_node(&id).map(|member| (id, member.clone()));
+        let voters: BTreeMap<FilerId, Member> = membership.voter_ids().filter_map(node).collect();
+        let learners = membership.learner_ids().filter_map(node).collect();
+        let leads = metrics.state.is_leader();
+        let alone = voters.len() == 1 && voters.contains_key(&core.me);
+        let majority_ms_ago = match (leads, alone) {
+            (false, _) => None,
+            (true, true) => Some(0),
+            (true, false) => metrics.last_quorum_acked.map(|at| at.0.elapsed().as_millis() as u64),
+        };
+        let lease_ms = core.settings.election_timeout_ms_max;
+        let heard = |id: &FilerId| match core.shared.heard() {
+            _ if *id == core.me => majority_ms_ago.is_some_and(|ms| ms <= lease_ms),
+            Some((leader, at)) => leader == *id && at.elapsed() <= Duration::from_millis(lease_ms),
+            None => false,
+        };
+        ConsensusStatus {
+            term: metrics.current_term,
+            leader: metrics.current_leader.filter(heard),
+            applied: core.shared.applied(),
+            last_log: metrics.last_log_index.unwrap_or(0),
+            voters,
+            learners,
+            majority_ms_ago,
+            removed: core.shared.removed(),
+        }
+    }
+
+    /// Milliseconds since the leader was heard from; at the leader itself, since a majority was.
+    pub fn leader_heard_ms_ago(&self) -> Option<u64> {
+        let status = self.status();
+        match self.core.shared.heard() {
+            _ if status.leader == Some(self.core.me) => status.majority_ms_ago,
+            Some((leader, at)) if status.leader == Some(leader) => Some(at.elapsed().as_millis() as u64),
+            _ => None,
+        }
+    }
+
+    /// Why the replica goes no further; `None` while it runs.
+    pub fn stopped(&self) -> Option<String> {
+        match self.core.shared.stopped() {
+            Err(ProposeError::Stopped(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Sees every change of the replica from now on.
+    pub fn changes(&self) -> Changes {
+        Changes(self.core.shared.changes())
+    }
+
+    /// Waits until something about the replica changes after the call. To miss nothing between a look and the wait,
+    /// use [`changes`](Self::changes).
+    pub async fn changed(&self) {
+        self.changes().next().await
+    }
+
+    /// Stops the replica and ends all its tasks; what waits for it is refused.
+    pub async fn shutdown(&self) {
+        self.core.shared.stop("it was shut down");
+        if let Err(error) = self.core.raft.shutdown().await {
+            tracing::warn!(%error, "the engine of the replicated log ended badly");
+        }
+        self.core.env.abort_all();
+    }
+}
+
+impl Core {
+    /// The engine's state, as last told.
+    pub fn metrics(&self) -> Metrics {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// The leader that the engine would turn to.
+    pub fn leader(&self) -> Option<FilerId> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Whether the replica runs and is a member's.
+    pub fn check_member(&self) -> Result<(), ProposeError> {
+        self.shared.stopped()?;
+        let known = self.raft.metrics().borrow_watched().membership_config.get_node(&self.me).is_some();
+        if known && !self.shared.is_dismissed() && !self.shared.is_removed(self.me) {
+            Ok(())
+        } else {
+            Err(ProposeError::NotMember)
+        }
+    }
+
+    /// The engine has ended.
+    pub fn engine_ended(&self, error: &dyn std::fmt::Display) -> ProposeError {
+        self.shared.stop(error.to_string());
+        self.shared.stopped().err().unwrap_or_else(|| ProposeError::Stopped(error.to_string()))
+    }
+
+    /// A pause before another attempt: between half of it and all of it, doubling from 10 ms to 200 ms.
+    pub async fn pause(&self, attempt: u32) {
+        let longest_ms = (10u64 << attempt.min(5)).min(200);
+        let ms = longest_ms / 2 + self.env.draw() % (longest_ms / 2 + 1);
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+}
+
+/// Raises the session durably.
+async fn next_session(kv: &dyn Kv) -> Result<u64, StartError> {
+    let session = read_meta::<u64>(kv, SESSION_KEY, "session")?.unwrap_or(0) + 1;
+    let mut batch = Batch::default();
+    batch.put(META, SESSION_KEY, meta_record(&session));
+    kv.write(batch, Durability::Synced).await?;
+    Ok(session)
+}
+
+/// Passes on what the engine tells about itself: to the peers who is a member, to waiters that something changed.
+async fn follow(core: Arc<Core>) {
+    let mut metrics = core.raft.metrics();
+    let mut known = BTreeMap::new();
+    loop {
+        let (members, running) = {
+            let now = metrics.borrow_and_update();
+            let members: BTreeMap<_, _> = now.membership_config.nodes().map(|(id, m)| (*id, m.clone())).collect();
+            (members, now.running_state.clone())
+        };
+        if members != known && !members.is_empty() {
+            known = members.clone();
+            core.peers.set_members(members);
+        }
+        if let Err(error) = running {
+            core.engine_ended(&error);
+            return;
+        }
+        core.shared.touch();
+        if !metrics.wait().await {
+            core.engine_ended(&"the engine has ended");
+            return;
+        }
+    }
+}

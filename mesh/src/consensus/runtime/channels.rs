@@ -1,0 +1,102 @@
+//! Tokio's channels and mutex under the engine's names.
+
+use openraft::async_runtime::{
+    Mpsc, MpscReceiver, MpscSender, MpscWeakSender, Mutex, Oneshot, OneshotSender, SendError, TryRecvError,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Bounded queues.
+pub struct TokioMpsc;
+
+pub struct Sender<T>(mpsc::Sender<T>);
+pub struct Receiver<T>(mpsc::Receiver<T>);
+pub struct WeakSender<T>(mpsc::WeakSender<T>);
+
+impl Mpsc for TokioMpsc {
+    type Sender<T: Send> = Sender<T>;
+    type Receiver<T: Send> = Receiver<T>;
+    type WeakSender<T: Send> = WeakSender<T>;
+
+    fn channel<T: Send>(buffer: usize) -> (Sender<T>, Receiver<T>) {
+        let (tx, rx) = mpsc::channel(buffer);
+        (Sender(tx), Receiver(rx))
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Clone for WeakSender<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Send> MpscSender<TokioMpsc, T> for Sender<T> {
+    async fn send(&self, msg: T) -> Result<(), SendError<T>> {
+        self.0.send(msg).await.map_err(|e| SendError(e.0))
+    }
+
+    fn downgrade(&self) -> WeakSender<T> {
+        WeakSender(self.0.downgrade())
+    }
+}
+
+impl<T: Send> MpscReceiver<T> for Receiver<T> {
+    async fn recv(&mut self) -> Option<T> {
+        self.0.recv().await
+    }
+
+    fn try_recv(&mut self) -> Result<T, TryRecvError> {
+        self.0.try_recv().map_err(|e| match e {
+            mpsc::error::TryRecvError::Empty => TryRecvError::Empty,
+            mpsc::error::TryRecvError::Disconnected => TryRecvError::Disconnected,
+        })
+    }
+}
+
+impl<T: Send> MpscWeakSender<TokioMpsc, T> for WeakSender<T> {
+    fn upgrade(&self) -> Option<Sender<T>> {
+        self.0.upgrade().map(Sender)
+    }
+}
+
+/// Channels for one value.
+pub struct TokioOneshot;
+
+pub struct OnceSender<T>(oneshot::Sender<T>);
+
+impl Oneshot for TokioOneshot {
+    type Sender<T: Send> = OnceSender<T>;
+    type Receiver<T: Send> = oneshot::Receiver<T>;
+    type ReceiverError = oneshot::error::RecvError;
+
+    fn channel<T: Send>() -> (OnceSender<T>, oneshot::Receiver<T>) {
+        let (tx, rx) = oneshot::channel();
+        (OnceSender(tx), rx)
+    }
+}
+
+impl<T: Send> OneshotSender<T> for OnceSender<T> {
+    fn send(self, t: T) -> Result<(), T> {
+        self.0.send(t)
+    }
+}
+
+/// A mutex that is waited for.
+pub struct TokioMutex<T>(tokio::sync::Mutex<T>);
+
+impl<T: Send + 'static> Mutex<T> for TokioMutex<T> {
+    type Guard<'a> = tokio::sync::MutexGuard<'a, T>;
+
+    fn new(value: T) -> Self {
+        Self(tokio::sync::Mutex::new(value))
+    }
+
+    async fn lock(&self) -> Self::Guard<'_> {
+        self.0.lock().await
+    }
+}

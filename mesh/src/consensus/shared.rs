@@ -1,0 +1,151 @@
+//! What the parts of a replica tell each other: how far it has applied, who was removed, whether it has stopped.
+
+use super::{
+    api::ProposeError,
+    runtime::{Watcher, WatcherSender, watch_channel},
+};
+use crate::FilerId;
+use openraft::async_runtime::WatchSender;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard},
+};
+use tokio::{sync::oneshot, time::Instant};
+
+/// Told by one part, seen by the others.
+pub struct Shared {
+    state: Mutex<State>,
+    changes: WatcherSender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    applied: u64,
+    /// Who waits for which index; the number tells waiters for the same index apart.
+    waiters: BTreeMap<(u64, u64), oneshot::Sender<()>>,
+    waiters_ever: u64,
+    removed: BTreeSet<FilerId>,
+    dismissed: bool,
+    stopped: Option<String>,
+    /// The leader last heard from, and when.
+    heard: Option<(FilerId, Instant)>,
+}
+
+impl Shared {
+    pub fn new() -> Self {
+        Self { state: Mutex::default(), changes: watch_channel(0).0 }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no access to the replica's shared state panics")
+    }
+
+    /// Something that others may wait for has changed.
+    pub fn touch(&self) {
+        self.changes.send_if_modified(|changes| {
+            *changes += 1;
+            true
+        });
+    }
+
+    /// Sees the changes from now on.
+    pub fn changes(&self) -> Watcher<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The tables show the state up to `index`.
+    pub fn set_applied(&self, index: u64) {
+        {
+            let mut state = self.state();
+            state.applied = state.applied.max(index);
+            let later = state.waiters.split_off(&(index.saturating_add(1), 0));
+            for (_, waiter) in std::mem::replace(&mut state.waiters, later) {
+                // One that gave up needs no answer.
+                let _ = waiter.send(());
+            }
+        }
+        self.touch();
+    }
+
+    pub fn applied(&self) -> u64 {
+        self.state().applied
+    }
+
+    /// Waits until the tables show the state up to `index`.
+    pub async fn wait_applied(&self, index: u64) -> Result<(), ProposeError> {
+        let reached = {
+            let mut state = self.state();
+            if let Some(why) = &state.stopped {
+                return Err(ProposeError::Stopped(why.clone()));
+            }
+            if state.applied >= index {
+                return Ok(());
+            }
+            let (waiter, reached) = oneshot::channel();
+            state.waiters_ever += 1;
+            let number = state.waiters_ever;
+            state.waiters.insert((index, number), waiter);
+            reached
+        };
+        match reached.await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.stopped().err().unwrap_or_else(|| ProposeError::Stopped("it was shut down".into()))),
+        }
+    }
+
+    /// The replica goes no further; the first reason is kept.
+    pub fn stop(&self, why: impl Into<String>) {
+        {
+            let mut state = self.state();
+            state.stopped.get_or_insert(why.into());
+            state.waiters.clear();
+        }
+        self.touch();
+    }
+
+    /// `Err` when the replica goes no further.
+    pub fn stopped(&self) -> Result<(), ProposeError> {
+        match &self.state().stopped {
+            Some(why) => Err(ProposeError::Stopped(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    pub fn set_removed(&self, removed: BTreeSet<FilerId>) {
+        self.state().removed = removed;
+    }
+
+    pub fn add_removed(&self, id: FilerId) {
+        self.state().removed.insert(id);
+    }
+
+    pub fn removed(&self) -> BTreeSet<FilerId> {
+        self.state().removed.clone()
+    }
+
+    /// A peer says that this filer was removed.
+    pub fn dismiss(&self) {
+        let news = !std::mem::replace(&mut self.state().dismissed, true);
+        if news {
+            self.touch();
+        }
+    }
+
+    /// Whether a peer has said that this filer was removed.
+    pub fn is_dismissed(&self) -> bool {
+        self.state().dismissed
+    }
+
+    pub fn is_removed(&self, id: FilerId) -> bool {
+        self.state().removed.contains(&id)
+    }
+
+    /// A leader spoke to this filer now.
+    pub fn hear(&self, leader: FilerId) {
+        self.state().heard = Some((leader, Instant::now()));
+    }
+
+    pub fn heard(&self) -> Option<(FilerId, Instant)> {
+        self.state().heard
+    }
+}

@@ -1,0 +1,7 @@
+//! Whole replicas over an in-process network, on paused time.
+
+mod chaos;
+mod members;
+mod mesh;
+mod proposals;
+mod recovery;

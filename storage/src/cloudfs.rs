@@ -1,0 +1,26 @@
+//! The CloudFS state machine: what all filers agree on.
+//!
+//! Owns: inodes, names, extents, segments and where their copies are, cloud roles, states and epoch, the missed-write
+//! log, and the rules by which operations change them. Does not own: the log that orders operations (`mesh`), the data
+//! itself, and any decision that needs a clock or a network.
+
+mod applying;
+mod clouds;
+mod extents;
+mod invariants;
+mod keys;
+mod machine;
+mod misses;
+pub mod ops;
+pub mod read;
+mod rename;
+mod segments;
+#[cfg(test)]
+mod tests;
+mod tree;
+pub mod types;
+
+pub use invariants::check_invariants;
+pub use machine::{ANSWER_VERSION, AppliedHook, CloudFs, apply_op, decode_answer, encode_op};
+pub use ops::{Answer, AttrChange, BY_OPERATOR, OnExisting, Op, OpBody, OpError};
+pub use types::*;

@@ -1,0 +1,145 @@
+//! Where everything lies in the table of the replicated state.
+//!
+//! A key is one byte that names its family, then numbers in big-endian, so that keys sort as what they name; only a
+//! file's name stands at the end as it is. Every value is a versioned record ([`mesh::record`]). Families begin at
+//! 0x01: keys that begin with 0x00 belong to consensus.
+//!
+//! | family | key | value |
+//! |---|---|---|
+//! | 0x01 inodes | ino | [`Attr`](super::Attr) |
+//! | 0x02 names | directory, name | [`NameRow`]: the inode, and the name's cookie |
+//! | 0x03 cookies | directory, cookie | [`CookieRow`]: the name and the inode; the order of listings |
+//! | 0x04 places | directory's ino | the directory's own name in its parent (the root has none) |
+//! | 0x05 extents | ino, offset | [`Extent`](super::Extent); extents of a file never overlap, holes have no row |
+//! | 0x06 segments | segment | [`Segment`](super::Segment) |
+//! | 0x07 dead segments | dead since, segment | nothing |
+//! | 0x08 misses | cloud, segment | [`MissRow`]: kind, and since when |
+//! | 0x09 misses by age | cloud, since, segment | nothing |
+//! | 0x0a roles | | [`Roles`](super::Roles) |
+//! | 0x0b counters | | [`Counters`] |
+//! | 0x0c decisions | number | [`Decision`](super::Decision) |
+
+use super::types::{MissKind, Totals};
+use crate::ids::{CloudId, SegmentId};
+use serde::{Deserialize, Serialize};
+
+/// Format version of every row of the state.
+pub(super) const ROW_VERSION: u8 = 1;
+
+pub(super) const INODES: u8 = 0x01;
+pub(super) const NAMES: u8 = 0x02;
+pub(super) const COOKIES: u8 = 0x03;
+pub(super) const PLACES: u8 = 0x04;
+pub(super) const EXTENTS: u8 = 0x05;
+pub(super) const SEGMENTS: u8 = 0x06;
+pub(super) const DEAD: u8 = 0x07;
+pub(super) const MISSES: u8 = 0x08;
+pub(super) const MISS_AGES: u8 = 0x09;
+pub(super) const ROLES: u8 = 0x0a;
+pub(super) const COUNTERS: u8 = 0x0b;
+pub(super) const DECISIONS: u8 = 0x0c;
+
+/// What a name in a directory stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NameRow {
+    pub ino: u64,
+    pub cookie: u64,
+}
+
+/// The other way round: what stands at a cookie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CookieRow {
+    pub name: Vec<u8>,
+    pub ino: u64,
+}
+
+/// A row of the missed-write log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MissRow {
+    pub kind: MissKind,
+    pub since_ns: u64,
+}
+
+/// Numbers that are handed out once, and sums that are kept up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counters {
+    /// The number that the CloudFS was formatted with.
+    pub cloudfs: u64,
+    pub next_ino: u64,
+    pub next_cookie: u64,
+    pub next_decision: u64,
+    /// The newest time that any operation had, in nanoseconds since the Unix epoch.
+    pub newest_ns: u64,
+    pub totals: Totals,
+}
+
+/// A family's key: its byte, then the parts.
+fn key(family: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(family);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+pub(super) fn inode(ino: u64) -> Vec<u8> {
+    key(INODES, &[&ino.to_be_bytes()])
+}
+
+pub(super) fn name(dir: u64, name: &[u8]) -> Vec<u8> {
+    key(NAMES, &[&dir.to_be_bytes(), name])
+}
+
+pub(super) fn cookie(dir: u64, cookie: u64) -> Vec<u8> {
+    key(COOKIES, &[&dir.to_be_bytes(), &cookie.to_be_bytes()])
+}
+
+pub(super) fn place(dir: u64) -> Vec<u8> {
+    key(PLACES, &[&dir.to_be_bytes()])
+}
+
+pub(super) fn extent(ino: u64, offset: u64) -> Vec<u8> {
+    key(EXTENTS, &[&ino.to_be_bytes(), &offset.to_be_bytes()])
+}
+
+pub(super) fn segment(id: SegmentId) -> Vec<u8> {
+    key(SEGMENTS, &[&id.to_bytes()])
+}
+
+pub(super) fn dead(since_ns: u64, id: SegmentId) -> Vec<u8> {
+    key(DEAD, &[&since_ns.to_be_bytes(), &id.to_bytes()])
+}
+
+pub(super) fn miss(cloud: CloudId, id: SegmentId) -> Vec<u8> {
+    key(MISSES, &[&[cloud.index() as u8], &id.to_bytes()])
+}
+
+pub(super) fn miss_age(cloud: CloudId, since_ns: u64, id: SegmentId) -> Vec<u8> {
+    key(MISS_AGES, &[&[cloud.index() as u8], &since_ns.to_be_bytes(), &id.to_bytes()])
+}
+
+pub(super) fn roles() -> Vec<u8> {
+    key(ROLES, &[])
+}
+
+pub(super) fn counters() -> Vec<u8> {
+    key(COUNTERS, &[])
+}
+
+pub(super) fn decision(number: u64) -> Vec<u8> {
+    key(DECISIONS, &[&number.to_be_bytes()])
+}
+
+/// All keys of a family that continue with `part`.
+pub(super) fn prefix(family: u8, part: &[u8]) -> Vec<u8> {
+    key(family, &[part])
+}
+
+/// The big-endian number at `at` of a key.
+pub(super) fn number_at(key: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// The segment that ends a key.
+pub(super) fn segment_at_end(key: &[u8]) -> Option<SegmentId> {
+    SegmentId::from_bytes(key.get(key.len().checked_sub(16)?..)?)
+}

@@ -1,0 +1,129 @@
+//! The door: operations come in as records, are applied, and answer as records.
+//!
+//! Every filer applies the same operations in the same order, so an operation's outcome depends on the state and on
+//! the operation alone. A refusal is an answer like any other.
+
+use super::{
+    applying::{Applying, Stop},
+    keys::Counters,
+    ops::{Answer, OP_VERSION, Op, OpBody, OpError},
+    read,
+    tree::Owner,
+    types::*,
+};
+use mesh::{
+    consensus::api::StateMachine,
+    kv::{KvError, Txn},
+    record::{self, RecordError},
+};
+use std::sync::Arc;
+
+/// Format version of an answer's record.
+pub const ANSWER_VERSION: u8 = 1;
+/// Cookies 0, 1 and 2 stand for the start of a listing, `.` and `..`.
+const COOKIE_FIRST: u64 = 3;
+
+/// Called after the state up to an index of the log is visible; `true`: it was replaced as a whole.
+pub type AppliedHook = Arc<dyn Fn(u64, bool) + Send + Sync>;
+
+/// The CloudFS as the log's state machine.
+pub struct CloudFs {
+    applied: AppliedHook,
+}
+
+impl CloudFs {
+    /// A state machine that tells `applied` about its progress.
+    pub fn new(applied: AppliedHook) -> Self {
+        Self { applied }
+    }
+}
+
+impl StateMachine for CloudFs {
+    fn apply(&self, txn: &mut Txn<'_>, op: &[u8]) -> Result<Vec<u8>, KvError> {
+        let outcome = match record::decode::<Op>(OP_VERSION, op) {
+            Ok(op) => apply_op(txn, &op)?,
+            // A newer filer knows what it means: going on without it would part this replica from the others.
+            Err(error @ RecordError::Newer { .. }) => {
+                let why = format!("an operation in the log: {error}; update this filer");
+                return Err(KvError { attempted: "applying to", table: mesh::kv::STATE.0, why });
+            }
+            Err(error) => Err(OpError::Unreadable(error.to_string())),
+        };
+        Ok(record::encode(ANSWER_VERSION, &outcome))
+    }
+
+    fn applied(&self, index: u64, snapshot: bool) {
+        (self.applied)(index, snapshot);
+    }
+}
+
+/// An operation as its record in the log.
+pub fn encode_op(op: &Op) -> Vec<u8> {
+    record::encode(OP_VERSION, op)
+}
+
+/// Reads what [`CloudFs`] answered.
+pub fn decode_answer(bytes: &[u8]) -> Result<Result<Answer, OpError>, RecordError> {
+    record::decode(ANSWER_VERSION, bytes)
+}
+
+/// Applies one operation. A refused one leaves no change behind, but for a refused trip, which stays on record as a
+/// decision.
+pub fn apply_op(txn: &mut Txn<'_>, op: &Op) -> Result<Result<Answer, OpError>, KvError> {
+    let known = read::counters(txn)?;
+    let counters = match (known, &op.body) {
+        (None, OpBody::Format { cloudfs, .. }) => Counters {
+            cloudfs: *cloudfs,
+            next_ino: ROOT.ino + 1,
+            next_cookie: COOKIE_FIRST,
+            next_decision: 0,
+            newest_ns: op.wall_ns,
+            totals: Totals { inodes: 1, ..Totals::default() },
+        },
+        (Some(_), OpBody::Format { .. }) => return Ok(Err(OpError::Format("already formatted".into()))),
+        (None, _) => return Ok(Err(OpError::Format("not formatted".into()))),
+        (Some(counters), _) => counters,
+    };
+    // Later than every operation before, so that a changed ctime always differs.
+    let now_ns = op.wall_ns.max(counters.newest_ns.saturating_add(1));
+    let mut applying = Applying { txn, filer: op.filer, now_ns, counters };
+    match dispatch(&mut applying, op.body.clone()) {
+        Ok(answer) => {
+            applying.finish();
+            Ok(Ok(answer))
+        }
+        Err(Stop::Recorded(error)) => {
+            applying.finish();
+            Ok(Err(error))
+        }
+        Err(Stop::Refused(error)) => Ok(Err(error)),
+        Err(Stop::Broken(error)) => Err(error),
+    }
+}
+
+fn dispatch(state: &mut Applying<'_, '_>, body: OpBody) -> Result<Answer, Stop> {
+    match body {
+        OpBody::Create { dir, name, mode, uid, gid, times, bytes, existing } => {
+            state.create(dir, &name, Owner { mode, uid, gid, times }, bytes, existing)
+        }
+        OpBody::Make { dir, name, node, mode, uid, gid, times } => {
+            state.make(dir, &name, node, Owner { mode, uid, gid, times })
+        }
+        OpBody::SetAttr { file, change, guard_ctime_ns } => state.set_attr(file, change, guard_ctime_ns),
+        OpBody::Write { file, extents, mtime_ns } => state.write(file, extents, mtime_ns),
+        OpBody::Link { file, dir, name } => state.link(file, dir, &name),
+        OpBody::Remove { dir, name } => state.remove(dir, &name),
+        OpBody::RemoveDir { dir, name } => state.remove_dir(dir, &name),
+        OpBody::Rename { from_dir, from_name, to_dir, to_name } => state.rename(from_dir, &from_name, to_dir, &to_name),
+        OpBody::Stored { segment, bytes, md5, copies, epoch } => state.stored(segment, bytes, md5, copies, epoch),
+        OpBody::Abandon { segment } => state.abandon(segment),
+        OpBody::Deleted { segment, done, epoch } => state.deleted(segment, done, epoch),
+        OpBody::Format { preferred, .. } => state.format(preferred),
+        OpBody::Trip { cloud, epoch, why, ballots, policy } => state.trip(cloud, epoch, why, ballots, policy),
+        OpBody::Reached { cloud, epoch, reached } => state.reached(cloud, epoch, reached),
+        OpBody::StartResync { cloud, epoch, live } => state.start_resync(cloud, epoch, &live),
+        OpBody::Repaired { cloud, segment, kind, epoch } => state.repaired(cloud, segment, kind, epoch),
+        OpBody::FinishResync { cloud, epoch } => state.finish_resync(cloud, epoch),
+        OpBody::Activate { to, epoch, by } => state.activate(to, epoch, by),
+    }
+}

@@ -1,0 +1,287 @@
+//! Every state of a cloud, in every role, has an answer to every operation: here they all are.
+
+use super::*;
+use crate::cloudfs::{applying::Applying, read::StateRead};
+
+/// A situation of the cloud that the operations are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Situation {
+    active: bool,
+    state: CloudState,
+    other: CloudState,
+}
+
+const fn situation(active: bool, state: CloudState, other: CloudState) -> Situation {
+    Situation { active, state, other }
+}
+
+use CloudState::{Failed, Healthy, Resyncing};
+
+/// The columns. In the first three the cloud is active, in the next three standby. The last two can never be reached,
+/// and are answered all the same.
+const COLUMNS: [Situation; 8] = [
+    situation(true, Healthy, Healthy),
+    situation(true, Healthy, Failed),
+    situation(true, Healthy, Resyncing),
+    situation(false, Healthy, Healthy),
+    situation(false, Failed, Healthy),
+    situation(false, Resyncing, Healthy),
+    situation(true, Failed, Healthy),
+    situation(true, Resyncing, Healthy),
+];
+
+/// What happened to the cloud, in a word:
+/// `swap` it failed and the other is active; `failed`, `resyncing`, `healthy` its new state; `active` its new role;
+/// `reached`, `left` by the proposer; `missed` a row more in its log, `repaired` a row less; `done` none of these;
+/// `refused`; `recorded` refused and kept on record; `receipt` its receipt is required; `stale` epoch.
+#[rustfmt::skip]
+const TABLE: &[(&str, [&str; 8])] = &[
+    //                      active,    active,     active,     standby,   standby,     standby,     never:     never:
+    //                      healthy    other       other       healthy    failed       resyncing    active     active
+    //                                 failed      resyncing                                        failed     resyncing
+    ("trip",               ["swap",    "recorded", "recorded", "failed",  "refused",   "failed",    "refused", "swap"]),
+    ("trip, majority for", ["swap",    "recorded", "recorded", "failed",  "refused",   "failed",    "refused", "swap"]),
+    ("trip, no majority",  ["recorded","recorded", "recorded", "recorded","refused",   "recorded",  "refused", "recorded"]),
+    ("trip, old epoch",    ["stale",   "stale",    "stale",    "stale",   "stale",     "stale",     "stale",   "stale"]),
+    ("reached",            ["refused", "refused",  "refused",  "refused", "reached",   "refused",   "reached", "refused"]),
+    ("not reached",        ["refused", "refused",  "refused",  "refused", "left",      "refused",   "left",    "refused"]),
+    ("start, reached",     ["refused", "refused",  "refused",  "refused", "resyncing", "refused",   "resyncing","refused"]),
+    ("start, unreached",   ["refused", "refused",  "refused",  "refused", "refused",   "refused",   "refused", "refused"]),
+    ("finish, all there",  ["refused", "refused",  "refused",  "refused", "refused",   "healthy",   "refused", "healthy"]),
+    ("finish, missing",    ["refused", "refused",  "refused",  "refused", "refused",   "refused",   "refused", "refused"]),
+    ("activate",           ["refused", "refused",  "refused",  "active",  "refused",   "refused",   "refused", "refused"]),
+    ("activate, missing",  ["refused", "refused",  "refused",  "refused", "refused",   "refused",   "refused", "refused"]),
+    ("stored, receipt",    ["done",    "done",     "done",     "done",    "done",      "done",      "done",    "done"]),
+    ("stored, none",       ["receipt", "receipt",  "receipt",  "receipt", "missed",    "missed",    "missed",  "missed"]),
+    ("deleted, receipt",   ["done",    "done",     "done",     "done",    "done",      "done",      "done",    "done"]),
+    ("deleted, none",      ["receipt", "receipt",  "receipt",  "receipt", "missed",    "missed",    "missed",  "missed"]),
+    ("repaired, no row",   ["done",    "done",     "done",     "done",    "done",      "done",      "done",    "done"]),
+    ("repaired, its row",  ["repaired","repaired", "repaired", "repaired","repaired",  "repaired",  "repaired","repaired"]),
+    ("repaired, other row",["done",    "done",     "done",     "done",    "done",      "done",      "done",    "done"]),
+];
+
+const CLOUD: CloudId = CloudId::B;
+const EPOCH: Epoch = Epoch(6);
+
+/// A CloudFS in that situation, with segment 1 in staging, segment 2 dead, and, where `missing`, segment 3 missed.
+fn in_situation(column: Situation, missing: bool, reached: bool) -> Bench {
+    let mut bench = Bench::new();
+    let file = bench.file(ROOT, "f");
+    bench.ok(write(file, &[extent(0, 10, seg(1)), extent(10, 10, seg(3))]));
+    bench.ok(stored(seg(2), [true, true], Epoch(1)));
+    bench.ok(stored(seg(3), [true, true], Epoch(1)));
+    let mut roles = bench.roles();
+    roles.epoch = EPOCH;
+    roles.active = if column.active { CLOUD } else { CLOUD.other() };
+    roles.clouds[CLOUD.index()].state = column.state;
+    roles.clouds[CLOUD.other().index()].state = column.other;
+    if reached {
+        roles.clouds[CLOUD.index()].reached_by = vec![AMS];
+    }
+    let mut txn = Txn::new(&bench.kv, STATE);
+    let counters = read::counters(&bench.kv).expect("memory").expect("formatted");
+    let mut state = Applying { txn: &mut txn, filer: AMS, now_ns: bench.wall_ns, counters };
+    if missing {
+        assert!(state.put_miss(&mut roles, CLOUD, seg(3), MissKind::Put).is_ok());
+    }
+    state.put_roles(&roles);
+    block_on(bench.kv.write(txn.into_batch(), Durability::Buffered)).expect("memory");
+    bench
+}
+
+/// A row's operation, whether segment 3 is missed before it, and whether the cloud is reached.
+fn operation(row: &str) -> (OpBody, bool, bool) {
+    let (cloud, epoch, cast) = (CLOUD, EPOCH, |failing: bool| {
+        let seen = CloudView { reachable: Some(!failing), failures: 0 };
+        let views = [CloudView { reachable: None, failures: 0 }, seen];
+        vec![Ballot { filer: AMS, views }, Ballot { filer: NYC, views }]
+    });
+    let majority = |failing| OpBody::Trip {
+        cloud,
+        epoch,
+        why: "slow".into(),
+        ballots: cast(failing),
+        policy: TripPolicy::Majority,
+    };
+    let repaired = |kind| OpBody::Repaired { cloud, segment: seg(3), kind, epoch };
+    let activate = OpBody::Activate { to: cloud, epoch, by: "operator".into() };
+    let (own, none) = ([true, true], [true, false]);
+    match row {
+        "trip" => (trip(cloud, epoch), false, false),
+        "trip, majority for" => (majority(true), false, false),
+        "trip, no majority" => (majority(false), false, false),
+        "trip, old epoch" => (trip(cloud, Epoch(5)), false, false),
+        "reached" => (OpBody::Reached { cloud, epoch, reached: true }, false, false),
+        "not reached" => (OpBody::Reached { cloud, epoch, reached: false }, false, true),
+        "start, reached" => (OpBody::StartResync { cloud, epoch, live: vec![AMS] }, false, true),
+        "start, unreached" => (OpBody::StartResync { cloud, epoch, live: vec![AMS] }, false, false),
+        "finish, all there" => (OpBody::FinishResync { cloud, epoch }, false, false),
+        "finish, missing" => (OpBody::FinishResync { cloud, epoch }, true, false),
+        "activate" => (activate, false, false),
+        "activate, missing" => (activate, true, false),
+        "stored, receipt" => (stored(seg(1), own, epoch), false, false),
+        "stored, none" => (stored(seg(1), none, epoch), false, false),
+        "deleted, receipt" => (OpBody::Deleted { segment: seg(2), done: own, epoch }, false, false),
+        "deleted, none" => (OpBody::Deleted { segment: seg(2), done: none, epoch }, false, false),
+        "repaired, no row" => (repaired(MissKind::Put), false, false),
+        "repaired, its row" => (repaired(MissKind::Put), true, false),
+        "repaired, other row" => (repaired(MissKind::Delete), true, false),
+        other => panic!("no operation {other}"),
+    }
+}
+
+/// What an operation did, as a word of the table.
+fn outcome(bench: &mut Bench, body: OpBody) -> &'static str {
+    let (before, decisions) = (bench.roles(), bench.decisions().len());
+    let answer = bench.apply_unchecked(body);
+    let (after, recorded) = (bench.roles(), bench.decisions().len() - decisions);
+    let (old, new) = (before.cloud(CLOUD), after.cloud(CLOUD));
+    let decided = before.active != after.active
+        || before.clouds.each_ref().map(|c| c.state) != after.clouds.each_ref().map(|c| c.state);
+    let refused = matches!(answer, Err(OpError::Refused(_)));
+    assert_eq!(recorded == 1, decided || (refused && recorded == 1), "a decision for every change");
+    assert_eq!(after.epoch.0, before.epoch.0 + u64::from(decided), "an epoch for every change");
+    assert!(!decided || after.clouds.iter().all(|status| status.reached_by.is_empty()));
+    assert_eq!(after.cloud(CLOUD.other()).state, before.cloud(CLOUD.other()).state, "the other's state never changes");
+    let missed = |status: &CloudStatus| status.missed_puts + status.missed_deletes;
+    match answer {
+        Err(OpError::Refused(why)) => {
+            assert!(!why.is_empty());
+            if recorded == 1 { "recorded" } else { "refused" }
+        }
+        Err(OpError::StaleEpoch { .. }) => "stale",
+        Err(OpError::ReceiptMissing { .. }) => "receipt",
+        Err(other) => panic!("{other}"),
+        Ok(Answer::Roles(roles)) => {
+            assert_eq!(roles, after);
+            match (before.active == CLOUD, after.active == CLOUD) {
+                (true, false) => {
+                    assert_eq!(new.state, Failed);
+                    "swap"
+                }
+                (false, true) => "active",
+                _ if old.state != new.state => match new.state {
+                    Healthy => "healthy",
+                    Failed => "failed",
+                    Resyncing => "resyncing",
+                },
+                _ if new.reached_by.len() > old.reached_by.len() => "reached",
+                _ if new.reached_by.len() < old.reached_by.len() => "left",
+                _ => "done",
+            }
+        }
+        Ok(Answer::Done) if missed(new) > missed(old) => "missed",
+        Ok(Answer::Done) if missed(new) < missed(old) => "repaired",
+        Ok(Answer::Done) => "done",
+        Ok(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_state_and_role_has_an_answer_to_every_operation() {
+    let mut wrong = Vec::new();
+    for (row, expected) in TABLE {
+        for (column, expected) in COLUMNS.into_iter().zip(expected) {
+            let (body, missing, reached) = operation(row);
+            let mut bench = in_situation(column, missing, reached);
+            let got = outcome(&mut bench, body);
+            if got != *expected {
+                wrong.push(format!("{row}, {column:?}: {got}, not {expected}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_role_and_state_is_a_column_and_every_cloud_operation_is_a_row() {
+    for active in [true, false] {
+        for state in [Healthy, Failed, Resyncing] {
+            assert!(COLUMNS.iter().any(|column| column.active == active && column.state == state));
+        }
+    }
+    let rows: Vec<OpBody> = TABLE.iter().map(|(row, _)| operation(row).0).collect();
+    let has = |is: fn(&OpBody) -> bool| assert!(rows.iter().any(is));
+    has(|body| matches!(body, OpBody::Trip { .. }));
+    has(|body| matches!(body, OpBody::Reached { .. }));
+    has(|body| matches!(body, OpBody::StartResync { .. }));
+    has(|body| matches!(body, OpBody::Repaired { .. }));
+    has(|body| matches!(body, OpBody::FinishResync { .. }));
+    has(|body| matches!(body, OpBody::Activate { .. }));
+    has(|body| matches!(body, OpBody::Stored { .. }));
+    has(|body| matches!(body, OpBody::Deleted { .. }));
+}
+
+#[test]
+fn every_epoch_of_the_past_is_stale_for_every_operation_that_carries_one() {
+    for (row, _) in TABLE {
+        let (mut body, ..) = operation(row);
+        match &mut body {
+            OpBody::Trip { epoch, .. }
+            | OpBody::Reached { epoch, .. }
+            | OpBody::StartResync { epoch, .. }
+            | OpBody::Repaired { epoch, .. }
+            | OpBody::FinishResync { epoch, .. }
+            | OpBody::Activate { epoch, .. }
+            | OpBody::Stored { epoch, .. }
+            | OpBody::Deleted { epoch, .. } => *epoch = Epoch(5),
+            other => panic!("{other:?} carries no epoch"),
+        }
+        for column in COLUMNS {
+            assert_eq!(outcome(&mut in_situation(column, true, true), body.clone()), "stale", "{row}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_trip_is_on_record_once_for_each_filer_and_names_what_is_missing() {
+    let mut bench = Bench::new();
+    let file = bench.file(ROOT, "f");
+    bench.fail_standby();
+    for number in 1..=3 {
+        bench.ok(write(file, &[extent(number * 10, 10, seg(number))]));
+        bench.ok(stored(seg(number), [true, false], Epoch(2)));
+    }
+    for filer in [AMS, NYC, AMS, NYC] {
+        bench.filer = filer;
+        let OpError::Refused(why) = bench.err(trip(CloudId::A, Epoch(2))) else { panic!("refused") };
+        assert!(why.contains("failed") && why.contains("3 pieces"), "{why}");
+    }
+    let refused: Vec<Decision> = bench.decisions().into_iter().filter(|past| !past.carried).collect();
+    assert_eq!(refused.iter().map(|past| past.filer).collect::<Vec<_>>(), [NYC, AMS]);
+    assert!(refused.iter().all(|past| past.cloud == CloudId::A && past.epoch == Epoch(2)));
+    assert_eq!(bench.roles().active, CloudId::A);
+}
+
+#[test]
+fn half_of_the_ballots_are_no_majority_and_a_filer_votes_once() {
+    let ballot = |filer, failures| {
+        let view = CloudView { reachable: None, failures };
+        Ballot { filer: FilerId(filer), views: [view, view] }
+    };
+    let vote = |ballots: Vec<Ballot>| {
+        let (cloud, epoch, why) = (CloudId::B, Epoch(1), "x".repeat(TEXT_BYTES_MAX - 1) + "é");
+        Bench::new().apply(OpBody::Trip { cloud, epoch, why, ballots, policy: TripPolicy::Majority })
+    };
+    let refused = |answer| matches!(answer, Err(OpError::Refused(_)));
+    assert!(refused(vote(vec![])));
+    assert!(refused(vote(vec![ballot(1, 3), ballot(2, 0)])));
+    assert!(refused(vote(vec![ballot(1, 3), ballot(1, 3), ballot(2, 0)])), "one filer twice");
+    assert!(vote(vec![ballot(1, 3), ballot(2, 1), ballot(3, 0)]).is_ok());
+    let crowd = (0..=BALLOTS_MAX as u64).map(|filer| ballot(filer, 1)).collect();
+    assert!(matches!(vote(crowd), Err(OpError::Invalid(_))));
+}
+
+#[test]
+fn only_the_newest_decisions_are_kept() {
+    let mut bench = Bench::new();
+    for round in 0..DECISIONS_KEPT_MAX as u64 + 10 {
+        let to = if round % 2 == 0 { CloudId::B } else { CloudId::A };
+        bench.ok(OpBody::Activate { to, epoch: Epoch(round + 1), by: "operator".into() });
+    }
+    let kept = bench.decisions();
+    assert_eq!(kept.len(), DECISIONS_KEPT_MAX);
+    assert_eq!(kept[0].epoch, bench.roles().epoch);
+    assert_eq!(read::decisions(&bench.kv, 2).expect("memory"), kept[..2]);
+    assert!(StateRead::get(&bench.kv, &keys::decision(0)).expect("memory").is_none());
+}

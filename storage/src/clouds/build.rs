@@ -1,0 +1,155 @@
+//! Object store clients from settings.
+
+use super::{
+    AzureSettings, GcsSettings, Limits, OpenError, S3Settings, azure::Deleter, objects::Objects, receipt::Protocol,
+    settings::Source, wire::Connector,
+};
+use object_store::{
+    Certificate, ClientOptions, RetryConfig, StaticCredentialProvider,
+    aws::AmazonS3Builder,
+    azure::{AzureAccessKey, AzureConfigKey, AzureCredential, MicrosoftAzureBuilder},
+    gcp::{GcpCredential, GoogleCloudStorageBuilder},
+};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+impl Objects {
+    pub fn s3(settings: &S3Settings, name: &str) -> Result<Self, OpenError> {
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&settings.bucket)
+            .with_region(&settings.region)
+            .with_virtual_hosted_style_request(settings.virtual_hosted)
+            .with_unsigned_payload(settings.unsigned_payload)
+            .with_disable_bulk_delete(true)
+            .with_retry(no_retries())
+            .with_client_options(client_options(&settings.limits, settings.allow_http, &settings.ca_file, name)?)
+            .with_http_connector(Connector::default());
+        if let Some(endpoint) = &settings.endpoint {
+            builder = builder.with_endpoint(endpoint);
+        }
+        let id = Source {
+            name: "access_key_id",
+            value: settings.access_key_id.as_deref(),
+            env: settings.access_key_id_env.as_deref(),
+            file: settings.access_key_id_file.as_ref(),
+        };
+        let secret = Source {
+            name: "secret_access_key",
+            value: settings.secret_access_key.as_ref().map(|secret| secret.0.as_str()),
+            env: settings.secret_access_key_env.as_deref(),
+            file: settings.secret_access_key_file.as_ref(),
+        };
+        match (id.resolve()?, secret.resolve()?) {
+            (Some(id), Some(secret)) => builder = builder.with_access_key_id(id).with_secret_access_key(secret),
+            (None, None) => {}
+            (Some(_), None) => return Err(alone("access_key_id", "secret_access_key")),
+            (None, Some(_)) => return Err(alone("secret_access_key", "access_key_id")),
+        }
+        if let Some(token) = &settings.session_token {
+            builder = builder.with_token(&token.0);
+        }
+        let store = builder.build().map_err(|source| OpenError::Client { cloud: name.into(), source })?;
+        Self::new(name, Protocol::S3, Box::new(store), &settings.prefix, &settings.limits)
+    }
+
+    pub fn azure(settings: &AzureSettings, name: &str) -> Result<Self, OpenError> {
+        let refused = |source| OpenError::Client { cloud: name.into(), source };
+        let options = client_options(&settings.limits, settings.allow_http, &settings.ca_file, name)?;
+        let mut builder = MicrosoftAzureBuilder::new()
+            .with_account(&settings.account)
+            .with_container_name(&settings.container)
+            .with_retry(no_retries())
+            .with_client_options(options.clone());
+        let endpoint = settings.endpoint.as_deref().map(|endpoint| endpoint.trim_end_matches('/'));
+        if let Some(endpoint) = endpoint {
+            builder = builder.with_endpoint(endpoint.into());
+        }
+        let key = Source {
+            name: "access_key",
+            value: settings.access_key.as_ref().map(|key| key.0.as_str()),
+            env: settings.access_key_env.as_deref(),
+            file: settings.access_key_file.as_ref(),
+        };
+        let sas = Source {
+            name: "sas",
+            value: settings.sas.as_ref().map(|sas| sas.0.as_str()),
+            env: settings.sas_env.as_deref(),
+            file: settings.sas_file.as_ref(),
+        };
+        let mut connector = Connector::default();
+        match (key.resolve()?, sas.resolve()?) {
+            (Some(key), None) => {
+                let key = AzureAccessKey::try_new(&key).map_err(|err| refused(err.into()))?;
+                connector.shared_key =
+                    Some((settings.account.clone(), Arc::new(AzureCredential::AccessKey(key.clone()))));
+                let credential = AzureCredential::AccessKey(key);
+                builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential)));
+            }
+            (None, Some(sas)) => {
+                builder = builder.with_config(AzureConfigKey::SasKey, sas);
+            }
+            (None, None) => {}
+            (Some(_), Some(_)) => {
+                let why = "give either the account's key or a SAS".into();
+                return Err(OpenError::Setting { name: "access_key", why });
+            }
+        }
+        let store = builder.with_http_connector(connector).build().map_err(refused)?;
+        let deleter = Deleter::new(&store, &options, &settings.account, &settings.container, endpoint, name)?;
+        let mut objects = Self::new(name, Protocol::Azure, Box::new(store), &settings.prefix, &settings.limits)?;
+        objects.deleter = Some(deleter);
+        Ok(objects)
+    }
+
+    pub fn gcs(settings: &GcsSettings, name: &str) -> Result<Self, OpenError> {
+        let mut builder = GoogleCloudStorageBuilder::new()
+            .with_bucket_name(&settings.bucket)
+            .with_retry(no_retries())
+            .with_client_options(client_options(&settings.limits, settings.allow_http, &settings.ca_file, name)?)
+            .with_http_connector(Connector::default());
+        if let Some(endpoint) = &settings.endpoint {
+            builder = builder.with_base_url(endpoint.trim_end_matches('/'));
+        }
+        if settings.anonymous {
+            // An empty token is not sent. Without one, the client would ask the machine for its identity all the same.
+            let nobody = GcpCredential { bearer: String::new() };
+            builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
+        }
+        if let Some(path) = &settings.service_account_path {
+            builder = builder.with_service_account_path(path.display().to_string());
+        }
+        let store = builder.build().map_err(|source| OpenError::Client { cloud: name.into(), source })?;
+        Self::new(name, Protocol::Gcs, Box::new(store), &settings.prefix, &settings.limits)
+    }
+}
+
+fn alone(given: &'static str, missing: &str) -> OpenError {
+    OpenError::Setting { name: given, why: format!("it needs {missing} with it") }
+}
+
+fn no_retries() -> RetryConfig {
+    RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, ..RetryConfig::default() }
+}
+
+fn client_options(
+    limits: &Limits,
+    allow_http: bool,
+    ca_file: &Option<PathBuf>,
+    name: &str,
+) -> Result<ClientOptions, OpenError> {
+    // Whoever comes first installs the provider; that it is there already is no failure.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut options = ClientOptions::new()
+        .with_allow_http(allow_http)
+        .with_http1_only()
+        .with_connect_timeout(Duration::from_millis(limits.connect_timeout_ms))
+        .with_timeout_disabled()
+        .with_pool_max_idle_per_host(limits.idle_connections_max);
+    if let Some(path) = ca_file {
+        let pem =
+            std::fs::read(path).map_err(|source| OpenError::Path { cloud: name.into(), path: path.clone(), source })?;
+        let certificates =
+            Certificate::from_pem_bundle(&pem).map_err(|source| OpenError::Client { cloud: name.into(), source })?;
+        options = certificates.into_iter().fold(options, ClientOptions::with_root_certificate);
+    }
+    Ok(options)
+}

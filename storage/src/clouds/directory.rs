@@ -1,0 +1,413 @@
+//! A directory as a [`Cloud`]: each object is a file, whole and durable or not there.
+//!
+//! ```text
+//! put: .filermesh-incoming/N  write -> fsync -> read back, hash -> rename to its name -> fsync its directory
+//! ```
+//!
+//! The folder for incoming files is also the mark that the directory is the right one: when it is gone (a mount that
+//! was lost), a missing file is a failure and not an absent object.
+
+use super::{DirectorySettings, Limits, OpenError};
+use crate::{
+    cloud::{Cloud, CloudError, Listed, Page, Proof, Receipt},
+    ids::Md5,
+};
+use bytes::Bytes;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
+    ops::Range,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+const INCOMING: &str = ".filermesh-incoming";
+/// The longest name of an object, in bytes, as S3 has it.
+const KEY_BYTES_MAX: usize = 1_024;
+const PAGE_OBJECTS_MAX: usize = 1_000;
+/// Incoming files that are older than this were left by a crash.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Objects in a directory.
+pub(super) struct Directory {
+    inner: Arc<Inner>,
+    name: String,
+    limits: Limits,
+}
+
+struct Inner {
+    root: PathBuf,
+    incoming: PathBuf,
+    next: AtomicU64,
+}
+
+/// Why a blocking step failed, before it has words for the caller.
+enum Trouble {
+    Missing,
+    Corrupt { expected: String, got: String },
+    Io(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(err: io::Error) -> Self {
+        match err.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => Trouble::Missing,
+            _ => Trouble::Io(err),
+        }
+    }
+}
+
+impl Directory {
+    pub fn open(settings: &DirectorySettings, name: &str) -> Result<Self, OpenError> {
+        let prefix = settings.prefix.trim_matches('/');
+        if !prefix.is_empty() && !is_key(prefix) {
+            return Err(OpenError::Setting { name: "prefix", why: format!("{prefix:?} is no path below a directory") });
+        }
+        let wrong = |path: &Path| {
+            let (cloud, path) = (name.to_owned(), path.to_owned());
+            |source| OpenError::Path { cloud, path, source }
+        };
+        let found = fs::metadata(&settings.path).map_err(wrong(&settings.path))?;
+        if !found.is_dir() {
+            return Err(wrong(&settings.path)(ErrorKind::NotADirectory.into()));
+        }
+        let root = if prefix.is_empty() { settings.path.clone() } else { settings.path.join(prefix) };
+        let incoming = root.join(INCOMING);
+        make_directories(&incoming).map_err(wrong(&incoming))?;
+        let inner = Inner { root, incoming, next: AtomicU64::new(0) };
+        inner.remove_stale().map_err(wrong(&inner.incoming))?;
+        Ok(Self { inner: Arc::new(inner), name: name.into(), limits: settings.limits.clone() })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        doing: &str,
+        key: &str,
+        bytes: u64,
+        work: impl FnOnce(&Inner) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, CloudError> {
+        let attempted = format!("cloud {}: {doing} {key}", self.name);
+        let (inner, deadline) = (Arc::clone(&self.inner), self.limits.deadline(bytes));
+        let task = tokio::task::spawn_blocking(move || {
+            work(&inner).map_err(|trouble| match trouble {
+                // A directory that is gone as a whole keeps its objects out of reach; it does not lack them.
+                Trouble::Missing if !inner.incoming.is_dir() => Trouble::Io(io::Error::other("the directory is gone")),
+                trouble => trouble,
+            })
+        });
+        match tokio::time::timeout(deadline, task).await {
+            Err(_) => Err(CloudError::TimedOut { attempted, after_ms: deadline.as_millis() as u64 }),
+            Ok(Err(join)) => Err(CloudError::Failed { attempted, why: join.to_string() }),
+            Ok(Ok(Ok(done))) => Ok(done),
+            Ok(Ok(Err(trouble))) => Err(match trouble {
+                Trouble::Missing => CloudError::NotFound { key: key.into() },
+                Trouble::Corrupt { expected, got } => CloudError::Corrupt { key: key.into(), expected, got },
+                Trouble::Io(err) if err.kind() == ErrorKind::PermissionDenied => {
+                    CloudError::Denied { attempted, why: err.to_string() }
+                }
+                Trouble::Io(err) => CloudError::Failed { attempted, why: err.to_string() },
+            }),
+        }
+    }
+}
+
+/// Whether `key` names a file below the root and nothing else.
+fn is_key(key: &str) -> bool {
+    let part_is_plain = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains('\0');
+    key.len() <= KEY_BYTES_MAX && key.split('/').all(part_is_plain) && key.split('/').next() != Some(INCOMING)
+}
+
+/// Makes a directory and those above it, each durable in the one that holds it.
+fn make_directories(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => sync_parent(path),
+        Err(err) if err.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(err) if err.kind() == ErrorKind::NotFound => match path.parent() {
+            Some(parent) => {
+                make_directories(parent)?;
+                match fs::create_dir(path) {
+                    Err(err) if err.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+                    made => made.and_then(|()| sync_parent(path)),
+                }
+            }
+            None => Err(err),
+        },
+        Err(err) => Err(err),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+impl Inner {
+    fn path(&self, key: &str) -> Result<PathBuf, Trouble> {
+        if is_key(key) {
+            return Ok(self.root.join(key));
+        }
+        Err(Trouble::Io(io::Error::new(ErrorKind::InvalidInput, "no name for an object")))
+    }
+
+    /// A new file nobody else writes, also when other filers use the same directory.
+    fn incoming_file(&self) -> io::Result<(PathBuf, File)> {
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let path = self.incoming.join(format!("{}-{number}", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Err(err) if err.kind() == ErrorKind::AlreadyExists => continue,
+                opened => return opened.map(|file| (path, file)),
+            }
+        }
+    }
+
+    /// Removes what a crash left. Ages are measured by the directory's own clock: another machine may keep it.
+    fn remove_stale(&self) -> io::Result<()> {
+        let (path, file) = self.incoming_file()?;
+        let now = file.metadata()?.modified()?;
+        fs::remove_file(path)?;
+        for entry in fs::read_dir(&self.incoming)? {
+            let entry = entry?;
+            let written = entry.metadata().and_then(|found| found.modified());
+            if written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age > STALE)) {
+                tracing::info!(file = %entry.path().display(), "removing what an interrupted put left");
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&self, key: &str, body: &[u8], md5: Md5) -> Result<Receipt, Trouble> {
+        let target = self.path(key)?;
+        let (path, mut file) = self.incoming_file()?;
+        let stored = (|| {
+            file.write_all(body)?;
+            file.sync_all()?;
+            // Dropped from memory, so that what is hashed is what the disk holds.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+            let mut back = Vec::with_capacity(body.len());
+            File::open(&path)?.read_to_end(&mut back)?;
+            let got = Md5::of(&back);
+            if got != md5 {
+                return Err(Trouble::Corrupt { expected: md5.to_string(), got: got.to_string() });
+            }
+            if let Some(parent) = target.parent() {
+                make_directories(parent)?;
+            }
+            fs::rename(&path, &target)?;
+            sync_parent(&target)?;
+            Ok(Receipt { md5, bytes: body.len() as u64, proof: Proof::ReadBack })
+        })();
+        if stored.is_err() {
+            let _ = fs::remove_file(&path);
+        }
+        stored
+    }
+
+    /// A file that is an object; directories are none.
+    fn open_object(&self, key: &str) -> Result<(File, u64), Trouble> {
+        let file = File::open(self.path(key)?)?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(Trouble::Missing);
+        }
+        Ok((file, found.len()))
+    }
+
+    fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, Trouble> {
+        let (file, bytes) = self.open_object(key)?;
+        if range.start >= range.end {
+            return Ok(Bytes::new());
+        }
+        if range.end > bytes {
+            let expected = format!("at least {} bytes", range.end);
+            return Err(Trouble::Corrupt { expected, got: format!("{bytes} bytes") });
+        }
+        let mut body = vec![0; (range.end - range.start) as usize];
+        file.read_exact_at(&mut body, range.start)?;
+        Ok(body.into())
+    }
+
+    fn delete(&self, key: &str) -> Result<(), Trouble> {
+        let path = self.path(key)?;
+        match fs::remove_file(&path) {
+            Err(err) if err.kind() == ErrorKind::IsADirectory => Ok(()),
+            removed => Ok(removed.and_then(|()| sync_parent(&path))?),
+        }
+    }
+
+    /// Collects one object more than a page holds from the directory `at`, whose keys begin with `above`.
+    fn list(&self, at: &Path, above: &str, walk: &Walk<'_>, found: &mut Vec<Listed>) -> Result<(), Trouble> {
+        let entries = match fs::read_dir(at) {
+            Err(err) if err.kind() == ErrorKind::NotFound && at != self.root => return Ok(()),
+            entries => entries?,
+        };
+        // Whole keys are in order when a directory sorts as its name with the slash.
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let (Ok(name), Ok(kind)) = (entry.file_name().into_string(), entry.file_type()) else { continue };
+            if kind.is_dir() && (!above.is_empty() || name != INCOMING) {
+                names.push((format!("{above}{name}/"), entry.path(), true));
+            } else if kind.is_file() {
+                names.push((format!("{above}{name}"), entry.path(), false));
+            }
+        }
+        names.sort();
+        for (key, path, is_directory) in names {
+            if found.len() > PAGE_OBJECTS_MAX {
+                break;
+            }
+            if is_directory {
+                if walk.enters(&key) {
+                    self.list(&path, &key, walk, found)?;
+                }
+            } else if walk.takes(&key) {
+                // One that was deleted a moment ago is not listed.
+                if let Ok(file) = fs::symlink_metadata(&path) {
+                    found.push(Listed { key, bytes: file.len(), md5: None });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a listing wants.
+struct Walk<'a> {
+    prefix: &'a str,
+    after: Option<&'a str>,
+}
+
+impl Walk<'_> {
+    fn takes(&self, key: &str) -> bool {
+        key.starts_with(self.prefix) && self.after.is_none_or(|after| key > after)
+    }
+
+    /// Whether keys that begin with `above` may be wanted.
+    fn enters(&self, above: &str) -> bool {
+        let in_prefix = above.starts_with(self.prefix) || self.prefix.starts_with(above);
+        in_prefix && self.after.is_none_or(|after| above > after || after.starts_with(above))
+    }
+}
+
+#[async_trait::async_trait]
+impl Cloud for Directory {
+    async fn put(&self, key: &str, body: Bytes, md5: Md5) -> Result<Receipt, CloudError> {
+        let name = key.to_owned();
+        self.run("putting", key, body.len() as u64, move |inner| inner.put(&name, &body, md5)).await
+    }
+
+    async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {
+        let (name, bytes) = (key.to_owned(), range.end.saturating_sub(range.start));
+        self.run("getting", key, bytes, move |inner| inner.get(&name, range)).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Listed, CloudError> {
+        let name = key.to_owned();
+        let bytes = self.run("looking at", key, 0, move |inner| Ok(inner.open_object(&name)?.1)).await?;
+        Ok(Listed { key: key.into(), bytes, md5: None })
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), CloudError> {
+        let name = key.to_owned();
+        match self.run("deleting", key, 0, move |inner| inner.delete(&name)).await {
+            Err(CloudError::NotFound { .. }) => Ok(()),
+            deleted => deleted,
+        }
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, CloudError> {
+        let (wanted, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.run("listing", prefix, 1 << 20, move |inner| {
+            let walk = Walk { prefix: &wanted, after: after.as_deref() };
+            let mut objects = Vec::new();
+            inner.list(&inner.root, "", &walk, &mut objects)?;
+            let more = objects.len() > PAGE_OBJECTS_MAX;
+            objects.truncate(PAGE_OBJECTS_MAX);
+            Ok(Page { objects, more })
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(at: &Path) -> Directory {
+        let settings = DirectorySettings { path: at.into(), prefix: "fs/one".into(), limits: Limits::default() };
+        Directory::open(&settings, "a").unwrap()
+    }
+
+    #[tokio::test]
+    async fn no_key_leads_out_of_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let cloud = directory(dir.path());
+        fs::write(dir.path().join("outside"), b"secret").unwrap();
+        let incoming = format!("{INCOMING}/x");
+        for key in
+            ["../outside", "a/../../../outside", "/etc/passwd", "", "a//b", "a/", ".", "a/./b", "a\0b", &incoming]
+        {
+            let body = Bytes::from_static(b"x");
+            assert!(matches!(cloud.get(key, 0..1).await, Err(CloudError::Failed { .. })), "{key:?}");
+            assert!(matches!(cloud.put(key, body.clone(), Md5::of(&body)).await, Err(CloudError::Failed { .. })));
+            assert!(matches!(cloud.delete(key).await, Err(CloudError::Failed { .. })));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_mount_is_a_failure_and_not_an_empty_cloud() {
+        let dir = tempfile::tempdir().unwrap();
+        let cloud = directory(dir.path());
+        let body = Bytes::from_static(b"x");
+        cloud.put("a/b", body.clone(), Md5::of(&body)).await.unwrap();
+        fs::rename(dir.path().join("fs"), dir.path().join("away")).unwrap();
+        assert!(matches!(cloud.get("a/b", 0..1).await, Err(CloudError::Failed { .. })));
+        assert!(matches!(cloud.delete("a/b").await, Err(CloudError::Failed { .. })));
+        assert!(matches!(cloud.list("", None).await, Err(CloudError::Failed { .. })));
+        assert!(matches!(cloud.put("a/c", body.clone(), Md5::of(&body)).await, Err(CloudError::Failed { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_missing_directory_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("absent");
+        let settings = DirectorySettings { path, prefix: String::new(), limits: Limits::default() };
+        assert!(matches!(Directory::open(&settings, "a"), Err(OpenError::Path { .. })));
+    }
+
+    #[tokio::test]
+    async fn listings_are_in_order_of_whole_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let cloud = directory(dir.path());
+        let keys = ["a-b", "a.b", "a/b", "a/b.c/d", "a/b0", "a0", "b"];
+        for key in keys {
+            cloud.put(key, Bytes::new(), Md5::of(b"")).await.unwrap();
+        }
+        let listed = |page: Page| page.objects.into_iter().map(|object| object.key).collect::<Vec<_>>();
+        assert_eq!(listed(cloud.list("", None).await.unwrap()), keys);
+        for (index, key) in keys.iter().enumerate() {
+            assert_eq!(listed(cloud.list("", Some(key)).await.unwrap()), keys[index + 1..], "after {key}");
+        }
+        assert_eq!(listed(cloud.list("a/b", None).await.unwrap()), ["a/b", "a/b.c/d", "a/b0"]);
+        assert_eq!(listed(cloud.list("a/", Some("a/b.c/")).await.unwrap()), ["a/b.c/d", "a/b0"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_is_removed_when_it_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(directory(dir.path()));
+        let incoming = dir.path().join("fs/one").join(INCOMING);
+        fs::write(incoming.join("young"), b"x").unwrap();
+        let old = File::create(incoming.join("old")).unwrap();
+        let long_ago = old.metadata().unwrap().modified().unwrap() - 2 * STALE;
+        old.set_modified(long_ago).unwrap();
+        drop(directory(dir.path()));
+        assert!(incoming.join("young").exists() && !incoming.join("old").exists());
+    }
+}

@@ -1,0 +1,335 @@
+//! Whether the clouds are well, as one filer sees it, and what it asks the mesh to decide.
+//!
+//! Every attempt at a cloud is told to this machine once. It counts consecutive failures of each piece of data, trips a
+//! cloud at the limit, probes a failed one, and, at the leader, moves a cloud that is back through resync to its role.
+//! It owns the counts and when to ask; what is decided, by which rule, is `cloudfs`'s.
+//!
+//! ```text
+//! attempts fail on one piece -> Trip -> (Failed) probes -> Reached -> StartResync -> (log empty) FinishResync -> Activate
+//! ```
+
+use crate::{
+    backoff::Backoff,
+    cloudfs::{CloudState, CloudView, Roles, TripPolicy},
+    ids::{CloudId, Epoch, SegmentId},
+};
+use mesh::{FilerId, clock::Random};
+use std::{collections::BTreeMap, ops::Range};
+
+/// Limits of a filer's judgement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Consecutive failures on one piece of data that trip a cloud.
+    pub failures_to_trip: u32,
+    /// An answer that takes longer than this is slow, in milliseconds.
+    pub slow_ms: u64,
+    /// A cloud that gave only slow answers for this long trips, in milliseconds. A pause of this length ends the spell.
+    pub slow_for_ms: u64,
+    /// Waits between two probes of a failed cloud.
+    pub probe_backoff: Backoff,
+    /// Wait after the answer to a question before the same is asked again, in milliseconds.
+    pub ask_again_ms: u64,
+    /// Pieces whose failures are counted at the same time; beyond it the least failed one is forgotten.
+    pub pieces_max: usize,
+    /// Whose trip carries.
+    pub trip_policy: TripPolicy,
+    /// Whether the preferred primary gets its role back by itself.
+    pub failback_auto: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            failures_to_trip: 160,
+            slow_ms: 10_000,
+            slow_for_ms: 120_000,
+            probe_backoff: Backoff { ms_min: 500, ms_max: 15_000 },
+            ask_again_ms: 5_000,
+            pieces_max: 4096,
+            trip_policy: TripPolicy::Any,
+            failback_auto: true,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// One attempt at a cloud ended; `failed` says why, where it failed. `piece`: the piece of data it was for.
+    Attempted { cloud: CloudId, piece: Option<SegmentId>, failed: Option<String>, took_ms: u64 },
+    /// A probe ended.
+    Probed { cloud: CloudId, failed: Option<String> },
+    /// The agreed roles are these now.
+    Roles(Roles),
+    /// This filer leads, and these filers are live (itself too); or it does not.
+    Leads(Option<Vec<FilerId>>),
+    /// What was asked for a cloud got its answer; `refused` says why not, or that none came.
+    Answered { cloud: CloudId, refused: Option<String> },
+    /// The deadline passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Gather ballots and propose a trip.
+    Trip { cloud: CloudId, epoch: Epoch, why: String },
+    /// Probe a failed cloud.
+    Probe { cloud: CloudId },
+    /// Propose that this filer reaches the failed cloud (or no longer does).
+    Reached { cloud: CloudId, epoch: Epoch, reached: bool },
+    /// Propose to resync it.
+    StartResync { cloud: CloudId, epoch: Epoch, live: Vec<FilerId> },
+    /// Propose to end its resync.
+    FinishResync { cloud: CloudId, epoch: Epoch },
+    /// Propose to give the preferred primary its role back.
+    Failback { to: CloudId, epoch: Epoch },
+}
+
+#[derive(Debug, Default)]
+struct Watch {
+    failures: BTreeMap<SegmentId, u32>,
+    failures_total: u64,
+    last_failure: Option<String>,
+    /// Whether the last attempt succeeded, until the roles change.
+    reachable: Option<bool>,
+    /// From the beginning of the first to the end of the last attempt, while every answer was slow.
+    slow_ms: Option<Range<u64>>,
+    /// An attempt has shown that the cloud is to trip, and since then none has succeeded and no trip was refused under
+    /// these roles. A piece that nobody tries any more keeps its count, but must not trip a cloud that is well again.
+    trips: bool,
+    /// A decision was asked for and has no answer yet.
+    asking: bool,
+    /// What was asked last, and when the same may be asked again.
+    asked: Option<Output>,
+    ask_at_ms: u64,
+    probing: bool,
+    probe_at_ms: u64,
+    probe_failures: u32,
+    /// What the last probe of this failed cloud said.
+    probe_ok: Option<bool>,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Health {
+    me: FilerId,
+    settings: Settings,
+    roles: Option<Roles>,
+    live: Option<Vec<FilerId>>,
+    clouds: [Watch; 2],
+}
+
+impl Health {
+    /// A filer that has seen nothing yet.
+    pub fn new(me: FilerId, settings: Settings) -> Self {
+        Self { me, settings, roles: None, live: None, clouds: Default::default() }
+    }
+
+    /// What this filer sees of both clouds: its ballot.
+    pub fn views(&self) -> [CloudView; 2] {
+        CloudId::BOTH.map(|cloud| {
+            let watch = &self.clouds[cloud.index()];
+            CloudView { reachable: watch.reachable, failures: watch.failures.values().copied().max().unwrap_or(0) }
+        })
+    }
+
+    /// Failed attempts at a cloud since the start, and the last one's reason.
+    pub fn failures(&self, cloud: CloudId) -> (u64, Option<&str>) {
+        let watch = &self.clouds[cloud.index()];
+        (watch.failures_total, watch.last_failure.as_deref())
+    }
+
+    /// Consecutive failures of one piece.
+    pub fn failures_of(&self, cloud: CloudId, piece: SegmentId) -> u32 {
+        self.clouds[cloud.index()].failures.get(&piece).copied().unwrap_or(0)
+    }
+
+    /// When to call again with [`Input::Tick`].
+    pub fn deadline_ms(&self) -> Option<u64> {
+        let roles = self.roles.as_ref()?;
+        let due = |cloud: CloudId| {
+            let watch = &self.clouds[cloud.index()];
+            let probe = (roles.cloud(cloud).state == CloudState::Failed && !watch.probing).then_some(watch.probe_at_ms);
+            let ask = (!watch.asking && self.wish(cloud).is_some()).then_some(watch.ask_at_ms);
+            probe.into_iter().chain(ask).min()
+        };
+        CloudId::BOTH.into_iter().filter_map(due).min()
+    }
+
+    /// Takes an input, gives what to do.
+    pub fn handle(&mut self, now_ms: u64, random: &dyn Random, input: Input) -> Vec<Output> {
+        match input {
+            Input::Attempted { cloud, piece, failed, took_ms } => self.attempted(now_ms, cloud, piece, failed, took_ms),
+            Input::Probed { cloud, failed } => self.probed(now_ms, random, cloud, failed),
+            Input::Roles(roles) => self.roles_changed(now_ms, roles),
+            Input::Leads(live) => self.live = live,
+            Input::Answered { cloud, refused } => {
+                let watch = &mut self.clouds[cloud.index()];
+                watch.asking = false;
+                // After a yes too: the roles that follow from it may still be on their way.
+                watch.ask_at_ms = now_ms + self.settings.ask_again_ms;
+                if let (Some(_), Some(Output::Trip { epoch, .. })) = (refused, &watch.asked) {
+                    watch.trips &= self.roles.as_ref().is_some_and(|roles| roles.epoch != *epoch);
+                }
+            }
+            Input::Tick => {}
+        }
+        self.orders(now_ms)
+    }
+
+    fn attempted(
+        &mut self,
+        now_ms: u64,
+        cloud: CloudId,
+        piece: Option<SegmentId>,
+        failed: Option<String>,
+        took_ms: u64,
+    ) {
+        let Settings { slow_ms, slow_for_ms, pieces_max, .. } = self.settings;
+        let watch = &mut self.clouds[cloud.index()];
+        let succeeded = failed.is_none();
+        watch.reachable = Some(succeeded);
+        match failed {
+            None => {
+                if let Some(piece) = piece {
+                    watch.failures.remove(&piece);
+                }
+                let begun_ms = now_ms.saturating_sub(took_ms);
+                let spell = watch.slow_ms.take().filter(|spell| begun_ms < spell.end.saturating_add(slow_for_ms));
+                if took_ms >= slow_ms {
+                    watch.slow_ms = Some(spell.map_or(begun_ms, |spell| spell.start)..now_ms);
+                }
+            }
+            Some(why) => {
+                watch.failures_total += 1;
+                watch.last_failure = Some(why);
+                if let Some(piece) = piece {
+                    if watch.failures.len() >= pieces_max && !watch.failures.contains_key(&piece) {
+                        let least = watch.failures.iter().min_by_key(|(_, count)| **count).map(|(piece, _)| *piece);
+                        least.and_then(|least| watch.failures.remove(&least));
+                    }
+                    *watch.failures.entry(piece).or_insert(0) += 1;
+                }
+            }
+        }
+        let shown = self.reason_to_trip(cloud, piece).is_some();
+        let watch = &mut self.clouds[cloud.index()];
+        watch.trips = shown || watch.trips && !succeeded;
+    }
+
+    fn probed(&mut self, now_ms: u64, random: &dyn Random, cloud: CloudId, failed: Option<String>) {
+        let backoff = self.settings.probe_backoff;
+        let watch = &mut self.clouds[cloud.index()];
+        watch.probing = false;
+        watch.probe_ok = Some(failed.is_none());
+        // A cloud that answers is probed at the shortest wait, to notice at once when it stops again.
+        watch.probe_failures = if failed.is_none() { 0 } else { watch.probe_failures.saturating_add(1) };
+        watch.probe_at_ms = now_ms + backoff.wait_ms(watch.probe_failures.max(1), random);
+        if let Some(why) = failed {
+            watch.last_failure = Some(why);
+        }
+    }
+
+    fn roles_changed(&mut self, now_ms: u64, roles: Roles) {
+        for cloud in CloudId::BOTH {
+            let before = self.roles.as_ref().map(|roles| roles.cloud(cloud).state);
+            let state = roles.cloud(cloud).state;
+            if before != Some(state) {
+                let watch = &mut self.clouds[cloud.index()];
+                // The old counts were about a cloud that the mesh has judged since.
+                let (failures_total, last_failure) = (watch.failures_total, watch.last_failure.take());
+                *watch = Watch {
+                    failures_total,
+                    last_failure,
+                    probing: watch.probing,
+                    asking: watch.asking,
+                    ..Watch::default()
+                };
+                watch.probe_at_ms = now_ms + self.settings.probe_backoff.ms_min;
+            }
+        }
+        self.roles = Some(roles);
+    }
+
+    fn orders(&mut self, now_ms: u64) -> Vec<Output> {
+        let Some(roles) = &self.roles else {
+            return Vec::new();
+        };
+        let mut outputs = Vec::new();
+        for cloud in CloudId::BOTH {
+            let wish = self.wish(cloud);
+            let watch = &mut self.clouds[cloud.index()];
+            if roles.cloud(cloud).state == CloudState::Failed && !watch.probing && now_ms >= watch.probe_at_ms {
+                watch.probing = true;
+                outputs.push(Output::Probe { cloud });
+            }
+            if let Some(wish) =
+                wish.filter(|wish| !watch.asking && (now_ms >= watch.ask_at_ms || !repeats(watch, wish)))
+            {
+                watch.asking = true;
+                watch.asked = Some(wish.clone());
+                outputs.push(wish);
+            }
+        }
+        outputs
+    }
+
+    /// What this filer would ask the mesh to decide about a cloud, whether or not it is time to ask.
+    fn wish(&self, cloud: CloudId) -> Option<Output> {
+        let roles = self.roles.as_ref()?;
+        let (epoch, status) = (roles.epoch, roles.cloud(cloud));
+        let watch = &self.clouds[cloud.index()];
+        match status.state {
+            CloudState::Healthy | CloudState::Resyncing => {
+                let worst = || watch.failures.iter().max_by_key(|(_, count)| **count).map(|(piece, _)| *piece);
+                if watch.trips
+                    && let Some(why) = self.reason_to_trip(cloud, worst())
+                {
+                    return Some(Output::Trip { cloud, epoch, why });
+                }
+                self.live.as_ref()?;
+                if status.state == CloudState::Resyncing {
+                    let empty = status.missed_puts == 0 && status.missed_deletes == 0;
+                    return empty.then_some(Output::FinishResync { cloud, epoch });
+                }
+                let away = cloud == roles.preferred && cloud != roles.active;
+                let failback = self.settings.failback_auto && away && !roles.held_by_operator;
+                failback.then_some(Output::Failback { to: cloud, epoch })
+            }
+            CloudState::Failed => {
+                let reached = watch.probe_ok?;
+                if reached != status.reached_by.contains(&self.me) {
+                    return Some(Output::Reached { cloud, epoch, reached });
+                }
+                let live =
+                    self.live.as_ref().filter(|live| live.iter().all(|filer| status.reached_by.contains(filer)))?;
+                reached.then(|| Output::StartResync { cloud, epoch, live: live.clone() })
+            }
+        }
+    }
+
+    /// Why a cloud is to trip, from the failures of a piece or from slow answers.
+    fn reason_to_trip(&self, cloud: CloudId, piece: Option<SegmentId>) -> Option<String> {
+        let (settings, watch) = (&self.settings, &self.clouds[cloud.index()]);
+        let failures = piece.and_then(|piece| Some((piece, *watch.failures.get(&piece)?)));
+        if let Some((piece, count)) = failures.filter(|(_, count)| *count >= settings.failures_to_trip) {
+            let last = watch.last_failure.as_deref().unwrap_or("unknown");
+            return Some(format!("{count} consecutive failures on segment {piece}, the last: {last}"));
+        }
+        let slow_for_ms = watch.slow_ms.as_ref().map(|spell| spell.end - spell.start)?;
+        (slow_for_ms >= settings.slow_for_ms)
+            .then(|| format!("every answer took more than {} ms for {} s", settings.slow_ms, slow_for_ms / 1000))
+    }
+}
+
+/// Whether a question is the one asked last; the reason of a trip, which counts on, makes no other question of it.
+fn repeats(watch: &Watch, wish: &Output) -> bool {
+    match (&watch.asked, wish) {
+        (Some(Output::Trip { epoch: asked, .. }), Output::Trip { epoch, .. }) => asked == epoch,
+        (asked, wish) => asked.as_ref() == Some(wish),
+    }
+}
+
+#[cfg(test)]
+mod tests;

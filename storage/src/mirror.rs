@@ -1,0 +1,315 @@
+//! From a sealed segment to its release: puts to both clouds at once, receipts, the proposal, the release.
+//!
+//! Owns: which segment is put where and when, and when a segment may be released. Does not own: the attempt itself
+//! (`cloud`), the failure counts (`health`), the rule that accepts a release (`cloudfs`).
+//!
+//! ```text
+//! Sealed -> Put to every cloud that is not failed -> receipts -> Propose (under the epoch) -> accepted -> Release
+//!                    ^  back-off, same piece  |                     | refused: look at the new roles
+//! ```
+
+use crate::{
+    backoff::Backoff,
+    cloudfs::{CloudState, Roles},
+    ids::{CloudId, Epoch, Md5, SegmentId},
+};
+use mesh::clock::Random;
+use std::collections::BTreeMap;
+
+/// Limits of the mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Puts under way at one time to one cloud.
+    pub puts_in_flight_max: usize,
+    /// Waits between two attempts at one piece.
+    pub attempt_backoff: Backoff,
+    /// Wait after an unanswered proposal, in milliseconds.
+    pub propose_again_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { puts_in_flight_max: 8, attempt_backoff: Backoff { ms_min: 20, ms_max: 1000 }, propose_again_ms: 500 }
+    }
+}
+
+/// How a put ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutEnd {
+    /// With a receipt.
+    Receipt,
+    /// The attempt failed.
+    Failed,
+    /// It was not attempted: the roles say that this cloud has failed.
+    NotTried,
+}
+
+/// How a proposal ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposalEnd {
+    /// The segment is on record.
+    Accepted,
+    /// The roles have changed: judge again.
+    Refused,
+    /// No answer: ask again later.
+    Unanswered,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A segment is sealed and synced in staging. `flushed`: whatever refers to it is on record already.
+    Sealed {
+        segment: SegmentId,
+        bytes: u64,
+        md5: Md5,
+        flushed: bool,
+    },
+    /// Whatever refers to it is on record.
+    Flushed {
+        segment: SegmentId,
+    },
+    Roles(Roles),
+    Put {
+        cloud: CloudId,
+        segment: SegmentId,
+        end: PutEnd,
+    },
+    Proposed {
+        segment: SegmentId,
+        end: ProposalEnd,
+    },
+    /// The deadline passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Attempt one put.
+    Put { cloud: CloudId, segment: SegmentId, md5: Md5 },
+    /// Give up an attempt under way: its cloud has failed, or its miss is on record. It may answer all the same.
+    Cancel { cloud: CloudId, segment: SegmentId },
+    /// Propose that it is stored.
+    Propose { segment: SegmentId, bytes: u64, md5: Md5, copies: [bool; 2], epoch: Epoch },
+    /// It may be evicted from the filer's disk.
+    Release { segment: SegmentId },
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Attempts {
+    receipt: bool,
+    in_flight: bool,
+    failures: u32,
+    /// Not to be tried before.
+    at_ms: u64,
+    /// Failed at least once since the cloud began to resync.
+    missed: bool,
+}
+
+impl Attempts {
+    fn waits(&self) -> bool {
+        !self.receipt && !self.in_flight
+    }
+}
+
+#[derive(Debug)]
+struct Pending {
+    bytes: u64,
+    md5: Md5,
+    flushed: bool,
+    clouds: [Attempts; 2],
+    proposing: bool,
+    propose_at_ms: u64,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Mirror {
+    settings: Settings,
+    roles: Option<Roles>,
+    /// In the order sealed: segments of one filer are numbered in that order.
+    pending: BTreeMap<SegmentId, Pending>,
+    /// Whether a cloud's next put is the oldest segment's, or that of the one due for the longest time.
+    oldest_next: [bool; 2],
+}
+
+impl Mirror {
+    /// A mirror with nothing to do.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, roles: None, pending: BTreeMap::new(), oldest_next: [true; 2] }
+    }
+
+    /// Segments that are sealed and not yet released.
+    pub fn pending(&self) -> impl Iterator<Item = SegmentId> + '_ {
+        self.pending.keys().copied()
+    }
+
+    /// Which clouds have given a receipt for a pending segment.
+    pub fn receipts(&self, segment: SegmentId) -> Option<[bool; 2]> {
+        Some(self.pending.get(&segment)?.clouds.map(|cloud| cloud.receipt))
+    }
+
+    /// When to call again with [`Input::Tick`].
+    pub fn deadline_ms(&self) -> Option<u64> {
+        let roles = self.roles.as_ref()?;
+        // What waits for an answer, or for room, has no time of its own.
+        let has_room = CloudId::BOTH.map(|cloud| self.room(roles, cloud) > 0);
+        let idle = self.pending.values().filter(|pending| !pending.proposing);
+        let waits = idle.flat_map(|pending| {
+            let attempts =
+                pending.clouds.iter().zip(has_room).filter(|(attempts, has_room)| *has_room && attempts.waits());
+            let proposal = (pending.flushed && complete(roles, pending)).then_some(pending.propose_at_ms);
+            attempts.map(|(attempts, _)| attempts.at_ms).chain(proposal)
+        });
+        waits.min()
+    }
+
+    /// How many more puts to a cloud may be begun.
+    fn room(&self, roles: &Roles, cloud: CloudId) -> usize {
+        if roles.cloud(cloud).state == CloudState::Failed {
+            return 0;
+        }
+        let under_way = self.pending.values().filter(|pending| pending.clouds[cloud.index()].in_flight).count();
+        self.settings.puts_in_flight_max.saturating_sub(under_way)
+    }
+
+    /// Takes an input, gives what to do.
+    pub fn handle(&mut self, now_ms: u64, random: &dyn Random, input: Input) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        match input {
+            Input::Sealed { segment, bytes, md5, flushed } => {
+                let clouds = [Attempts { at_ms: now_ms, ..Attempts::default() }; 2];
+                let pending = Pending { bytes, md5, flushed, clouds, proposing: false, propose_at_ms: 0 };
+                self.pending.entry(segment).or_insert(pending);
+            }
+            Input::Flushed { segment } => {
+                if let Some(pending) = self.pending.get_mut(&segment) {
+                    pending.flushed = true;
+                }
+            }
+            Input::Roles(roles) => self.roles_changed(roles, &mut outputs),
+            Input::Put { cloud, segment, end } => self.put_ended(now_ms, random, cloud, segment, end),
+            Input::Proposed { segment, end } => self.proposed(now_ms, segment, end, &mut outputs),
+            Input::Tick => {}
+        }
+        self.orders(now_ms, &mut outputs);
+        outputs
+    }
+
+    fn roles_changed(&mut self, roles: Roles, outputs: &mut Vec<Output>) {
+        for cloud in CloudId::BOTH {
+            let state = roles.cloud(cloud).state;
+            if self.roles.as_ref().is_some_and(|old| old.cloud(cloud).state == state) {
+                continue;
+            }
+            for (segment, pending) in &mut self.pending {
+                let attempts = &mut pending.clouds[cloud.index()];
+                if attempts.in_flight && state == CloudState::Failed {
+                    outputs.push(Output::Cancel { cloud, segment: *segment });
+                    attempts.in_flight = false;
+                }
+                *attempts =
+                    Attempts { receipt: attempts.receipt, in_flight: attempts.in_flight, ..Attempts::default() };
+            }
+        }
+        self.roles = Some(roles);
+    }
+
+    fn put_ended(&mut self, now_ms: u64, random: &dyn Random, cloud: CloudId, segment: SegmentId, end: PutEnd) {
+        let Some(pending) = self.pending.get_mut(&segment) else {
+            return;
+        };
+        let attempts = &mut pending.clouds[cloud.index()];
+        let was_in_flight = std::mem::take(&mut attempts.in_flight);
+        match end {
+            // A cloud that proves it has it, has it, however late.
+            PutEnd::Receipt => attempts.receipt = true,
+            // A cancelled attempt says nothing of the state that the cloud is in now.
+            _ if !was_in_flight => {}
+            PutEnd::Failed => {
+                attempts.failures = attempts.failures.saturating_add(1);
+                attempts.missed = true;
+                attempts.at_ms = now_ms + self.settings.attempt_backoff.wait_ms(attempts.failures, random);
+            }
+            PutEnd::NotTried => attempts.at_ms = now_ms + self.settings.attempt_backoff.ms_max,
+        }
+    }
+
+    fn proposed(&mut self, now_ms: u64, segment: SegmentId, end: ProposalEnd, outputs: &mut Vec<Output>) {
+        let Some(pending) = self.pending.get_mut(&segment) else {
+            return;
+        };
+        pending.proposing = false;
+        match end {
+            ProposalEnd::Accepted => {
+                for cloud in CloudId::BOTH {
+                    if pending.clouds[cloud.index()].in_flight {
+                        outputs.push(Output::Cancel { cloud, segment });
+                    }
+                }
+                self.pending.remove(&segment);
+                outputs.push(Output::Release { segment });
+            }
+            // A refusal that is not followed by new roles must not spin.
+            ProposalEnd::Refused | ProposalEnd::Unanswered => {
+                pending.propose_at_ms = now_ms + self.settings.propose_again_ms;
+            }
+        }
+    }
+
+    fn orders(&mut self, now_ms: u64, outputs: &mut Vec<Output>) {
+        let Some(roles) = &self.roles else {
+            return;
+        };
+        for cloud in CloudId::BOTH {
+            for _ in 0..self.room(roles, cloud) {
+                let attempts = |pending: &Pending| pending.clouds[cloud.index()];
+                let due = self.pending.iter().filter(|(_, pending)| {
+                    !pending.proposing && attempts(pending).waits() && now_ms >= attempts(pending).at_ms
+                });
+                let mut due = due.map(|(segment, pending)| (attempts(pending).at_ms, *segment));
+                // Every second put is the oldest's: one that keeps failing reaches the count that trips the cloud,
+                // however many wait. The others go by turns, so that none waits for ever behind those that fail.
+                let oldest_next = &mut self.oldest_next[cloud.index()];
+                let Some((_, segment)) = (if *oldest_next { due.next() } else { due.min() }) else {
+                    break;
+                };
+                *oldest_next = !*oldest_next;
+                let pending = self.pending.get_mut(&segment).expect("it was found there");
+                pending.clouds[cloud.index()].in_flight = true;
+                outputs.push(Output::Put { cloud, segment, md5: pending.md5 });
+            }
+        }
+        for (segment, pending) in &mut self.pending {
+            if pending.flushed && !pending.proposing && now_ms >= pending.propose_at_ms && complete(roles, pending) {
+                pending.proposing = true;
+                pending.propose_at_ms = 0;
+                let (copies, epoch) = (pending.clouds.map(|cloud| cloud.receipt), roles.epoch);
+                outputs.push(Output::Propose {
+                    segment: *segment,
+                    bytes: pending.bytes,
+                    md5: pending.md5,
+                    copies,
+                    epoch,
+                });
+            }
+        }
+    }
+}
+
+/// Whether nothing more is to be had for a segment under these roles.
+fn complete(roles: &Roles, pending: &Pending) -> bool {
+    let enough = CloudId::BOTH.into_iter().all(|cloud| {
+        let attempts = pending.clouds[cloud.index()];
+        match roles.cloud(cloud).state {
+            CloudState::Healthy => attempts.receipt,
+            CloudState::Resyncing => attempts.receipt || attempts.missed,
+            CloudState::Failed => true,
+        }
+    });
+    enough && pending.clouds.iter().any(|cloud| cloud.receipt)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+use super::*;
+use mesh::kv::{MemoryKv, borrow_range, prefix_range};
+use proptest::prelude::*;
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+fn open(dir: &Path) -> Arc<RocksKv> {
+    RocksKv::open(dir, &RocksSettings::default()).expect("open")
+}
+
+fn batch(pairs: &[(&str, &str)]) -> Batch {
+    let mut batch = Batch::default();
+    pairs.iter().for_each(|(key, value)| batch.put(STATE, *key, *value));
+    batch
+}
+
+fn keys(pairs: Vec<Pair>) -> Vec<String> {
+    pairs.into_iter().map(|(key, _)| String::from_utf8_lossy(&key).into_owned()).collect()
+}
+
+/// Every file of a directory with its bytes.
+fn image(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[tokio::test]
+async fn prefixes_are_scanned_in_order_from_either_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    kv.write(batch(&[("b2", ""), ("a", ""), ("b1", ""), ("b", ""), ("c", "")]), Durability::Buffered).await.unwrap();
+    kv.write(Batch(vec![Change::Put { table: META, key: b"b9".into(), value: vec![] }]), Durability::Buffered)
+        .await
+        .unwrap();
+    let range = prefix_range(b"b");
+    let range = borrow_range(&range);
+    assert_eq!(keys(kv.scan(STATE, range, 9, false).unwrap()), ["b", "b1", "b2"]);
+    assert_eq!(keys(kv.scan(STATE, range, 2, true).unwrap()), ["b2", "b1"]);
+    let range = (Bound::Excluded(&b"b"[..]), Bound::Included(&b"b2"[..]));
+    assert_eq!(keys(kv.scan(STATE, range, 9, false).unwrap()), ["b1", "b2"]);
+    let inverted = (Bound::Included(&b"c"[..]), Bound::Excluded(&b"a"[..]));
+    assert_eq!(keys(kv.scan(STATE, inverted, 9, false).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    kv.write(batch(&[("a", "1"), ("b", "2"), ("c", "3")]), Durability::Buffered).await.unwrap();
+    let mut change = Batch::default();
+    change.delete_range(STATE, "a", "b");
+    change.delete_range(STATE, "z", "a");
+    change.delete(STATE, "c");
+    kv.write(change, Durability::Synced).await.unwrap();
+    drop(kv);
+    let kv = open(dir.path());
+    assert_eq!(keys(kv.scan(STATE, (Bound::Unbounded, Bound::Unbounded), 9, false).unwrap()), ["b"]);
+    assert_eq!(kv.get(STATE, b"b").unwrap().unwrap(), "2");
+    assert_eq!(kv.get(LOG, b"b").unwrap(), None);
+}
+
+#[tokio::test]
+async fn writes_that_wait_together_share_one_sync_and_keep_their_order() {
+    const WRITES: u64 = 1_000;
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    let writes = (0..WRITES).map(|i| {
+        let durability = if i % 2 == 0 { Durability::Synced } else { Durability::Buffered };
+        kv.write(batch(&[("last", &i.to_string()), (&format!("{i:06}"), "")]), durability)
+    });
+    for written in futures::future::join_all(writes).await {
+        written.unwrap();
+    }
+    assert_eq!(kv.get(STATE, b"last").unwrap().unwrap(), (WRITES - 1).to_string());
+    assert!(kv.groups() < WRITES / 2, "{} groups for {WRITES} writes", kv.groups());
+}
+
+#[tokio::test]
+async fn a_view_stands_still_and_outlives_its_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    kv.write(batch(&[("a", "old"), ("b", "old")]), Durability::Buffered).await.unwrap();
+    let view = kv.view();
+    let mut change = batch(&[("a", "new"), ("c", "new")]);
+    change.delete(STATE, "b");
+    kv.write(change, Durability::Buffered).await.unwrap();
+    assert_eq!(kv.get(STATE, b"a").unwrap().unwrap(), "new");
+    drop(kv);
+    assert_eq!(view.get(STATE, b"a").unwrap().unwrap(), "old");
+    assert_eq!(keys(view.scan(STATE, (Bound::Unbounded, Bound::Unbounded), 9, true).unwrap()), ["b", "a"]);
+}
+
+#[tokio::test]
+async fn a_write_of_nothing_can_still_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    kv.write(Batch::default(), Durability::Buffered).await.unwrap();
+    kv.write(Batch::default(), Durability::Synced).await.unwrap();
+}
+
+#[tokio::test]
+async fn unknown_tables_are_refused_before_they_reach_the_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    let (unknown, mut change) = (Table("unknown"), Batch::default());
+    change.put(unknown, "a", "1");
+    assert_eq!(kv.write(change, Durability::Synced).await.unwrap_err().table, "unknown");
+    assert!(kv.get(unknown, b"a").is_err());
+    kv.write(batch(&[("a", "1")]), Durability::Synced).await.expect("others are not harmed");
+}
+
+#[tokio::test]
+async fn a_second_opener_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _kv = open(dir.path());
+    assert!(matches!(RocksKv::open(dir.path(), &RocksSettings::default()), Err(OpenError::Rocks { .. })));
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    let newer = vec![Change::Put { table: META, key: b"format".into(), value: 7u32.to_be_bytes().into() }];
+    kv.write(Batch(newer), Durability::Synced).await.unwrap();
+    drop(kv);
+    let before = image(dir.path());
+    let refused = RocksKv::open(dir.path(), &RocksSettings::default()).err().expect("refused");
+    assert!(matches!(refused, OpenError::Newer { found: 7, known: 1, .. }), "{refused}");
+    assert!(before == image(dir.path()), "the directory was touched");
+}
+
+#[tokio::test]
+async fn unknown_column_families_and_missing_formats_are_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    drop(DB::open_cf(&options, dir.path(), ["state", "meta", "log", "future"]).unwrap());
+    let before = image(dir.path());
+    let refused = RocksKv::open(dir.path(), &RocksSettings::default()).err().expect("refused");
+    assert!(matches!(&refused, OpenError::UnknownTables { unknown, .. } if unknown[..] == ["future"]), "{refused}");
+    assert!(before == image(dir.path()), "the directory was touched");
+
+    let dir = tempfile::tempdir().unwrap();
+    let db = DB::open_cf(&options, dir.path(), ["state"]).unwrap();
+    db.put_cf(db.cf_handle("state").unwrap(), "a", "1").unwrap();
+    drop(db);
+    let refused = RocksKv::open(dir.path(), &RocksSettings::default()).err().expect("refused");
+    assert!(matches!(refused, OpenError::NoFormat { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_directory_whose_making_was_cut_short_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    drop(DB::open(&options, dir.path()).unwrap());
+    let kv = open(dir.path());
+    kv.write(batch(&[("a", "1")]), Durability::Synced).await.unwrap();
+    drop(kv);
+    assert!(open(dir.path()).get(STATE, b"a").unwrap().is_some());
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let key = || proptest::collection::vec(0u8..3, 0..4);
+    prop_oneof![
+        4 => (key(), any::<u8>()).prop_map(|(key, value)| Change::Put { table: STATE, key, value: vec![value] }),
+        2 => key().prop_map(|key| Change::Delete { table: STATE, key }),
+        1 => (key(), key()).prop_map(|(from, to)| Change::DeleteRange { table: STATE, from, to }),
+    ]
+}
+
+fn any_bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
+    let key = || proptest::collection::vec(0u8..3, 0..4);
+    prop_oneof![key().prop_map(Bound::Included), key().prop_map(Bound::Excluded), Just(Bound::Unbounded)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_reads_as_tables_in_memory_do(
+        batches in proptest::collection::vec(proptest::collection::vec(any_change(), 0..12), 1..6),
+        scans in proptest::collection::vec((any_bound(), any_bound(), 0usize..6, any::<bool>()), 12),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (kv, model) = (open(dir.path()), MemoryKv::default());
+        futures::executor::block_on(async {
+            for changes in batches {
+                kv.write(Batch(changes.clone()), Durability::Buffered).await.unwrap();
+                model.write(Batch(changes), Durability::Buffered).await.unwrap();
+            }
+        });
+        for (from, to, limit, backwards) in scans {
+            let range = (from, to);
+            let range = borrow_range(&range);
+            let expected = model.scan(STATE, range, limit, backwards).unwrap();
+            prop_assert_eq!(kv.scan(STATE, range, limit, backwards).unwrap(), expected.clone());
+            prop_assert_eq!(kv.view().scan(STATE, range, limit, backwards).unwrap(), expected);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A segment: file data of one filer, packed in the order written, immutable once sealed.
+//!
+//! Owns: the bytes of a segment, in staging as in a cloud. Does not own: where segments are kept (`staging`, `cloud`),
+//! nor who refers to them (`cloudfs`).
+//!
+//! ```text
+//! header | frame | frame | ... | index | footer
+//! ```
+//!
+//! A frame is one piece of one file with a checksum of its own, so that any frame can be read, checked and believed
+//! alone; it names its inode and offset, so that files can be rebuilt from segments. The index repeats what the frames'
+//! headers say, so that a whole object can be surveyed by one read of its end. Integers are little-endian.
+
+mod frame;
+mod packer;
+mod survey;
+
+pub use frame::{Codec, FRAME_HEADER_BYTES, Frame, FrameError, FrameHead, decode_frame, encode_frame};
+pub use packer::{Packed, Packer, Sealed};
+pub use survey::{Survey, SurveyError, frames_of, survey};
+
+use crate::ids::SegmentId;
+use mesh::FilerId;
+
+/// Version of the format.
+pub const SEGMENT_VERSION: u16 = 1;
+/// Length of a segment's header, in bytes.
+pub const HEADER_BYTES: usize = 40;
+/// Length of its footer, in bytes.
+pub const FOOTER_BYTES: usize = 24;
+/// Length of one entry of its index, in bytes.
+pub const INDEX_ENTRY_BYTES: usize = 40;
+
+const MAGIC: &[u8; 6] = b"FMSEG\n";
+const FOOTER_MAGIC: &[u8; 8] = b"FMSEGEND";
+
+/// The first bytes of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub cloudfs: u64,
+    pub segment: SegmentId,
+}
+
+impl Header {
+    /// Its bytes.
+    pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..6].copy_from_slice(MAGIC);
+        bytes[6..8].copy_from_slice(&SEGMENT_VERSION.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.cloudfs.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.segment.filer.0.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.segment.number.to_le_bytes());
+        let sum = crc32c::crc32c(&bytes[..36]);
+        bytes[36..].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// The header at the start of `bytes`.
+    pub fn read(bytes: &[u8]) -> Result<Self, SurveyError> {
+        let head = bytes.get(..HEADER_BYTES).ok_or(SurveyError::Short { bytes: bytes.len() as u64 })?;
+        if &head[..6] != MAGIC {
+            return Err(SurveyError::Foreign);
+        }
+        let version = u16::from_le_bytes([head[6], head[7]]);
+        if version > SEGMENT_VERSION {
+            return Err(SurveyError::Newer { found: version, known: SEGMENT_VERSION });
+        }
+        if crc32c::crc32c(&head[..36]).to_le_bytes() != head[36..40] {
+            return Err(SurveyError::Damaged { what: "header", at: 0 });
+        }
+        let filer = FilerId(read_u64(head, 16));
+        Ok(Self { cloudfs: read_u64(head, 8), segment: SegmentId { filer, number: read_u64(head, 24) } })
+    }
+}
+
+fn read_u64(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+#[cfg(test)]
+mod tests;

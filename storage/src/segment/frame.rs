@@ -1,0 +1,170 @@
+//! One frame: a header, and a piece of a file's data, raw or compressed.
+
+use super::{read_u32, read_u64};
+use crate::cloudfs::Handle;
+use bytes::Bytes;
+
+/// Length of a frame's header, in bytes.
+pub const FRAME_HEADER_BYTES: usize = 56;
+
+const FRAME_MAGIC: &[u8; 4] = b"FRM1";
+
+/// How a frame's payload is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    Raw,
+    Lz4,
+}
+
+/// What a frame's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHead {
+    pub codec: Codec,
+    /// The key that the payload is encrypted with; 0: none.
+    pub key: u8,
+    /// Length of the payload in the segment, in bytes.
+    pub stored_bytes: u32,
+    /// Length of the data, in bytes.
+    pub raw_bytes: u32,
+    /// The file it belongs to.
+    pub file: Handle,
+    /// Its place in the file, in bytes.
+    pub offset: u64,
+    /// When it was written, nanoseconds since the Unix epoch.
+    pub wall_ns: u64,
+}
+
+/// A decoded frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub head: FrameHead,
+    pub data: Bytes,
+}
+
+/// Why bytes are not a frame.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FrameError {
+    #[error("a frame of {need} bytes has only {have}")]
+    Short { need: usize, have: usize },
+    #[error("no frame begins here")]
+    NoFrame,
+    #[error("the frame's checksum is {got:08x}, and {expected:08x} is on record")]
+    Checksum { expected: u32, got: u32 },
+    #[error("the frame's codec {0} is unknown: it was written by a newer filer")]
+    Codec(u8),
+    #[error("the frame is encrypted with key {0}, which this filer does not have")]
+    Key(u8),
+    #[error("the frame does not decompress: {0}")]
+    Decompress(String),
+}
+
+/// A frame's header and payload. Compressed when that saves at least an eighth.
+pub fn encode_frame(file: Handle, offset: u64, wall_ns: u64, data: Bytes) -> (Bytes, Bytes) {
+    let (codec, payload) = match compress(&data) {
+        Some(smaller) => (Codec::Lz4, Bytes::from(smaller)),
+        None => (Codec::Raw, data.clone()),
+    };
+    let mut head = [0; FRAME_HEADER_BYTES];
+    head[..4].copy_from_slice(FRAME_MAGIC);
+    head[4] = codec as u8;
+    head[8..12].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    head[12..16].copy_from_slice(&(data.len() as u32).to_le_bytes());
+    head[16..24].copy_from_slice(&file.ino.to_le_bytes());
+    head[24..28].copy_from_slice(&file.generation.to_le_bytes());
+    head[32..40].copy_from_slice(&offset.to_le_bytes());
+    head[40..48].copy_from_slice(&wall_ns.to_le_bytes());
+    let sum = checksum(&head, &payload);
+    head[52..56].copy_from_slice(&sum.to_le_bytes());
+    (Bytes::copy_from_slice(&head), payload)
+}
+
+/// Compressing below this many bytes saves nothing worth the work.
+const COMPRESS_BYTES_MIN: usize = 256;
+/// How much of a frame is tried before the whole of it.
+const SAMPLE_BYTES: usize = 16 << 10;
+
+fn compress(data: &[u8]) -> Option<Vec<u8>> {
+    if data.len() < COMPRESS_BYTES_MIN {
+        return None;
+    }
+    let worth = |smaller: usize, whole: usize| smaller < whole - whole / 8;
+    // A sample from the middle spares most of the work on data that is compressed already.
+    if data.len() > 4 * SAMPLE_BYTES {
+        let middle = data.len() / 2;
+        let sample = &data[middle..middle + SAMPLE_BYTES];
+        if !worth(lz4_flex::block::compress(sample).len(), SAMPLE_BYTES) {
+            return None;
+        }
+    }
+    let smaller = lz4_flex::block::compress(data);
+    worth(smaller.len(), data.len()).then_some(smaller)
+}
+
+fn checksum(head: &[u8], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&head[..52]), payload)
+}
+
+impl FrameHead {
+    /// Reads a header and the payload's checksum; the payload is not looked at.
+    pub fn read(bytes: &[u8]) -> Result<(Self, u32), FrameError> {
+        let need = FRAME_HEADER_BYTES;
+        let head = bytes.get(..need).ok_or(FrameError::Short { need, have: bytes.len() })?;
+        if &head[..4] != FRAME_MAGIC {
+            return Err(FrameError::NoFrame);
+        }
+        let codec = match head[4] {
+            0 => Codec::Raw,
+            1 => Codec::Lz4,
+            other => return Err(FrameError::Codec(other)),
+        };
+        let head_read = Self {
+            codec,
+            key: head[5],
+            stored_bytes: read_u32(head, 8),
+            raw_bytes: read_u32(head, 12),
+            file: Handle { ino: read_u64(head, 16), generation: read_u32(head, 24) },
+            offset: read_u64(head, 32),
+            wall_ns: read_u64(head, 40),
+        };
+        Ok((head_read, read_u32(head, 52)))
+    }
+
+    /// Length of the whole frame in its segment, in bytes.
+    pub fn frame_bytes(&self) -> usize {
+        FRAME_HEADER_BYTES + self.stored_bytes as usize
+    }
+}
+
+/// Largest data of one frame, in bytes: a bound on what a damaged header can make a reader allocate.
+const RAW_BYTES_MAX: u32 = 64 << 20;
+
+/// Reads, checks and decodes the frame at the start of `bytes`. What follows it is ignored.
+pub fn decode_frame(bytes: &Bytes) -> Result<Frame, FrameError> {
+    let (head, expected) = FrameHead::read(bytes)?;
+    let need = head.frame_bytes();
+    if bytes.len() < need {
+        return Err(FrameError::Short { need, have: bytes.len() });
+    }
+    let payload = bytes.slice(FRAME_HEADER_BYTES..need);
+    let got = checksum(&bytes[..FRAME_HEADER_BYTES], &payload);
+    if got != expected {
+        return Err(FrameError::Checksum { expected, got });
+    }
+    if head.key != 0 {
+        return Err(FrameError::Key(head.key));
+    }
+    let data = match head.codec {
+        Codec::Raw if head.raw_bytes == head.stored_bytes => payload,
+        Codec::Raw => return Err(FrameError::Decompress("a raw frame of two lengths".into())),
+        Codec::Lz4 if head.raw_bytes > RAW_BYTES_MAX => {
+            return Err(FrameError::Decompress(format!("{} bytes are too many for a frame", head.raw_bytes)));
+        }
+        Codec::Lz4 => lz4_flex::block::decompress(&payload, head.raw_bytes as usize)
+            .map_err(|e| FrameError::Decompress(e.to_string()))?
+            .into(),
+    };
+    if data.len() != head.raw_bytes as usize {
+        return Err(FrameError::Decompress(format!("{} bytes of {}", data.len(), head.raw_bytes)));
+    }
+    Ok(Frame { head, data })
+}

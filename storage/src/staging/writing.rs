@@ -1,0 +1,104 @@
+//! How a segment's bytes get to its file and are made durable, and what is done when that fails.
+
+use super::{Staging, StagingError, staging_file};
+use crate::ids::SegmentId;
+
+/// The file that is to take its place.
+fn replacement_file(segment: SegmentId) -> String {
+    format!("{}.new", staging_file(segment))
+}
+
+impl Staging {
+    /// Makes a closed segment durable. From here on it may be put.
+    pub async fn finish(&self, segment: SegmentId) -> Result<(), StagingError> {
+        self.sync(segment).await?;
+        let mut state = self.lock();
+        if state.memory_bytes > self.settings.memory_bytes_max {
+            state.drop_body(segment);
+        }
+        Ok(())
+    }
+
+    /// Returns when all that was appended to the segment before is durable. One that is released is.
+    pub async fn sync(&self, segment: SegmentId) -> Result<(), StagingError> {
+        let (turn, target) = match self.lock().entries.get(&segment) {
+            Some(entry) if entry.synced_bytes < entry.bytes => (entry.turn.clone(), entry.bytes),
+            _ => return Ok(()),
+        };
+        let _turn = turn.lock().await;
+        let failed = match self.lock().entries.get(&segment) {
+            Some(entry) if entry.synced_bytes < target => entry.failed,
+            _ => return Ok(()),
+        };
+        if failed {
+            return self.replace_in_turn(segment).await;
+        }
+        let written = self.write_in_turn(segment).await?;
+        let synced = self.disk.sync(&staging_file(segment)).await;
+        if let Some(entry) = self.lock().entries.get_mut(&segment) {
+            entry.failed = synced.is_err();
+            synced?;
+            entry.synced_bytes = entry.synced_bytes.max(written);
+        }
+        Ok(())
+    }
+
+    /// Writes the segment to a new file, which takes the place of one whose sync failed.
+    async fn replace_in_turn(&self, segment: SegmentId) -> Result<(), StagingError> {
+        let (whole, count) = {
+            let state = self.lock();
+            let Some(entry) = state.entries.get(&segment) else {
+                return Ok(());
+            };
+            let packed = entry.packer.as_ref().and_then(|packer| packer.read(0, entry.bytes as usize));
+            // A body leaves the memory only when all of it is synced.
+            let whole = packed.or_else(|| entry.body.clone()).expect("what is not synced is in memory");
+            (whole, entry.unwritten.len())
+        };
+        let (file, new, bytes) = (staging_file(segment), replacement_file(segment), whole.len() as u64);
+        self.disk.remove(&new).await?;
+        self.disk.write(&new, 0, vec![whole]).await?;
+        self.disk.sync(&new).await?;
+        self.disk.rename(&new, &file).await?;
+        self.disk.sync(&file).await?;
+        let mut state = self.lock();
+        if let Some(entry) = state.entries.get_mut(&segment) {
+            let written: u64 = entry.unwritten.drain(..count).map(|part| part.len() as u64).sum();
+            entry.unwritten_bytes -= written;
+            (entry.written_bytes, entry.synced_bytes, entry.failed) = (bytes, bytes, false);
+            state.unwritten_bytes -= written;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn write(&self, segment: SegmentId) -> Result<(), StagingError> {
+        let turn = self.lock().entries.get(&segment).map(|entry| entry.turn.clone());
+        if let Some(turn) = turn {
+            let _turn = turn.lock().await;
+            self.write_in_turn(segment).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is not yet in the segment's file; gives how many bytes the file has then.
+    async fn write_in_turn(&self, segment: SegmentId) -> Result<u64, StagingError> {
+        let (at, parts) = match self.lock().entries.get_mut(&segment) {
+            Some(entry) => (entry.written_bytes, entry.unwritten.iter().cloned().collect::<Vec<_>>()),
+            // Released, so there is nothing to write.
+            None => return Ok(0),
+        };
+        let count = parts.len();
+        let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        if count > 0 {
+            self.disk.write(&staging_file(segment), at, parts).await?;
+        }
+        let mut state = self.lock();
+        if let Some(entry) = state.entries.get_mut(&segment) {
+            entry.unwritten.drain(..count);
+            entry.unwritten_bytes -= bytes;
+            entry.written_bytes += bytes;
+            state.unwritten_bytes -= bytes;
+        }
+        Ok(at + bytes)
+    }
+}
