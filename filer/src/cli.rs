@@ -268,7 +268,22 @@ pub fn site_of(serve: &Serve) -> Result<(Config, SiteDir), CliError> {
         );
         return Err(CliError::Usage(what));
     }
+    check_clouds(&path, &config)?;
     Ok((config, site_dir))
+}
+
+/// Whether both clouds can be used as far as this machine can tell: their credentials are there and readable.
+fn check_clouds(path: &Path, config: &Config) -> Result<(), ConfigError> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut problems = vec![];
+    for (key, entry) in [("primary", &config.clouds.primary), ("secondary", &config.clouds.secondary)] {
+        if let Err(e) = storage::clouds::open(&entry.settings, &entry.name) {
+            let section = format!("[clouds.{key}]");
+            let line = text.lines().position(|line| line.trim_start().starts_with(&section)).map(|at| at + 1);
+            problems.push(crate::config::Problem { line, setting: format!("clouds.{key}:"), what: chain(&e) });
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError::Problems { path: path.into(), problems }) }
 }
 
 /// The exit code of a failed command.
@@ -294,16 +309,7 @@ fn check_config(file: Option<PathBuf>, dir: &Dir, out: &mut dyn Write) -> Result
         None => site_dir(&dir.dir)?.config_path(),
     };
     let config = Config::load(&path)?;
-    let mut problems = vec![];
-    for (key, entry) in [("primary", &config.clouds.primary), ("secondary", &config.clouds.secondary)] {
-        if let Err(e) = storage::clouds::open(&entry.settings, &entry.name) {
-            let why = chain(&e);
-            problems.push(crate::config::Problem { line: None, setting: format!("clouds.{key}:"), what: why });
-        }
-    }
-    if !problems.is_empty() {
-        return Err(ConfigError::Problems { path, problems }.into());
-    }
+    check_clouds(&path, &config)?;
     let place = |entry: &crate::config::CloudEntry| format!("{} ({})", entry.name, entry.settings.place());
     let (primary, secondary) = (place(&config.clouds.primary), place(&config.clouds.secondary));
     say(out, &format!("{} is good: filer {}, clouds {primary} and {secondary}", path.display(), config.name))

@@ -89,10 +89,16 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
         known: site.members(),
     };
     let state = config.data_dir.join("state");
-    std::fs::create_dir_all(&state).with_context(|| format!("making {}", state.display()))?;
     // Looked at before they are opened for writing: the tables of another filer stay as they are.
-    if let Some(owner) = RocksKv::look(&state, META, OWNER_KEY)? {
-        check_owner(&owner, &who)?;
+    let owner = if state.is_dir() { RocksKv::look(&state, META, OWNER_KEY)? } else { None };
+    match owner {
+        Some(owner) => check_owner(&owner, &who)?,
+        None if dir.has_served() => anyhow::bail!(
+            "{} has none of this filer's tables, though it has served before: mount or restore its data directory. If it is lost for good, remove this filer from another site (filer peers remove {}) and join anew under another name",
+            state.display(),
+            config.name,
+        ),
+        None => std::fs::create_dir_all(&state).with_context(|| format!("making {}", state.display()))?,
     }
     let kv = RocksKv::open(&state, &RocksSettings::default())?;
     let disk = DirDisk::open(config.data_dir.join("segments"))?;
@@ -102,6 +108,7 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
 
     let world = World { kv, disk, clouds, peers: mesh.clone(), clock: Arc::new(SystemClock), random };
     let (filer, recovered) = Filer::start(who, world, settings::of(&config)).await?;
+    dir.note_served()?;
     mesh.set_services(filer.services.clone());
     tracing::info!(filer = %site.filer, name = %config.name, mesh = %config.mesh.listen, "the filer is up");
     let fs: Arc<dyn crate::fs::FileSystem> = filer.vfs.clone();

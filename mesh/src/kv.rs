@@ -5,12 +5,12 @@
 //!
 //! [`Txn`] is how replicated operations read and write: an overlay over a table that becomes one batch.
 
+mod memory;
+
+pub use memory::MemoryKv;
+
 use bytes::Bytes;
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 /// A named table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -245,70 +245,6 @@ fn is_empty_range((from, to): Range<'_>) -> bool {
         | (Bound::Excluded(a), Bound::Included(b))
         | (Bound::Excluded(a), Bound::Excluded(b)) => a >= b,
         _ => false,
-    }
-}
-
-type Tables = BTreeMap<Table, BTreeMap<Vec<u8>, Bytes>>;
-
-/// Tables in memory. A clone is another handle to the same tables.
-#[derive(Clone, Default)]
-pub struct MemoryKv {
-    tables: Arc<Mutex<Tables>>,
-}
-
-struct MemoryView(Tables);
-
-fn scan_tables(tables: &Tables, table: Table, range: Range<'_>, limit: usize, backwards: bool) -> Vec<Pair> {
-    let Some(table) = tables.get(&table).filter(|_| !is_empty_range(range)) else {
-        return Vec::new();
-    };
-    let pairs = table.range::<[u8], _>(range).map(|(k, v)| (Bytes::copy_from_slice(k), v.clone()));
-    if backwards { pairs.rev().take(limit).collect() } else { pairs.take(limit).collect() }
-}
-
-impl KvRead for MemoryView {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        Ok(self.0.get(&table).and_then(|t| t.get(key)).cloned())
-    }
-
-    fn scan(&self, table: Table, range: Range<'_>, limit: usize, backwards: bool) -> Result<Vec<Pair>, KvError> {
-        Ok(scan_tables(&self.0, table, range, limit, backwards))
-    }
-}
-
-impl KvRead for MemoryKv {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        let tables = self.tables.lock().expect("no table access panics");
-        Ok(tables.get(&table).and_then(|t| t.get(key)).cloned())
-    }
-
-    fn scan(&self, table: Table, range: Range<'_>, limit: usize, backwards: bool) -> Result<Vec<Pair>, KvError> {
-        Ok(scan_tables(&self.tables.lock().expect("no table access panics"), table, range, limit, backwards))
-    }
-}
-
-#[async_trait::async_trait]
-impl Kv for MemoryKv {
-    async fn write(&self, batch: Batch, _durability: Durability) -> Result<(), KvError> {
-        let mut tables = self.tables.lock().expect("no table access panics");
-        for change in batch.0 {
-            match change {
-                Change::Put { table, key, value } => {
-                    tables.entry(table).or_default().insert(key, value.into());
-                }
-                Change::Delete { table, key } => {
-                    tables.entry(table).or_default().remove(&key);
-                }
-                Change::DeleteRange { table, from, to } => {
-                    tables.entry(table).or_default().retain(|key, _| *key < from || *key >= to);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn view(&self) -> Arc<dyn KvRead> {
-        Arc::new(MemoryView(self.tables.lock().expect("no table access panics").clone()))
     }
 }
 

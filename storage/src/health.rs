@@ -195,11 +195,6 @@ impl Health {
                 if let Some(piece) = piece {
                     watch.failures.remove(&piece);
                 }
-                let begun_ms = now_ms.saturating_sub(took_ms);
-                let spell = watch.slow_ms.take().filter(|spell| begun_ms < spell.end.saturating_add(slow_for_ms));
-                if took_ms >= slow_ms {
-                    watch.slow_ms = Some(spell.map_or(begun_ms, |spell| spell.start)..now_ms);
-                }
             }
             Some(why) => {
                 watch.failures_total += 1;
@@ -211,6 +206,15 @@ impl Health {
                     }
                     *watch.failures.entry(piece).or_insert(0) += 1;
                 }
+            }
+        }
+        // No answer in time is as slow as one that came late; a quick failure says nothing of the pace.
+        if succeeded || took_ms >= slow_ms {
+            let begun_ms = now_ms.saturating_sub(took_ms);
+            let watch = &mut self.clouds[cloud.index()];
+            let spell = watch.slow_ms.take().filter(|spell| begun_ms < spell.end.saturating_add(slow_for_ms));
+            if took_ms >= slow_ms {
+                watch.slow_ms = Some(spell.map_or(begun_ms, |spell| spell.start)..now_ms);
             }
         }
         let shown = self.reason_to_trip(cloud, piece).is_some();

@@ -61,8 +61,10 @@ async fn when_staging_is_full_writers_wait_and_nothing_acknowledged_is_lost() {
     for cloud in [&clouds.east, &clouds.west] {
         cloud.remote().heal().await.unwrap();
     }
-    // The writer that was turned away comes back.
+    // The writer that was turned away comes back. Its last call may still be waiting for room, and would be carried out
+    // in the midst of this: with its file gone it finds nothing to write to.
     let patient = ams.mount().await.unwrap();
+    patient.remove(&patient.root(), &refused.0).await.unwrap();
     patient.put(&refused.0, b"now there is room").await.unwrap();
     files.insert(refused.0, b"now there is room".to_vec());
     mesh.prove(&contents(&files)).await.unwrap();

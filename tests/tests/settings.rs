@@ -91,6 +91,22 @@ bytes_max = "8 MiBB"
         }
         assert_eq!(bytes_below(folder.path()).unwrap(), before, "{command:?} changed something");
     }
+    // Credentials that are named and not there.
+    let named = text
+        .replace("colour = \"red\"\n", "")
+        .replace("bucket = \"files\"\n[clouds.secondary]", "bucket = \"others\"\naccess_key_id_env = \"FILER_TEST_NOT_SET\"\nsecret_access_key_env = \"FILER_TEST_NOT_SET\"\n[clouds.secondary]")
+        .replace("access_key_id = \"x\"", "access_key_id = \"x\"\nsecret_access_key_file = \"not-there\"")
+        .replace("name = \"one\"\nbucket = \"files\"\naccess", "name = \"two\"\nbucket = \"files\"\naccess")
+        .replace("[segments]\nseal_after = 5\nbytes_max = \"8 MiBB\"\n", "");
+    fs::write(&path, named).unwrap();
+    for command in [&["check-config", "--dir", dir], &["serve", "--dir", dir]] {
+        let said = said(command).await.unwrap();
+        assert_eq!(said.code, Some(2), "{command:?}: {said:?}");
+        for (line, what) in [(2, "FILER_TEST_NOT_SET"), (8, "not-there")] {
+            let told = said.err.lines().any(|told| told.contains(&format!("line {line}: ")) && told.contains(what));
+            assert!(told, "{command:?} does not tell of {what} in line {line}:\n{}", said.err);
+        }
+    }
     let missing = folder.path().join("nothing");
     let said = said(["status", "--dir", missing.to_str().unwrap()]).await.unwrap();
     assert_eq!(said.code, Some(2), "a directory that is no site: {said:?}");
@@ -156,6 +172,30 @@ async fn directories_of_another_filer_or_a_newer_format_are_refused_untouched() 
     ams.start().await.unwrap();
     let status = ams.status().await.unwrap();
     assert!(!status.has_majority, "nyc is away: {status:?}");
+}
+
+/// A filer that has served and finds none of its tables does not begin anew: with the names of its old segments it would
+/// write over them in both clouds, and the first site would make a second CloudFS.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filer_whose_tables_are_gone_does_not_begin_anew() {
+    let folder = temp_dir("gone").unwrap();
+    let plan = Plan::new("gone", directories(folder.path())).sites(&["ams"]);
+    let mut mesh = MeshOfFilers::start(plan).await.unwrap();
+    let files = BTreeMap::from([("a".to_string(), b"the only copy".to_vec())]);
+    mesh.sites[0].mount().await.unwrap().put("a", &files["a"]).await.unwrap();
+    mesh.until_all_well().await.unwrap();
+    let ams = &mut mesh.sites[0];
+    assert!(ams.stop().await.unwrap().success());
+    let (data, aside) = (ams.dir().join("data"), folder.path().join("aside"));
+    fs::rename(&data, &aside).unwrap();
+    let (code, told) = ams.start_in_vain().await.unwrap();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("though it has served before") && told.contains("filer peers remove ams"), "{told}");
+    assert!(!data.join("state").exists(), "nothing is made in its place");
+    let _ = fs::remove_dir_all(&data);
+    fs::rename(&aside, &data).unwrap();
+    ams.start().await.unwrap();
+    mesh.prove(&contents(&files)).await.unwrap();
 }
 
 /// A cloud that refuses the credentials is told of at once, with its name and why; the filer runs, the cloud trips like

@@ -3,8 +3,9 @@
 //! ```text
 //! filer.toml      the settings (0600: they may hold credentials)
 //! site.toml       who this site is: ids, name, the peers it knew when it was made
+//! served          made when its filer first had its tables: from then on they must be there
 //! identity/       ca.pem  filer.pem  filer.key (0600)  filer.csr
-//! authority/      ca.pem  ca.key (0600)  issued.toml    at the first site alone
+//! authority/      ca.pem  ca.key (0600)  issued/        at the first site alone
 //! data/           staging, cache, replica
 //! clouds/         two directories, where the settings name no other clouds
 //! ```
@@ -24,6 +25,8 @@ use std::{
 pub const CONFIG_FILE: &str = "filer.toml";
 /// Who the site is, in its directory.
 pub const SITE_FILE: &str = "site.toml";
+/// Says that the site's filer has had its tables, in its directory.
+const SERVED_FILE: &str = "served";
 
 /// A site's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +128,22 @@ impl SiteDir {
     /// The folder for `mesh::net::MeshCa::load`; at the first site alone.
     pub fn authority(&self) -> PathBuf {
         self.root.join("authority")
+    }
+
+    /// Whether the site's filer has had its tables.
+    pub fn has_served(&self) -> bool {
+        self.root.join(SERVED_FILE).exists()
+    }
+
+    /// Notes durably that the site's filer has its tables. From then on empty ones are not its own: with them it would
+    /// use the names of its old segments again, vote anew where it has voted, or make a second CloudFS.
+    pub fn note_served(&self) -> Result<(), SiteError> {
+        if self.has_served() {
+            return Ok(());
+        }
+        write_new(&self.root.join(SERVED_FILE), "This site's filer has kept data. Its tables must be there.\n", 0o600)?;
+        let synced = std::fs::File::open(&self.root).and_then(|root| root.sync_all());
+        synced.map_err(|source| SiteError::File { path: self.root.clone(), done: "synced", source })
     }
 
     /// Reads `filer.toml`.

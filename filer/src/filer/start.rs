@@ -51,8 +51,9 @@ pub fn check_owner(owner: &[u8], who: &Who) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Checks whose tables these are and raises the boot count; gives the new count.
-async fn take_tables(kv: &dyn Kv, who: &Who) -> Result<u32, StartError> {
+/// Checks whose tables these are and raises the boot count; gives the new count. It is at least the wall clock's seconds,
+/// so that the segments of a filer whose tables were lost never get the names of its earlier ones.
+async fn take_tables(kv: &dyn Kv, who: &Who, wall_ns: u64) -> Result<u32, StartError> {
     let read = |key: &[u8]| kv.get(META, key);
     if let Some(owner) = read(OWNER_KEY)? {
         check_owner(&owner, who)?;
@@ -61,18 +62,20 @@ async fn take_tables(kv: &dyn Kv, who: &Who) -> Result<u32, StartError> {
         Some(boot) => record::decode::<u32>(RECORD_VERSION, &boot).map_err(StartError::OwnerRecord)?,
         None => 0,
     };
+    let seconds = u32::try_from(wall_ns / 1_000_000_000).unwrap_or(0);
+    let boot = last.saturating_add(1).max(seconds);
     let mut batch = Batch::default();
     batch.put(META, OWNER_KEY, record::encode(RECORD_VERSION, &(who.cloudfs, who.me)));
-    batch.put(META, BOOT_KEY, record::encode(RECORD_VERSION, &(last + 1)));
+    batch.put(META, BOOT_KEY, record::encode(RECORD_VERSION, &boot));
     kv.write(batch, Durability::Synced).await?;
-    Ok(last + 1)
+    Ok(boot)
 }
 
 impl Filer {
     /// Starts a filer on the current thread's `LocalSet`. It answers peers once its [`Filer::services`] are given to
     /// them, and becomes a member by [`Filer::run`].
     pub async fn start(who: Who, world: World, settings: Settings) -> Result<(Self, Vec<Recovered>), StartError> {
-        let boot = take_tables(&*world.kv, &who).await?;
+        let boot = take_tables(&*world.kv, &who, world.clock.wall_ns()).await?;
         let Settings { consensus, staging, cache, health, mirror, resync, sweep, reading, vfs, mesh, steps } = settings;
         let (disk, clock, random) = (world.disk.clone(), world.clock.clone(), world.random.clone());
         let (staging, recovered) =

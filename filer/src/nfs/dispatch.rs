@@ -114,7 +114,7 @@ impl Service {
         let (begun, number) = (Instant::now(), self.requests.fetch_add(1, Ordering::Relaxed));
         let name = PROCEDURES[procedure as usize];
         let client = request.client;
-        let span = tracing::debug_span!("nfs", request = number, procedure = name, %client, xid = call.xid);
+        let span = tracing::info_span!("nfs", request = number, procedure = name, %client, xid = call.xid);
         async {
             let (status, answer) = if is_kept(procedure) {
                 self.once(request, procedure).await?

@@ -20,6 +20,8 @@ use storage::{
 
 /// Decisions on the first page.
 const DECISIONS_SHOWN_MAX: usize = 10;
+/// Segments looked at in one step before a filer is removed.
+const REMOVAL_ROWS: usize = 1000;
 /// How long the removal of a filer may take.
 const REMOVE_MAX: Duration = Duration::from_secs(15);
 
@@ -206,6 +208,30 @@ impl Site {
         Ok(decisions.into_iter().map(row).collect())
     }
 
+    /// Refuses the removal of a filer that alone holds data of files.
+    fn check_nothing_is_lost_with(&self, id: FilerId, name: &str) -> Result<(), Refusal> {
+        let mut after = Some(SegmentId { filer: id, number: 0 });
+        let (mut bytes, mut segments) = (0, 0);
+        loop {
+            let rows = read::segments(&*self.filer.world.kv, after, REMOVAL_ROWS).map_err(failed)?;
+            let own = rows.iter().filter(|(segment, _)| segment.filer == id);
+            for (_, row) in own.filter(|(_, row)| row.object.is_none() && row.live_bytes > 0) {
+                bytes += row.live_bytes;
+                segments += 1;
+            }
+            match rows.last() {
+                Some((last, _)) if last.filer == id && rows.len() == REMOVAL_ROWS => after = Some(*last),
+                _ => break,
+            }
+        }
+        if segments == 0 {
+            return Ok(());
+        }
+        Err(Refusal::Rules(format!(
+            "filer {name} alone holds {bytes} bytes of files (in {segments} segments) that no cloud has yet: start it and wait until its staging is empty (filer status), or remove those files first"
+        )))
+    }
+
     fn file_row(&self, attr: &Attr, path: String) -> Result<FileRow, Refusal> {
         let extents = read::extents(&*self.filer.world.kv, attr.handle.ino, 0..attr.bytes).map_err(failed)?;
         let row = |extent: &storage::cloudfs::Extent| ExtentRow {
@@ -362,6 +388,7 @@ impl Steering for Site {
         if *id == self.filer.who.me {
             return Err(Refusal::Request("a filer is removed at another filer, not at itself".into()));
         }
+        self.check_nothing_is_lost_with(*id, name)?;
         self.filer.consensus.remove_member(*id, REMOVE_MAX).await.map_err(|e| Refusal::Later(e.to_string()))?;
         Ok(format!("filer {name} ({id}) is removed; its certificate is refused from now on"))
     }

@@ -102,6 +102,8 @@ impl Vfs {
         set: SetAttr,
         guard_ctime_ns: Option<u64>,
     ) -> Result<Changed, FsError> {
+        // Who may is judged by the newest attributes, not by those of a replica that was away.
+        self.fresh().await?;
         let attr = self.attr(file)?;
         let SetAttr { mut mode, uid, gid, bytes, times } = set;
         if let Some(wanted) = &mut mode {
@@ -155,6 +157,10 @@ impl Vfs {
         how: CreateHow,
     ) -> Result<Made, FsError> {
         check_new_name(name)?;
+        if set.bytes.is_some() {
+            // What is cut must be the file that has this name now.
+            self.fresh().await?;
+        }
         loop {
             let dir_attr = self.directory(dir)?;
             permissions::check_search(caller, &dir_attr)?;

@@ -52,11 +52,26 @@ impl Stored {
         self.bytes[offset..offset + part.len()].copy_from_slice(part);
     }
 
-    fn crash(&mut self) {
-        while let Some(Undo { offset, bytes, len }) = self.undo.pop() {
+    /// Takes back the changes since the last sync but for the `kept` oldest ones, and but for the first `torn_bytes` that
+    /// the next one wrote.
+    fn crash(&mut self, kept: usize, torn_bytes: usize) {
+        let mut torn = None;
+        while self.undo.len() > kept {
+            let Some(Undo { offset, bytes, len }) = self.undo.pop() else {
+                break;
+            };
+            if self.undo.len() == kept && torn_bytes > 0 {
+                let end = offset.saturating_add(torn_bytes).min(self.bytes.len());
+                torn = self.bytes.get(offset..end).map(|written| (offset, written.to_vec()));
+            }
             self.bytes.resize(len, 0);
             self.bytes[offset..offset + bytes.len()].copy_from_slice(&bytes);
         }
+        if let Some((offset, written)) = torn {
+            self.bytes.resize(self.bytes.len().max(offset + written.len()), 0);
+            self.bytes[offset..offset + written.len()].copy_from_slice(&written);
+        }
+        self.undo.clear();
     }
 }
 
@@ -89,7 +104,26 @@ impl MemoryDisk {
         let mut state = self.state();
         state.names = state.durable_names.clone();
         state.drop_nameless();
-        state.files.values_mut().for_each(Stored::crash);
+        state.files.values_mut().for_each(|stored| stored.crash(0, 0));
+    }
+
+    /// Loses power in the middle of writing: of each file's changes since its last sync, `keep` says how many of so many
+    /// lasted, and how many bytes of the next one.
+    pub fn crash_torn(&self, mut keep: impl FnMut(usize) -> (usize, usize)) {
+        let mut state = self.state();
+        state.names = state.durable_names.clone();
+        state.drop_nameless();
+        for stored in state.files.values_mut() {
+            let (kept, torn_bytes) = keep(stored.undo.len());
+            stored.crash(kept, torn_bytes);
+        }
+    }
+
+    /// Flips a bit of a file, as a bad disk does; `false` when there is no such byte.
+    pub fn flip(&self, file: &str, at: usize, bit: u8) -> bool {
+        let mut state = self.state();
+        let byte = state.find(file).ok().and_then(|stored| stored.bytes.get_mut(at));
+        byte.map(|byte| *byte ^= 1 << (bit % 8)).is_some()
     }
 
     /// Lets the files together hold at most this many bytes; more is [`DiskError::Full`].
@@ -100,6 +134,11 @@ impl MemoryDisk {
     /// Bytes of all files now.
     pub fn used_bytes(&self) -> u64 {
         self.state().used_bytes()
+    }
+
+    /// Whether a file is there.
+    pub fn has(&self, file: &str) -> bool {
+        self.state().names.contains_key(file)
     }
 
     /// How often a file was synced.
@@ -243,6 +282,25 @@ mod tests {
         disk.crash();
         assert_eq!(content(&disk, "a").await.unwrap(), b"hello");
         assert_eq!(content(&disk, "b").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_torn_write_lasts_in_part() {
+        let disk = MemoryDisk::new();
+        write(&disk, "a", 0, b"hello").await;
+        disk.sync("a").await.unwrap();
+        write(&disk, "a", 5, b", world").await;
+        write(&disk, "a", 12, b" and more").await;
+        disk.crash_torn(|unsynced| {
+            assert_eq!(unsynced, 2);
+            (1, 4)
+        });
+        assert_eq!(content(&disk, "a").await.unwrap(), b"hello, world and");
+        write(&disk, "a", 0, b"J").await;
+        disk.crash();
+        assert_eq!(content(&disk, "a").await.unwrap(), b"hello, world and", "what lasted once is durable");
+        assert!(disk.flip("a", 0, 1) && !disk.flip("a", 99, 0) && !disk.flip("b", 0, 0));
+        assert_eq!(content(&disk, "a").await.unwrap()[0], b'h' ^ 2);
     }
 
     #[tokio::test]

@@ -367,6 +367,26 @@ fn a_cloud_that_answers_slowly_for_too_long_trips() {
     assert_eq!(outputs, [Output::Trip { cloud: CloudId::A, epoch: Epoch(1), why }]);
 }
 
+/// Lesson 9: a cloud that accepts connections and never answers in time.
+#[test]
+fn a_cloud_that_gives_no_answer_in_time_for_too_long_trips() {
+    let mut bench = Bench::new(healthy());
+    let timed_out = |number| Input::Attempted {
+        cloud: CloudId::A,
+        piece: Some(piece(number)),
+        failed: Some("no answer within 15000 ms".into()),
+        took_ms: 15_000,
+    };
+    for number in 0..7 {
+        bench.now_ms += 15_000;
+        assert_eq!(bench.say(timed_out(number)), []);
+        // A quick failure in between is no fast answer.
+        bench.fail_quietly(CloudId::A, 99, 1);
+    }
+    bench.now_ms += 15_000;
+    assert!(is_trip(&bench.say(timed_out(8)), CloudId::A, 1), "after two minutes, not after 160 of them");
+}
+
 #[test]
 fn silence_after_a_slow_answer_is_no_brown_out() {
     let mut bench = Bench::new(healthy());

@@ -105,6 +105,26 @@ fn a_copy_that_the_disk_has_damaged_is_not_believed_and_harms_no_cloud() {
     });
 }
 
+/// The same filer with new tables (of a new CloudFS, at worst) uses no name of its old segments again.
+#[test]
+fn lost_tables_overwrite_no_object() {
+    World::run(1, async |world| {
+        world.site(0).client().store("a", noise(1, 5000)).await;
+        world.settled().await;
+        let before = world.clouds[0].objects();
+        world.crash(0).await;
+        (world.sites[0].kv, world.sites[0].disk) = Default::default();
+        sleep(Duration::from_secs(2)).await;
+        world.start(0).await;
+        world.until("it serves", |world| world.site(0).roles().is_some()).await;
+        world.site(0).client().store("b", noise(2, 5000)).await;
+        world.settled().await;
+        let after = world.clouds[0].objects();
+        assert_eq!(after.len(), before.len() + 1);
+        assert!(before.iter().all(|(key, body)| after.get(key) == Some(body)), "an old object was written over");
+    });
+}
+
 /// Everything fails at random for a while, and clients write whole files; then all is healed.
 async fn storm(world: &mut World, seed: u64) {
     let random = SeededRandom::new(seed);
