@@ -13,7 +13,7 @@ export FILERMESH_NPM ?= $(CACHE)/npm
 CARGO = ROCKSDB_LIB_DIR="$$(.ci/rocksdb)" ROCKSDB_STATIC=1 cargo
 ROUNDS ?= 100
 
-.PHONY: help demo test check soak bench build packages packages-test azurite deny clean-cache
+.PHONY: help demo test check soak sim bench build packages packages-test azurite deny clean-cache
 
 help: ## Lists what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -32,14 +32,19 @@ check: packages deny ## Formatting, lints, licences, and the purity of the cores
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	# The cores build without any real socket, disk, clock or table.
 	cargo clippy --locked -p mesh -p storage -p filer --no-default-features -- -D warnings
-	if cargo tree --locked -e normal -p filer --no-default-features | grep -E ' (quinn|rocksdb|object_store|reqwest|axum) v'; then
-		echo "the core of a filer must not link these" >&2
+	cargo check --locked -p sim
+	if cargo tree --locked -e normal -p sim | grep -E ' (quinn|rocksdb|object_store|reqwest|axum) v'; then
+		echo "a simulated filer must not link these" >&2
 		exit 1
 	fi
 	cargo deny --locked check bans licenses sources
 
 soak: build ## kill -9 at any moment, ROUNDS times (100): hours, by hand.
 	@FILERMESH_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p tests --test crashes -- --nocapture
+
+SEEDS ?= 1..500
+sim: ## Runs SEEDS (1..500) of the simulator's mixed scene; needs no server and no RocksDB.
+	@cargo run --locked -p sim -- run --seeds $(SEEDS)
 
 bench: packages ## Speed and memory as ratios, measured side by side in one run.
 	@$(CARGO) build --locked --release -p filer -p tests --bins

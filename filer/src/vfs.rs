@@ -124,6 +124,18 @@ impl Vfs {
         }
     }
 
+    /// As [`Vfs::attr`], but that a handle is stale is believed of the newest state alone: another site may have made the file
+    /// a moment ago.
+    async fn attr_or_surely_stale(&self, file: Handle) -> Result<Attr, FsError> {
+        match self.attr(file) {
+            Err(FsError::Stale) => {
+                self.fresh().await?;
+                self.attr(file)
+            }
+            known => known,
+        }
+    }
+
     /// The attributes on record, with what was written here and is not recorded yet.
     fn attr(&self, file: Handle) -> Result<Attr, FsError> {
         loop {
@@ -208,7 +220,7 @@ impl FileSystem for Vfs {
     }
 
     async fn commit(&self, caller: &Caller, file: Handle) -> Result<Changed, FsError> {
-        let before = self.attr(file)?;
+        let before = self.attr_or_surely_stale(file).await?;
         permissions::check_write(caller, &before)?;
         self.record(file).await?;
         Ok(Changed { before: Some(errors::before(&before)), after: Some(self.attr(file)?) })
@@ -269,7 +281,7 @@ impl FileSystem for Vfs {
     }
 
     async fn room(&self, _caller: &Caller, file: Handle) -> Result<(Room, Attr), FsError> {
-        let attr = self.attr(file)?;
+        let attr = self.attr_or_surely_stale(file).await?;
         let totals = read::totals(&*self.kv)?;
         let bytes_total = self.settings.room_bytes;
         let room = Room {

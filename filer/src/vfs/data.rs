@@ -81,7 +81,7 @@ impl Vfs {
     }
 
     async fn read_once(&self, caller: &Caller, file: Handle, offset: u64, len: u32) -> Result<ReadData, ReadFailure> {
-        let attr = self.attr(file)?;
+        let attr = self.attr_or_surely_stale(file).await?;
         check_file(&attr)?;
         permissions::check_read(caller, &attr)?;
         let end = offset.saturating_add(len.into()).min(attr.bytes);
@@ -158,7 +158,7 @@ impl Vfs {
         data: Bytes,
         stable: Stable,
     ) -> Result<Written, FsError> {
-        let attr = self.attr(file)?;
+        let attr = self.attr_or_surely_stale(file).await?;
         check_file(&attr)?;
         permissions::check_write(caller, &attr)?;
         let bytes = data.len() as u32;

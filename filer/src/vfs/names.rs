@@ -47,8 +47,8 @@ fn unexpected(answer: &Answer) -> FsError {
 }
 
 impl Vfs {
-    fn directory(&self, dir: Handle) -> Result<Attr, FsError> {
-        let attr = self.attr(dir)?;
+    async fn directory(&self, dir: Handle) -> Result<Attr, FsError> {
+        let attr = self.attr_or_surely_stale(dir).await?;
         if attr.kind.is_directory() { Ok(attr) } else { Err(FsError::NotDirectory) }
     }
 
@@ -78,7 +78,7 @@ impl Vfs {
     pub(super) async fn find(&self, caller: &Caller, dir: Handle, name: &[u8]) -> Result<Attr, FsError> {
         check_name(name)?;
         self.fresh().await?;
-        let attr = self.directory(dir)?;
+        let attr = self.directory(dir).await?;
         permissions::check_search(caller, &attr)?;
         match (name, &attr.kind) {
             (b".", _) => Ok(attr),
@@ -162,7 +162,7 @@ impl Vfs {
             self.fresh().await?;
         }
         loop {
-            let dir_attr = self.directory(dir)?;
+            let dir_attr = self.directory(dir).await?;
             permissions::check_search(caller, &dir_attr)?;
             let entry = self.entry(dir, name)?;
             match &entry {
@@ -206,7 +206,7 @@ impl Vfs {
         set: SetAttr,
     ) -> Result<Made, FsError> {
         check_new_name(name)?;
-        permissions::check_add(caller, &self.directory(dir)?)?;
+        permissions::check_add(caller, &self.directory(dir).await?)?;
         let mode = match &node {
             NewNode::Directory => set.mode.unwrap_or(DIRECTORY_MODE),
             NewNode::Symlink { target } if target.is_empty() || target.len() > SYMLINK_BYTES_MAX => {
@@ -235,7 +235,7 @@ impl Vfs {
             return Err(FsError::Invalid("these names stay".into()));
         }
         let entry = self.entry_or_surely_none(dir, name).await?;
-        permissions::check_remove(caller, &self.directory(dir)?, entry.as_ref())?;
+        permissions::check_remove(caller, &self.directory(dir).await?, entry.as_ref())?;
         let name = name.to_vec();
         let body = if directory { OpBody::RemoveDir { dir, name } } else { OpBody::Remove { dir, name } };
         match self.door.propose(body).await? {
@@ -256,7 +256,7 @@ impl Vfs {
                 return Err(FsError::Invalid("these names stay".into()));
             }
         }
-        let (from_attr, to_attr) = (self.directory(from_dir)?, self.directory(to_dir)?);
+        let (from_attr, to_attr) = (self.directory(from_dir).await?, self.directory(to_dir).await?);
         let from = self.entry_or_surely_none(from_dir, from_name).await?;
         permissions::check_remove(caller, &from_attr, from.as_ref())?;
         // In a sticky directory it matters whose file is replaced.
@@ -285,7 +285,7 @@ impl Vfs {
         name: &[u8],
     ) -> Result<Made, FsError> {
         check_new_name(name)?;
-        permissions::check_add(caller, &self.directory(dir)?)?;
+        permissions::check_add(caller, &self.directory(dir).await?)?;
         made(self.door.propose(OpBody::Link { file, dir, name: name.to_vec() }).await?)
     }
 
@@ -298,7 +298,7 @@ impl Vfs {
         with_attributes: bool,
     ) -> Result<DirPage, FsError> {
         self.fresh().await?;
-        let attr = self.directory(dir)?;
+        let attr = self.directory(dir).await?;
         permissions::check_list(caller, &attr)?;
         let NodeKind::Directory { parent } = attr.kind else {
             return Err(FsError::NotDirectory);

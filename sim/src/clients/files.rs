@@ -1,0 +1,152 @@
+//! A client's work on files: one writer each, any reader.
+
+use super::{Client, File, caller, insist, read_all};
+use bytes::Bytes;
+use filer::{
+    filer::Filer,
+    fs::{FileSystem, FsError, SetAttr, Stable},
+};
+use std::rc::Rc;
+
+/// Longest file, in bytes.
+const FILE_BYTES_MAX: u64 = 96 << 10;
+
+/// The filer began a new run: what was not closed is to be sent again.
+struct StartedAnew;
+
+impl Client {
+    fn run(&self) -> u64 {
+        self.world.at(self.site, |site| site.runs())
+    }
+
+    /// Opens a file of its own, changes it, and closes it: through crashes of its filer.
+    pub(super) async fn write_session(&self) {
+        let file = self.dice.pick(&self.own).clone();
+        let mut run = self.run();
+        for _ in 0..self.dice.between(1, 4) {
+            if self.change(&file).await.is_err() || self.run() != run {
+                run = self.send_again(&file).await;
+            }
+            if self.dice.per_mille(400) && self.run() == run {
+                self.read_own(&file, run).await;
+            }
+        }
+        // Closed when a commit is answered by the run that all changes went to.
+        loop {
+            let handle = file.handle;
+            let committed =
+                insist(&self.world, self.site, async move |filer: Filer| filer.vfs.commit(&caller(), handle).await);
+            if let Err(error) = committed.await {
+                return self.wrong(format!("a commit of inode {}: {error}", file.handle.ino));
+            }
+            if self.run() == run {
+                return file.history.borrow_mut().close();
+            }
+            run = self.send_again(&file).await;
+        }
+    }
+
+    async fn change(&self, file: &Rc<File>) -> Result<(), StartedAnew> {
+        let long = file.history.borrow().bytes() as u64;
+        if self.dice.per_mille(150) {
+            let bytes = self.dice.below(long + 5_000).min(FILE_BYTES_MAX) as usize;
+            file.history.borrow_mut().cut(bytes);
+            return self.ask(file, Err(bytes)).await;
+        }
+        let at = if self.dice.per_mille(300) { long } else { self.dice.below(long + 3_000) }.min(FILE_BYTES_MAX - 1);
+        let len = self.dice.between(1, 20_000).min(FILE_BYTES_MAX - at);
+        let tag = self.dice.next();
+        let data: Vec<u8> = (0..len).map(|place| (tag.rotate_left((place % 61) as u32) ^ place) as u8).collect();
+        file.history.borrow_mut().write(at as usize, data.clone());
+        self.ask(file, Ok((at as usize, data))).await
+    }
+
+    /// Asks for one change until it is answered, or the filer has begun anew.
+    async fn ask(&self, file: &Rc<File>, change: Result<(usize, Vec<u8>), usize>) -> Result<(), StartedAnew> {
+        let (handle, run) = (file.handle, self.run());
+        let stable = if self.dice.per_mille(200) { Stable::FileSync } else { Stable::Unstable };
+        let change = change.map(|(at, data)| (at as u64, Bytes::from(data)));
+        let answer = insist(&self.world, self.site, async move |filer: Filer| match change.clone() {
+            Ok((at, data)) => filer.vfs.write(&caller(), handle, at, data, stable).await.map(drop),
+            Err(bytes) => {
+                let set = SetAttr { bytes: Some(bytes as u64), ..SetAttr::default() };
+                filer.vfs.setattr(&caller(), handle, set, None).await.map(drop)
+            }
+        });
+        if let Err(error) = answer.await {
+            self.wrong(format!("a change of inode {}: {error}", handle.ino));
+        }
+        if self.run() == run { Ok(()) } else { Err(StartedAnew) }
+    }
+
+    /// Sends everything that is not closed again, in its order, to one run of the filer; gives that run.
+    async fn send_again(&self, file: &Rc<File>) -> u64 {
+        'again: loop {
+            let run = self.run();
+            let unclosed = file.history.borrow().unclosed();
+            for change in unclosed {
+                // What readers may see while it is sent: the older states once more.
+                match &change {
+                    Ok((at, data)) => file.history.borrow_mut().write_again(*at, data.clone()),
+                    Err(bytes) => file.history.borrow_mut().cut_again(*bytes),
+                }
+                if self.ask(file, change).await.is_err() || self.run() != run {
+                    continue 'again;
+                }
+            }
+            return run;
+        }
+    }
+
+    /// The writer reads its own file: exactly what it wrote.
+    async fn read_own(&self, file: &Rc<File>, run: u64) {
+        let handle = file.handle;
+        let at = self.dice.below(file.history.borrow().bytes() as u64 + 100);
+        let len = self.dice.between(1, 30_000);
+        let read = insist(&self.world, self.site, async move |filer: Filer| {
+            filer.vfs.read(&caller(), handle, at, len as u32).await
+        });
+        match read.await {
+            Ok(_) if self.run() != run => {}
+            Ok(read) => {
+                self.world.coverage.hit("reads verified");
+                self.world.coverage.add("bytes verified", read.data.len() as u64);
+                let checked = file.history.borrow().check_own(at as usize, &read.data, len as usize);
+                if let Err(what) = checked {
+                    self.wrong(format!("inode {}, its own: {what}", handle.ino));
+                }
+            }
+            Err(error) => self.wrong(format!("a read of inode {}: {error}", handle.ino)),
+        }
+    }
+
+    /// Opens any file and reads it.
+    pub(super) async fn read_somebodys(&self) {
+        let file = self.dice.pick(&self.shared.files).clone();
+        let (handle, pieces) = (file.handle, *self.dice.pick(&[4_000, 16_384, 65_536]));
+        // From the open that succeeds: an attempt that failed has opened nothing.
+        let read = loop {
+            let opened = file.history.borrow().open();
+            let read = self.world.call(self.site, async move |filer| read_all(&filer, handle, pieces).await).await;
+            match read {
+                Ok(Err(FsError::Later(_))) | Err(_) if self.world.healed.get() => return,
+                Ok(Err(FsError::Later(_))) | Err(_) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+                }
+                Ok(read) => break read.map(|read| (opened, read)),
+            }
+        };
+        match read {
+            Ok((opened, (bytes, data))) => {
+                self.world.coverage.hit("reads verified");
+                self.world.coverage.add("bytes verified", data.len() as u64);
+                let history = file.history.borrow();
+                let checked = history.check_length(&opened, bytes).and_then(|()| history.check(&opened, 0, &data));
+                if let Err(what) = checked {
+                    self.wrong(format!("inode {}: {what}", handle.ino));
+                }
+            }
+            Err(error) => self.wrong(format!("a read of inode {}: {error}", handle.ino)),
+        }
+    }
+}

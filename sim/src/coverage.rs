@@ -1,0 +1,102 @@
+//! What happened in a run, by name. A scene that never happened is shown as 0, not hidden.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// Everything that is counted.
+pub const NAMES: &[&str] = &[
+    "operations",
+    "unknown outcomes",
+    "reads verified",
+    "bytes verified",
+    "trips",
+    "failovers",
+    "refused trips",
+    "standby failures",
+    "resyncs",
+    "resyncs finished",
+    "failbacks",
+    "operator failovers",
+    "operator failbacks",
+    "operator refusals",
+    "crashes",
+    "crashes at an effect",
+    "crashes in a recovery",
+    "filers lost",
+    "filers added",
+    "partitions",
+    "one-way cuts",
+    "flapping links",
+    "slow links",
+    "lossy links",
+    "duplicated calls",
+    "cloud outages",
+    "both clouds out",
+    "brown-outs",
+    "5xx answers",
+    "throttled answers",
+    "reset connections",
+    "timeouts, put happened",
+    "timeouts, put lost",
+    "late puts",
+    "wrong MD5s",
+    "truncated reads",
+    "flipped reads",
+    "objects lost",
+    "cloud cut off from one site",
+    "credentials revoked",
+    "torn writes",
+    "tables rolled back",
+    "slow syncs",
+    "full disks",
+    "staging bits flipped",
+    "cache bits flipped",
+    "clock skews",
+    "clock jumps",
+    "fallback reads",
+    "copies repaired",
+    "damaged copies noticed",
+];
+
+/// The counters of a run. A clone is another handle.
+#[derive(Clone)]
+pub struct Coverage(Arc<Mutex<BTreeMap<&'static str, u64>>>);
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(NAMES.iter().map(|name| (*name, 0)).collect())))
+    }
+}
+
+impl Coverage {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.0.lock().expect("no counter panics")
+    }
+
+    /// Counts one more.
+    pub fn hit(&self, name: &'static str) {
+        self.add(name, 1);
+    }
+
+    /// Counts so many more.
+    ///
+    /// # Panics
+    /// When the name is not in [`NAMES`].
+    pub fn add(&self, name: &'static str, more: u64) {
+        let mut counters = self.lock();
+        *counters.get_mut(name).unwrap_or_else(|| panic!("{name} is not among the names of what is counted")) += more;
+    }
+
+    /// The counter of a name.
+    pub fn of(&self, name: &str) -> u64 {
+        self.lock().get(name).copied().unwrap_or(0)
+    }
+
+    /// All counters, in the order of [`NAMES`].
+    pub fn all(&self) -> Vec<(&'static str, u64)> {
+        let counters = self.lock();
+        NAMES.iter().map(|name| (*name, counters[name])).collect()
+    }
+}

@@ -1,0 +1,18 @@
+//! What must hold in every run, one invariant per file, each with why it matters.
+
+mod clouds_equal;
+mod counted_once;
+mod held;
+pub mod names;
+mod one_active;
+mod probes_only;
+mod reads;
+mod within_bounds;
+
+pub use clouds_equal::{each_cloud_rebuilds, listed_alike};
+pub use counted_once::CountedOnce;
+pub use held::released_is_held;
+pub use one_active::OneActive;
+pub use probes_only::ProbesOnly;
+pub use reads::{FileHistory, Opened};
+pub use within_bounds::within_bounds;

@@ -1,0 +1,257 @@
+//! One run: a world is made, clients work while faults happen, everything is mended, and what must hold is checked.
+
+use crate::{
+    clients, entropy, faults,
+    invariants::{each_cloud_rebuilds, listed_alike, released_is_held, within_bounds},
+    plan::Plan,
+    trace::Trace,
+    world::{World, watch::Violation},
+};
+use filer::actors::health::Views;
+use mesh::FilerId;
+use std::{cell::Cell, collections::BTreeSet, future::Future, io::Write, rc::Rc, sync::Once, time::Duration};
+use storage::{
+    cloudfs::{CloudState, check_invariants, read},
+    ids::CloudId,
+};
+use tokio::{
+    task::LocalSet,
+    time::{sleep, timeout},
+};
+
+/// How long the world may take to be well again once everything is mended.
+const WELL_MAX: Duration = Duration::from_secs(1800);
+/// Time between two looks at what must always hold.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// Stack of a run's thread, in bytes.
+const STACK_BYTES: usize = 16 << 20;
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub violation: Option<Violation>,
+    pub hash: u64,
+    pub lines: u64,
+    pub virtual_ms: u64,
+    pub coverage: Vec<(&'static str, u64)>,
+    /// The last lines of its trace.
+    pub last: Vec<String>,
+}
+
+thread_local!(static PANICS: Cell<u32> = const { Cell::new(0) });
+
+/// Counts panics of each thread: those of tasks are swallowed by their runtime.
+fn watch_panics() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            report(panic);
+        }));
+    });
+}
+
+/// Carries out a plan, on a thread of its own. The trace is written to `out`, if there is one.
+pub fn run(plan: Plan, out: Option<Box<dyn Write + Send>>) -> Outcome {
+    watch_panics();
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+        entropy::seed_thread(plan.seed);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
+        let set = LocalSet::new();
+        let outcome = set.block_on(&runtime, whole(plan, out));
+        // Tasks of filers may not outlive their runtime.
+        drop(set);
+        drop(runtime);
+        outcome
+    });
+    let joined = thread.expect("the system gives a thread").join();
+    joined.unwrap_or_else(|_| Outcome {
+        violation: Some(Violation { invariant: "nothing panics".into(), what: "the run panicked".into(), at_ms: 0 }),
+        hash: 0,
+        lines: 0,
+        virtual_ms: 0,
+        coverage: Vec::new(),
+        last: Vec::new(),
+    })
+}
+
+async fn whole(plan: Plan, out: Option<Box<dyn Write + Send>>) -> Outcome {
+    let trace = Trace::new(out);
+    let world = World::new(plan, trace.clone());
+    tokio::select! {
+        biased;
+        () = world.watch.violated() => {}
+        () = story(&world) => {}
+    }
+    if PANICS.get() > 0 {
+        world.watch.violate("nothing panics", "a task panicked".into());
+    }
+    if let Err(error) = trace.flush() {
+        world.watch.violate("the trace is written", error.to_string());
+    }
+    let (hash, lines) = trace.hash();
+    Outcome {
+        violation: world.watch.violation(),
+        hash,
+        lines,
+        virtual_ms: trace.now_ms(),
+        coverage: world.coverage.all(),
+        last: trace.last(),
+    }
+}
+
+/// Says what is wrong, if anything is.
+fn judge<T>(world: &World, invariant: &str, verdict: Result<T, String>) -> Option<T> {
+    verdict.map_err(|what| world.watch.violate(invariant, what)).ok()
+}
+
+/// Waits for something that must come about once the world is mended.
+async fn in_time<T>(world: &World, what: &str, wait: impl Future<Output = T>) -> Option<T> {
+    let end = timeout(WELL_MAX, wait).await;
+    judge(world, "progress", end.map_err(|_| format!("it never came about that {what}: {}", describe(world))))
+}
+
+fn describe(world: &World) -> String {
+    let one = |id: FilerId| match world.filer(id) {
+        None => format!("{id} is down"),
+        Some(filer) => {
+            let (staging, log) = (filer.staging.status(), filer.consensus.status());
+            let roles = filer.roles.get().map(|roles| {
+                (roles.epoch, roles.active, roles.clouds.map(|c| (c.state, c.missed_puts, c.missed_deletes)))
+            });
+            format!("{id}: {staging:?}, leader {:?}, applied {}, {roles:?}", log.leader, log.applied)
+        }
+    };
+    world.ids().into_iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+async fn until(world: &World, what: &str, so: impl Fn(&World) -> bool) {
+    let wait = async {
+        while !so(world) {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    in_time(world, what, wait).await;
+}
+
+async fn story(world: &Rc<World>) {
+    for id in world.ids() {
+        world.start(id);
+        until(world, "a filer becomes a member", |world| {
+            world
+                .filer(id)
+                .is_some_and(|filer| filer.consensus.status().voters.contains_key(&id) && filer.roles.get().is_some())
+        })
+        .await;
+    }
+    let Some(shared) = judge(world, "progress", clients::prepare(world).await) else {
+        return;
+    };
+    let looking = tokio::task::spawn_local(look(world.clone()));
+    let (mending, storming) = (world.clone(), world.clone());
+    let storm = tokio::task::spawn_local(async move {
+        faults::storm(storming).await;
+        faults::heal(&mending);
+    });
+    let working = async {
+        clients::work(world, &shared).await;
+    };
+    let storm_max = Duration::from_millis(world.plan.storm_ms) + WELL_MAX;
+    let worked = timeout(storm_max, working).await;
+    judge(world, "progress", worked.map_err(|_| format!("clients do not finish: {}", describe(world))));
+    let _ = storm.await;
+    well(world).await;
+    judge(world, "reads give what was written", clients::audit(world, &shared).await);
+    // What the audit's reads found to be damaged is put again, and what is dead is swept.
+    until(world, "everything dead is swept and nothing is missed", |world| {
+        let tables = world.newest_tables();
+        let totals = read::totals(&tables).unwrap_or_default();
+        let roles = read::roles(&tables).ok().flatten();
+        totals.dead_segments == 0
+            && roles.is_some_and(|roles| roles.clouds.iter().all(|c| c.missed_puts + c.missed_deletes == 0))
+    })
+    .await;
+    well(world).await;
+    looking.abort();
+    check_at_the_end(world, &shared).await;
+}
+
+/// Waits until both clouds are healthy, the preferred one is active, nothing is staged, and all agree.
+async fn well(world: &Rc<World>) {
+    let wait = async {
+        loop {
+            let filers = world.filers();
+            let all_up = filers.len() == world.ids().len();
+            let clouds_well = filers.iter().all(|filer| {
+                filer.roles.get().is_some_and(|roles| {
+                    let healthy = |cloud: CloudId| roles.cloud(cloud).state == CloudState::Healthy;
+                    CloudId::BOTH.into_iter().all(healthy) && roles.active == roles.preferred
+                })
+            });
+            let held = filers.iter().find_map(|filer| filer.roles.get().filter(|roles| roles.held_by_operator));
+            if held.is_some() && all_up {
+                // What an operator has moved, an operator moves back.
+                faults::operate(world, filers[0].who.me, true).await;
+            }
+            let drained = filers.iter().all(|filer| filer.staging.status().segments == 0);
+            let mut applied = filers.iter().map(|filer| filer.consensus.status().applied);
+            let first = applied.next();
+            if all_up && clouds_well && drained && applied.all(|applied| Some(applied) == first) {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    in_time(world, "all is well", wait).await;
+}
+
+/// Looks at what must hold at every moment.
+async fn look(world: Rc<World>) {
+    loop {
+        sleep(LOOK_EVERY).await;
+        let tables = world.newest_tables();
+        judge(&world, "the tree is a tree", check_invariants(&tables));
+        judge(&world, "what is released is held", released_is_held(&tables, &world.clouds, &world.disks()));
+        for filer in world.filers() {
+            judge(&world, "limits are kept", within_bounds(&filer, &world.settings));
+        }
+    }
+}
+
+async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
+    let lost = BTreeSet::new();
+    let tables = world.newest_tables();
+    judge(world, "both clouds are equal", listed_alike(&tables, &world.clouds, &lost));
+    if let Some(files) = judge(world, "each cloud rebuilds everything", each_cloud_rebuilds(&tables, &world.clouds)) {
+        for file in &shared.files {
+            let (ino, history) = (file.handle.ino, file.history.borrow());
+            let got = files.get(&ino).map(Vec::as_slice).unwrap_or_default();
+            let checked = history.check_own(0, got, got.len().max(history.bytes()));
+            judge(world, "each cloud rebuilds everything", checked.map_err(|why| format!("inode {ino}: {why}")));
+        }
+    }
+    let decisions = read::decisions(&tables, usize::MAX).unwrap_or_default();
+    let refused = decisions.iter().filter(|decision| !decision.carried);
+    world.coverage.add("refused trips", refused.count() as u64);
+    for id in world.ids() {
+        world.at(id, |site| {
+            judge(world, "the tree is a tree", check_invariants(&site.tables).map_err(|why| format!("at {id}: {why}")))
+        });
+        let stats = world.filer(id).map(|filer| filer.reader.clone());
+        if let Some(reader) = stats {
+            use std::sync::atomic::Ordering::Relaxed;
+            world.coverage.add("fallback reads", reader.stats.fallback_reads.load(Relaxed));
+            world.coverage.add("copies repaired", reader.stats.repaired.load(Relaxed));
+            world.coverage.add("damaged copies noticed", reader.stats.damaged.load(Relaxed));
+        }
+        let views = world.call(id, async move |filer| filer.actors.health.send(Views).await).await;
+        if let Ok(Ok(views)) = views {
+            for cloud in CloudId::BOTH {
+                world.watch.counted(id, cloud, views[cloud.index()].failures_total);
+            }
+        }
+    }
+    world.trace.note("END", format_args!("after {} ms", world.trace.now_ms()));
+}

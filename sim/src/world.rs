@@ -1,0 +1,352 @@
+//! All sites, their network and the clouds: who has power, who is started when.
+//!
+//! Every site has tables and files that last over the runs of its filer. A run ends when its power is cut; a supervisor then
+//! ends its tasks, takes back what was not synced, and starts the filer again after a while.
+
+pub mod clock;
+pub mod clouds;
+pub mod disk;
+pub mod network;
+pub mod power;
+pub mod tables;
+pub mod watch;
+
+use crate::{coverage::Coverage, dice::Dice, plan::Plan, trace::Trace};
+use clock::SimClock;
+use clouds::SimCloud;
+use disk::SimDisk;
+use filer::filer::{Filer, Settings, Steps, Who, World as Effects};
+use futures::future::LocalBoxFuture;
+use mesh::{
+    FilerId,
+    clock::SeededRandom,
+    consensus::{self, Spawning},
+    kv::MemoryKv,
+    peers::{Channel, Member},
+};
+use network::{Arrived, Network};
+use power::Power;
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+use storage::{cloudfs::read, disk::MemoryDisk, ids::CloudId, staging};
+use tables::{DiskPace, SimKv};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::LocalSet,
+    time::{Instant, sleep, timeout},
+};
+use watch::Watch;
+
+const CLOUDFS: u64 = 0xc10d;
+/// How long a client's call may take at a filer that has power, in milliseconds: every wait of a filer has a deadline.
+const CALL_MS_MAX: u64 = 180_000;
+
+/// The site lost power before it answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+type Job = LocalBoxFuture<'static, ()>;
+
+/// A site: what lasts, and the run of its filer.
+pub struct Site {
+    pub id: FilerId,
+    pub tables: MemoryKv,
+    pub files: MemoryDisk,
+    pub clock: Arc<SimClock>,
+    pub pace: Arc<DiskPace>,
+    power: Power,
+    filer: Option<Filer>,
+    jobs: Option<mpsc::UnboundedSender<Job>>,
+    runs: u64,
+    /// How long it stays without power at the next crash, in milliseconds.
+    down_ms: u64,
+    /// Effects after which the next start ends too.
+    again_after: Option<u64>,
+}
+
+impl Site {
+    /// How often its filer was started.
+    pub fn runs(&self) -> u64 {
+        self.runs
+    }
+
+    /// Its next start goes well.
+    pub fn again_after_none(&mut self) {
+        self.again_after = None;
+    }
+}
+
+/// The world of one run.
+pub struct World {
+    pub plan: Plan,
+    pub settings: Settings,
+    pub trace: Trace,
+    pub coverage: Coverage,
+    pub watch: Watch,
+    pub network: Network,
+    /// The preferred primary first.
+    pub clouds: [SimCloud; 2],
+    sites: RefCell<Vec<Site>>,
+    dice: Dice,
+    /// No fault happens any more, and what was wrong is mended.
+    pub healed: Cell<bool>,
+}
+
+/// Limits that make a run meet them.
+fn settings() -> Settings {
+    Settings {
+        consensus: consensus::Settings {
+            spawning: Spawning::Local,
+            snapshot_every_entries: 400,
+            log_entries_kept: 100,
+            ..Default::default()
+        },
+        staging: staging::Settings {
+            segment_bytes_max: 64 << 10,
+            frame_bytes_max: 8 << 10,
+            unwritten_bytes_max: 64 << 10,
+            bytes_max: 4 << 20,
+            memory_bytes_max: 256 << 10,
+            ..Default::default()
+        },
+        cache: storage::cache::Settings { disk_bytes_max: 1 << 20, memory_bytes_max: 256 << 10 },
+        sweep: filer::actors::resync::SweepSettings { grace_ms: 120_000, ..Default::default() },
+        steps: Steps { operation_ms_max: 5_000, ..Steps::default() },
+        ..Settings::default()
+    }
+}
+
+fn member(id: FilerId) -> Member {
+    Member { name: format!("site{}", id.0), address: format!("10.0.0.{}:7000", id.0) }
+}
+
+impl World {
+    /// A world with all sites of the plan, none of them started.
+    pub fn new(plan: Plan, trace: Trace) -> Rc<Self> {
+        let (coverage, seed, start) = (Coverage::default(), plan.seed, Instant::now());
+        let watch = Watch::new(trace.clone(), coverage.clone());
+        let cloud = |id: CloudId| {
+            let dice = Dice::of(seed, &format!("cloud {id}"));
+            SimCloud::new(id, dice, trace.clone(), coverage.clone(), watch.clone())
+        };
+        let site = |number: u64| Site {
+            id: FilerId(number),
+            tables: MemoryKv::default(),
+            files: MemoryDisk::default(),
+            clock: Arc::new(SimClock::new(start)),
+            pace: Arc::default(),
+            power: Power::default(),
+            filer: None,
+            jobs: None,
+            runs: 0,
+            down_ms: 0,
+            again_after: None,
+        };
+        let sites = (1..=plan.filers).map(site).collect();
+        Rc::new(Self {
+            settings: settings(),
+            network: Network::new(Dice::of(seed, "network"), trace.clone(), coverage.clone()),
+            clouds: CloudId::BOTH.map(cloud),
+            sites: RefCell::new(sites),
+            dice: Dice::of(seed, "world"),
+            healed: Cell::new(false),
+            plan,
+            trace,
+            coverage,
+            watch,
+        })
+    }
+
+    /// The ids of all sites.
+    pub fn ids(&self) -> Vec<FilerId> {
+        self.sites.borrow().iter().map(|site| site.id).collect()
+    }
+
+    /// Something of a site.
+    pub fn at<T>(&self, id: FilerId, look: impl FnOnce(&mut Site) -> T) -> T {
+        let mut sites = self.sites.borrow_mut();
+        look(sites.iter_mut().find(|site| site.id == id).expect("the site is of this world"))
+    }
+
+    /// The filer of a site, while it runs.
+    pub fn filer(&self, id: FilerId) -> Option<Filer> {
+        self.at(id, |site| site.filer.clone().filter(|_| !site.power.is_cut()))
+    }
+
+    /// All running filers.
+    pub fn filers(&self) -> Vec<Filer> {
+        self.ids().into_iter().filter_map(|id| self.filer(id)).collect()
+    }
+
+    /// The tables that are the furthest, of all sites.
+    pub fn newest_tables(&self) -> MemoryKv {
+        let sites = self.sites.borrow();
+        let newest = sites.iter().max_by_key(|site| read::newest_ns(&site.tables).unwrap_or(0));
+        newest.expect("a world has sites").tables.clone()
+    }
+
+    /// The disks of all sites.
+    pub fn disks(&self) -> BTreeMap<FilerId, MemoryDisk> {
+        self.sites.borrow().iter().map(|site| (site.id, site.files.clone())).collect()
+    }
+
+    /// Starts a site's filer, and watches over its power.
+    pub fn start(self: &Rc<Self>, id: FilerId) {
+        let power = Power::default();
+        let others: Vec<FilerId> = self.ids().into_iter().filter(|other| *other != id).collect();
+        let known = others.into_iter().map(|other| (other, member(other))).collect();
+        let who = Who { me: id, cloudfs: CLOUDFS, member: member(id), first: id == FilerId(1), known };
+        self.watch.filer_started(id);
+        let (jobs, to_do) = mpsc::unbounded_channel();
+        let (effects, run) = self.at(id, |site| {
+            site.runs += 1;
+            site.power = power.clone();
+            site.jobs = Some(jobs);
+            if let Some(effects) = site.again_after.take() {
+                power.cut_after(effects);
+                self.coverage.hit("crashes in a recovery");
+            }
+            let dice = |part: &str| Dice::of(self.plan.seed, &format!("{part} of {id}, run {}", site.runs));
+            let tables = SimKv {
+                me: id,
+                tables: site.tables.clone(),
+                power: power.clone(),
+                pace: site.pace.clone(),
+                dice: dice("tables"),
+                watch: self.watch.clone(),
+            };
+            let disk = SimDisk {
+                me: id,
+                files: site.files.clone(),
+                power: power.clone(),
+                pace: site.pace.clone(),
+                dice: dice("disk"),
+                trace: self.trace.clone(),
+            };
+            let cloud = |cloud: &SimCloud| -> Arc<dyn storage::cloud::Cloud> { Arc::new(cloud.end(id, power.clone())) };
+            let effects = Effects {
+                kv: Arc::new(tables),
+                disk: Arc::new(disk),
+                clouds: self.clouds.each_ref().map(cloud),
+                peers: Arc::new(self.network.end(id, power.clone())),
+                clock: site.clock.clone(),
+                random: Arc::new(SeededRandom::new(dice("filer").next())),
+            };
+            (effects, site.runs)
+        });
+        self.trace.note(id, format_args!("starts, run {run}"));
+        let (settings, arrived) = (self.settings.clone(), self.network.open_door(id));
+        let (set, world) = (LocalSet::new(), Rc::downgrade(self));
+        set.spawn_local(async move {
+            let (filer, recovered) = match Filer::start(who, effects, settings).await {
+                Ok(started) => started,
+                Err(error) => {
+                    if let Some(world) = world.upgrade() {
+                        world.watch.violate("a filer starts on what lasts", format!("filer {id}: {error}"));
+                    }
+                    return;
+                }
+            };
+            tokio::task::spawn_local(answer(filer.clone(), arrived));
+            tokio::task::spawn_local(work(to_do));
+            if let Some(world) = world.upgrade() {
+                world.at(id, |site| site.filer = Some(filer.clone()));
+                world.trace.note(id, format_args!("is up"));
+            }
+            drop(world);
+            filer.run(recovered).await;
+        });
+        let tasks = tokio::task::spawn_local(set);
+        let world = self.clone();
+        tokio::task::spawn_local(async move {
+            power.gone().await;
+            tasks.abort();
+            let _ = tasks.await;
+            world.power_lost(id).await;
+        });
+    }
+
+    /// What a crash leaves, and the start after it.
+    async fn power_lost(self: Rc<Self>, id: FilerId) {
+        self.coverage.hit("crashes");
+        self.network.close_door(id);
+        let down_ms = self.at(id, |site| {
+            (site.filer, site.jobs) = (None, None);
+            let (mut torn, mut rolled_back) = (0, 0);
+            site.files.crash_torn(|changes| {
+                torn += u64::from(changes > 0);
+                (self.dice.below(changes as u64 + 1) as usize, self.dice.below(9000) as usize)
+            });
+            site.tables.crash(|batches| {
+                rolled_back += batches as u64;
+                self.dice.below(batches as u64 + 1) as usize
+            });
+            self.coverage.add("torn writes", torn);
+            self.coverage.add("tables rolled back", rolled_back);
+            site.down_ms
+        });
+        self.trace.note(id, format_args!("has no power for {down_ms} ms"));
+        // Once the world is healed, power is back soon.
+        let end = Instant::now() + Duration::from_millis(down_ms);
+        while Instant::now() < end && !self.healed.get() {
+            sleep(Duration::from_millis(100)).await;
+        }
+        self.start(id);
+    }
+
+    /// Cuts a site's power for so long; now, or at the effect that comes so many from now.
+    pub fn crash(&self, id: FilerId, down_ms: u64, at_effect: Option<u64>, again_after: Option<u64>) {
+        self.at(id, |site| {
+            (site.down_ms, site.again_after) = (down_ms, again_after);
+            match at_effect {
+                Some(effects) => site.power.cut_after(effects),
+                None => site.power.cut(),
+            }
+        });
+    }
+
+    /// A client's call at a site, among its filer's own tasks.
+    pub async fn call<T: 'static>(&self, id: FilerId, call: impl AsyncFnOnce(Filer) -> T + 'static) -> Result<T, Gone> {
+        let (answer, answered) = oneshot::channel();
+        let filer = self.filer(id).ok_or(Gone)?;
+        let job: Job = Box::pin(async move {
+            let _ = answer.send(call(filer).await);
+        });
+        let jobs = self.at(id, |site| site.jobs.clone()).ok_or(Gone)?;
+        jobs.send(job).map_err(|_| Gone)?;
+        // An answer that comes with the cut of the power is lost with it.
+        match timeout(Duration::from_millis(CALL_MS_MAX), answered).await {
+            Ok(Ok(value)) if !self.at(id, |site| site.power.is_cut()) => Ok(value),
+            Ok(_) => Err(Gone),
+            Err(_) => {
+                self.watch.violate("every wait has a deadline", format!("a call at filer {id} hangs"));
+                Err(Gone)
+            }
+        }
+    }
+}
+
+/// Answers peers' calls, each in a task of its own.
+async fn answer(filer: Filer, mut arrived: mpsc::UnboundedReceiver<Arrived>) {
+    while let Some(Arrived { from, channel, call, answer }) = arrived.recv().await {
+        let service = match channel {
+            Channel::Consensus => filer.services.consensus.clone(),
+            Channel::Filer => filer.services.filer.clone(),
+        };
+        tokio::task::spawn_local(async move {
+            let _ = answer.send(service.handle(from, call).await);
+        });
+    }
+}
+
+/// Carries out clients' calls, each in a task of its own.
+async fn work(mut jobs: mpsc::UnboundedReceiver<Job>) {
+    while let Some(job) = jobs.recv().await {
+        tokio::task::spawn_local(job);
+    }
+}

@@ -1,0 +1,33 @@
+//! A filer's wall clock: virtual time, with a skew and with jumps of its own.
+
+use mesh::clock::Clock;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use tokio::time::Instant;
+
+/// 2026-01-01, in nanoseconds since the Unix epoch.
+const START_WALL_NS: u64 = 1_767_225_600_000_000_000;
+
+/// The clock of one site.
+pub struct SimClock {
+    start: Instant,
+    off_ms: AtomicI64,
+}
+
+impl SimClock {
+    /// A right clock.
+    pub fn new(start: Instant) -> Self {
+        Self { start, off_ms: AtomicI64::new(0) }
+    }
+
+    /// Sets how far it is ahead of the right time, in milliseconds.
+    pub fn set_off_ms(&self, off_ms: i64) {
+        self.off_ms.store(off_ms, Relaxed);
+    }
+}
+
+impl Clock for SimClock {
+    fn wall_ns(&self) -> u64 {
+        let right = START_WALL_NS + self.start.elapsed().as_nanos() as u64;
+        right.saturating_add_signed(self.off_ms.load(Relaxed) * 1_000_000)
+    }
+}

@@ -1,0 +1,367 @@
+//! A cloud: objects with their MD5s, the time that a call takes, and every trouble that a cloud can be.
+//!
+//! A call that was sent happens at the cloud whether or not its caller still waits: a put may come minutes after its caller
+//! was told that it timed out, or after its caller has died.
+
+use super::{power::Power, watch::Watch};
+use crate::{coverage::Coverage, dice::Dice, trace::Trace};
+use bytes::Bytes;
+use mesh::FilerId;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+use storage::{
+    cloud::{Cloud, CloudError, Listed, Page, Proof, Receipt},
+    ids::{CloudId, Md5},
+};
+use tokio::{sync::oneshot, time::sleep};
+
+/// Objects of a page.
+const PAGE_OBJECTS_MAX: usize = 1000;
+/// How long a caller waits, in milliseconds.
+const CALL_MS_MAX: u64 = 10_000;
+
+/// A way in which a cloud misbehaves, while it lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trouble {
+    /// Nothing answers.
+    Outage,
+    /// One site's calls do not get through.
+    CutFrom { filer: u64 },
+    /// The credentials are not accepted.
+    Denied,
+    /// Every answer takes so long.
+    Slow { ms: u64 },
+    /// So many calls out of a thousand get 500.
+    Errors { per_mille: u64 },
+    /// 503, slow down.
+    Throttled { per_mille: u64 },
+    /// The connection is reset, before or after the call was carried out.
+    Resets { per_mille: u64 },
+    /// No answer comes; the put happened.
+    TimeoutsHappened { per_mille: u64 },
+    /// No answer comes; the put did not happen.
+    TimeoutsLost { per_mille: u64 },
+    /// No answer comes; the put happens up to so much later.
+    Late { per_mille: u64, ms: u64 },
+    /// The answer of a put has a wrong MD5.
+    WrongMd5 { per_mille: u64 },
+    /// A read ends too early.
+    Truncated { per_mille: u64 },
+    /// A read has a flipped bit.
+    Flipped { per_mille: u64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Put,
+    Get,
+    Head,
+    Delete,
+    List,
+}
+
+/// What becomes of one call.
+struct Fate {
+    /// When it happens at the cloud; `None`: never.
+    happens_ms: Option<u64>,
+    answers_ms: u64,
+    /// What is answered instead of the result.
+    instead: Option<CloudError>,
+    flip: bool,
+}
+
+struct Object {
+    body: Bytes,
+    md5: Md5,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Object>,
+    troubles: BTreeMap<u64, Trouble>,
+    /// Objects that the cloud has lost after its receipt, and not been given again.
+    lost: BTreeSet<String>,
+}
+
+/// A cloud. A clone is another handle.
+#[derive(Clone)]
+pub struct SimCloud {
+    id: CloudId,
+    state: Arc<Mutex<State>>,
+    dice: Arc<Dice>,
+    trace: Trace,
+    coverage: Coverage,
+    watch: Watch,
+}
+
+impl SimCloud {
+    /// An empty cloud that does nothing wrong.
+    pub fn new(id: CloudId, dice: Dice, trace: Trace, coverage: Coverage, watch: Watch) -> Self {
+        Self { id, state: Arc::default(), dice: Arc::new(dice), trace, coverage, watch }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the cloud panics")
+    }
+
+    /// Begins a trouble, under a number of its own.
+    pub fn trouble(&self, number: u64, trouble: Trouble) {
+        self.lock().troubles.insert(number, trouble);
+    }
+
+    /// Ends a trouble.
+    pub fn end_trouble(&self, number: u64) {
+        self.lock().troubles.remove(&number);
+    }
+
+    /// Ends every trouble.
+    pub fn heal(&self) {
+        self.lock().troubles.clear();
+    }
+
+    /// Whether nothing answers.
+    pub fn is_out(&self) -> bool {
+        self.lock().troubles.values().any(|trouble| *trouble == Trouble::Outage)
+    }
+
+    /// Whether anything is wrong with it.
+    pub fn is_troubled(&self) -> bool {
+        !self.lock().troubles.is_empty()
+    }
+
+    /// Loses an object that it has given a receipt for.
+    pub fn lose(&self, key: &str) -> bool {
+        let mut state = self.lock();
+        let had = state.objects.remove(key).is_some();
+        if had {
+            state.lost.insert(key.into());
+        }
+        had
+    }
+
+    /// Whether it has lost an object and not been given it again.
+    pub fn has_lost(&self, key: &str) -> bool {
+        self.lock().lost.contains(key)
+    }
+
+    /// An object.
+    pub fn object(&self, key: &str) -> Option<Bytes> {
+        self.lock().objects.get(key).map(|object| object.body.clone())
+    }
+
+    /// The MD5 of an object.
+    pub fn md5(&self, key: &str) -> Option<Md5> {
+        self.lock().objects.get(key).map(|object| object.md5)
+    }
+
+    /// Names and MD5s of the segments that it has.
+    pub fn segments(&self) -> BTreeMap<String, Md5> {
+        let state = self.lock();
+        let segments = state.objects.iter().filter(|(key, _)| key.starts_with("segments/"));
+        segments.map(|(key, object)| (key.clone(), object.md5)).collect()
+    }
+
+    /// Bytes of all objects.
+    pub fn bytes(&self) -> u64 {
+        self.lock().objects.values().map(|object| object.body.len() as u64).sum()
+    }
+
+    /// The cloud as one run of one filer sees it.
+    pub fn end(&self, me: FilerId, power: Power) -> CloudEnd {
+        CloudEnd { me, power, cloud: self.clone() }
+    }
+
+    fn failed(call: Call, key: &str, why: &str) -> CloudError {
+        CloudError::Failed { attempted: format!("{call:?} {key}"), why: why.into() }
+    }
+
+    /// Decides what becomes of a call.
+    fn fate(&self, from: FilerId, call: Call, key: &str) -> Fate {
+        let took_ms = 4 + self.dice.below(12);
+        let mut fate = Fate { happens_ms: Some(took_ms / 2), answers_ms: took_ms, instead: None, flip: false };
+        let troubles: Vec<Trouble> = self.lock().troubles.values().copied().collect();
+        let hit = |name, per_mille| {
+            let hit = self.dice.per_mille(per_mille);
+            if hit {
+                self.coverage.hit(name);
+            }
+            hit
+        };
+        let timed_out = || CloudError::TimedOut { attempted: format!("{call:?} {key}"), after_ms: CALL_MS_MAX };
+        for trouble in troubles {
+            let (happens_ms, answers_ms, instead) = match trouble {
+                Trouble::Outage => (None, took_ms, Self::failed(call, key, "connection refused")),
+                Trouble::CutFrom { filer } if filer == from.0 => {
+                    (None, took_ms, Self::failed(call, key, "no route to host"))
+                }
+                Trouble::Denied => {
+                    let attempted = format!("{call:?} {key}");
+                    (None, took_ms, CloudError::Denied { attempted, why: "403, the key was revoked".into() })
+                }
+                Trouble::Slow { ms } => {
+                    let ms = self.dice.between(ms / 2, ms);
+                    fate.answers_ms += ms;
+                    fate.happens_ms = fate.happens_ms.map(|at| at + ms);
+                    continue;
+                }
+                Trouble::Errors { per_mille } if hit("5xx answers", per_mille) => {
+                    (None, took_ms, Self::failed(call, key, "500, internal error"))
+                }
+                Trouble::Throttled { per_mille } if hit("throttled answers", per_mille) => {
+                    (None, took_ms, Self::failed(call, key, "503, slow down"))
+                }
+                Trouble::Resets { per_mille } if hit("reset connections", per_mille) => {
+                    let happens = self.dice.per_mille(500).then_some(took_ms / 2);
+                    (happens, took_ms, Self::failed(call, key, "connection reset by peer"))
+                }
+                Trouble::TimeoutsHappened { per_mille } if hit("timeouts, put happened", per_mille) => {
+                    (Some(took_ms), CALL_MS_MAX, timed_out())
+                }
+                Trouble::TimeoutsLost { per_mille } if hit("timeouts, put lost", per_mille) => {
+                    (None, CALL_MS_MAX, timed_out())
+                }
+                Trouble::Late { per_mille, ms } if call == Call::Put && hit("late puts", per_mille) => {
+                    (Some(self.dice.between(ms / 2, ms)), CALL_MS_MAX, timed_out())
+                }
+                Trouble::WrongMd5 { per_mille } if call == Call::Put && hit("wrong MD5s", per_mille) => {
+                    let (expected, got) = ("the MD5 of what was sent".into(), "another one".into());
+                    (Some(took_ms / 2), took_ms, CloudError::Corrupt { key: key.into(), expected, got })
+                }
+                Trouble::Truncated { per_mille } if call == Call::Get && hit("truncated reads", per_mille) => {
+                    (None, took_ms, Self::failed(call, key, "the body ended too early"))
+                }
+                Trouble::Flipped { per_mille } if call == Call::Get && hit("flipped reads", per_mille) => {
+                    fate.flip = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            return Fate { happens_ms, answers_ms, instead: Some(instead), flip: false };
+        }
+        if fate.answers_ms > CALL_MS_MAX {
+            fate = Fate { answers_ms: CALL_MS_MAX, instead: Some(timed_out()), ..fate };
+        }
+        fate
+    }
+}
+
+/// A cloud as one run of one filer sees it.
+pub struct CloudEnd {
+    me: FilerId,
+    power: Power,
+    cloud: SimCloud,
+}
+
+impl CloudEnd {
+    /// Makes a call: `effect` happens at the cloud, if and when it does.
+    async fn call<T: Send + 'static>(
+        &self,
+        call: Call,
+        key: &str,
+        effect: impl FnOnce(&mut State) -> Result<T, CloudError> + Send + 'static,
+    ) -> Result<(T, bool), CloudError> {
+        self.power.needed().await;
+        let cloud = &self.cloud;
+        cloud.trace.note(self.me, format_args!("cloud {} {call:?} {key}", cloud.id));
+        cloud.watch.cloud_called(self.me, cloud.id, key);
+        let Fate { happens_ms, answers_ms, instead, flip } = cloud.fate(self.me, call, key);
+        let (told, telling) = oneshot::channel();
+        if let Some(happens_ms) = happens_ms {
+            let state = cloud.state.clone();
+            // A task of its own: what was sent happens, whatever becomes of its sender.
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(happens_ms)).await;
+                let _ = told.send(effect(&mut state.lock().expect("no holder of the cloud panics")));
+            });
+        }
+        sleep(Duration::from_millis(answers_ms)).await;
+        let result = match instead {
+            Some(error) => Err(error),
+            None => telling.await.unwrap_or_else(|_| Err(SimCloud::failed(call, key, "no answer"))),
+        };
+        self.power.needed().await;
+        match &result {
+            Ok(_) => cloud.trace.note(self.me, format_args!("cloud {} did {call:?} {key}", cloud.id)),
+            Err(error) => cloud.trace.note(self.me, format_args!("cloud {}: {error}", cloud.id)),
+        }
+        cloud.watch.attempt_ended(self.me, cloud.id, key, result.is_err(), flip, answers_ms);
+        result.map(|value| (value, flip))
+    }
+}
+
+#[async_trait::async_trait]
+impl Cloud for CloudEnd {
+    async fn put(&self, key: &str, body: Bytes, md5: Md5) -> Result<Receipt, CloudError> {
+        let name = key.to_string();
+        let effect = move |state: &mut State| {
+            let (got, bytes) = (Md5::of(&body), body.len() as u64);
+            if got != md5 {
+                return Err(CloudError::Corrupt { key: name, expected: md5.to_string(), got: got.to_string() });
+            }
+            state.lost.remove(&name);
+            state.objects.insert(name, Object { body, md5 });
+            Ok(Receipt { md5, bytes, proof: Proof::Answer })
+        };
+        Ok(self.call(Call::Put, key, effect).await?.0)
+    }
+
+    async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {
+        let name = key.to_string();
+        let effect = move |state: &mut State| {
+            let missing = || CloudError::NotFound { key: name.clone() };
+            let object = &state.objects.get(&name).ok_or_else(missing)?.body;
+            if range.end > object.len() as u64 || range.start > range.end {
+                return Err(SimCloud::failed(Call::Get, &name, "416, no such range"));
+            }
+            Ok(object.slice(range.start as usize..range.end as usize))
+        };
+        let (part, flip) = self.call(Call::Get, key, effect).await?;
+        if !flip || part.is_empty() {
+            return Ok(part);
+        }
+        let mut wrong = part.to_vec();
+        let at = self.cloud.dice.below(wrong.len() as u64) as usize;
+        wrong[at] ^= 1 << self.cloud.dice.below(8);
+        Ok(wrong.into())
+    }
+
+    async fn head(&self, key: &str) -> Result<Listed, CloudError> {
+        let name = key.to_string();
+        let effect = move |state: &mut State| {
+            let object = state.objects.get(&name).ok_or_else(|| CloudError::NotFound { key: name.clone() })?;
+            Ok(Listed { bytes: object.body.len() as u64, md5: Some(object.md5), key: name })
+        };
+        Ok(self.call(Call::Head, key, effect).await?.0)
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), CloudError> {
+        let name = key.to_string();
+        let effect = move |state: &mut State| {
+            state.lost.remove(&name);
+            state.objects.remove(&name);
+            Ok(())
+        };
+        self.call(Call::Delete, key, effect).await.map(|((), _)| ())
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, CloudError> {
+        let (start, after) = (prefix.to_string(), after.map(str::to_string));
+        let effect = move |state: &mut State| {
+            let behind = |key: &str| after.as_deref().is_none_or(|after| key > after);
+            let mut found = state.objects.iter().filter(|(key, _)| key.starts_with(&start) && behind(key));
+            let listed = |(key, object): (&String, &Object)| Listed {
+                key: key.clone(),
+                bytes: object.body.len() as u64,
+                md5: Some(object.md5),
+            };
+            let objects = found.by_ref().take(PAGE_OBJECTS_MAX).map(listed).collect();
+            Ok(Page { objects, more: found.next().is_some() })
+        };
+        Ok(self.call(Call::List, prefix, effect).await?.0)
+    }
+}

@@ -1,0 +1,147 @@
+//! What the invariants see of a run while it goes on, and what is wrong first.
+
+use crate::{
+    coverage::Coverage,
+    invariants::{CountedOnce, OneActive, ProbesOnly},
+    trace::{Trace, moment},
+};
+use mesh::{FilerId, kv::MemoryKv};
+use serde::{Deserialize, Serialize};
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+use storage::{cloudfs::read, ids::CloudId};
+use tokio::sync::Notify;
+
+/// An invariant does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    pub invariant: String,
+    pub what: String,
+    /// Virtual milliseconds since the run began.
+    pub at_ms: u64,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {}: {}", self.invariant, moment(self.at_ms), self.what)
+    }
+}
+
+#[derive(Default)]
+struct Checks {
+    one_active: OneActive,
+    probes_only: ProbesOnly,
+    counted_once: CountedOnce,
+}
+
+struct State {
+    checks: Mutex<Checks>,
+    violation: Mutex<Option<Violation>>,
+    violated: AtomicBool,
+    ended: Notify,
+}
+
+/// The watch of a run. A clone is another handle.
+#[derive(Clone)]
+pub struct Watch {
+    state: Arc<State>,
+    trace: Trace,
+    coverage: Coverage,
+}
+
+impl Watch {
+    /// A watch that has seen nothing yet.
+    pub fn new(trace: Trace, coverage: Coverage) -> Self {
+        let (checks, violation, violated, ended) = Default::default();
+        Self { state: Arc::new(State { checks, violation, violated, ended }), trace, coverage }
+    }
+
+    fn checks(&self) -> MutexGuard<'_, Checks> {
+        self.state.checks.lock().expect("no check panics")
+    }
+
+    /// Says that an invariant does not hold. The first word counts.
+    pub fn violate(&self, invariant: &str, what: String) {
+        let at_ms = self.trace.now_ms();
+        self.trace.note("VIOLATION", format_args!("{invariant}: {what}"));
+        let mut violation = self.state.violation.lock().expect("no holder of the violation panics");
+        if violation.is_none() {
+            *violation = Some(Violation { invariant: invariant.into(), what, at_ms });
+            self.state.violated.store(true, Relaxed);
+            self.state.ended.notify_one();
+        }
+    }
+
+    fn judge(&self, invariant: &str, verdict: Result<(), String>) {
+        if let Err(what) = verdict {
+            self.violate(invariant, what);
+        }
+    }
+
+    /// Whether something is wrong already.
+    pub fn is_violated(&self) -> bool {
+        self.state.violated.load(Relaxed)
+    }
+
+    /// What is wrong.
+    pub fn violation(&self) -> Option<Violation> {
+        self.state.violation.lock().expect("no holder of the violation panics").clone()
+    }
+
+    /// Returns when something is wrong. For one waiter.
+    pub async fn violated(&self) {
+        self.state.ended.notified().await;
+    }
+
+    /// A filer's tables were written.
+    pub fn tables_changed(&self, filer: FilerId, tables: &MemoryKv) {
+        let Ok(Some(roles)) = read::roles(tables) else {
+            return;
+        };
+        let now_ms = self.trace.now_ms();
+        let mut checks = self.checks();
+        checks.probes_only.roles(now_ms, filer, &roles);
+        let verdict = checks.one_active.roles(filer, &roles);
+        drop(checks);
+        match verdict {
+            Ok(Some(news)) => {
+                news.events.iter().for_each(|event| self.coverage.hit(event));
+                self.trace.note(filer, format_args!("epoch {}", roles.epoch));
+            }
+            Ok(None) => {}
+            Err(what) => self.violate("one active cloud", what),
+        }
+    }
+
+    /// A filer begins a run: what it knew before is not what it knows now.
+    pub fn filer_started(&self, filer: FilerId) {
+        let mut checks = self.checks();
+        checks.probes_only.forget(filer);
+        checks.counted_once.forget(filer);
+    }
+
+    /// A filer sends a cloud something.
+    pub fn cloud_called(&self, filer: FilerId, cloud: CloudId, key: &str) {
+        let verdict = self.checks().probes_only.called(self.trace.now_ms(), filer, cloud, key);
+        self.judge("a failed cloud is sent nothing but probes", verdict);
+    }
+
+    /// A filer's attempt at a cloud ended, and it has heard so.
+    pub fn attempt_ended(&self, filer: FilerId, cloud: CloudId, key: &str, failed: bool, flipped: bool, took_ms: u64) {
+        self.checks().counted_once.ended(filer, cloud, key, failed, flipped, took_ms);
+    }
+
+    /// What a filer says of itself: how often its attempts failed.
+    pub fn counted(&self, filer: FilerId, cloud: CloudId, failures_total: u64) {
+        let verdict = self.checks().counted_once.compare(filer, cloud, failures_total);
+        self.judge("failures are counted once", verdict);
+    }
+
+    /// A cloud was tripped: by whom, why.
+    pub fn tripped(&self, filer: FilerId, cloud: CloudId, why: &str, failures_to_trip: u64) {
+        let verdict = self.checks().counted_once.tripped(filer, cloud, why, failures_to_trip);
+        self.judge("failures are counted once", verdict);
+    }
+}
