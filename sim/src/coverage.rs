@@ -89,11 +89,6 @@ impl Coverage {
         *counters.get_mut(name).unwrap_or_else(|| panic!("{name} is not among the names of what is counted")) += more;
     }
 
-    /// The counter of a name.
-    pub fn of(&self, name: &str) -> u64 {
-        self.lock().get(name).copied().unwrap_or(0)
-    }
-
     /// All counters, in the order of [`NAMES`].
     pub fn all(&self) -> Vec<(&'static str, u64)> {
         let counters = self.lock();

@@ -61,18 +61,6 @@ impl Trace {
         inner.keep(line);
     }
 
-    /// Adds a line that is not part of the hash: what a filer logs.
-    pub fn comment(&self, text: &str) {
-        let now_ms = self.now_ms();
-        let line = format!("{}   | {text}", moment(now_ms));
-        self.lock().keep(line);
-    }
-
-    /// Whether anybody reads the lines.
-    pub fn is_written(&self) -> bool {
-        self.lock().out.is_some()
-    }
-
     /// The hash of all lines so far, and how many they are.
     pub fn hash(&self) -> (u64, u64) {
         let inner = self.lock();

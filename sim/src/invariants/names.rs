@@ -215,11 +215,6 @@ impl Names {
         self.unknown.len()
     }
 
-    /// How many states are possible.
-    pub fn possible_count(&self) -> usize {
-        self.possible.len()
-    }
-
     /// The handle of a node, once it is known.
     pub fn handle(&self, node: Node) -> Option<Handle> {
         self.handles.get(&node).copied()

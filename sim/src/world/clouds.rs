@@ -129,11 +129,6 @@ impl SimCloud {
         self.lock().troubles.values().any(|trouble| *trouble == Trouble::Outage)
     }
 
-    /// Whether anything is wrong with it.
-    pub fn is_troubled(&self) -> bool {
-        !self.lock().troubles.is_empty()
-    }
-
     /// Loses an object that it has given a receipt for.
     pub fn lose(&self, key: &str) -> bool {
         let mut state = self.lock();
@@ -164,11 +159,6 @@ impl SimCloud {
         let state = self.lock();
         let segments = state.objects.iter().filter(|(key, _)| key.starts_with("segments/"));
         segments.map(|(key, object)| (key.clone(), object.md5)).collect()
-    }
-
-    /// Bytes of all objects.
-    pub fn bytes(&self) -> u64 {
-        self.lock().objects.values().map(|object| object.body.len() as u64).sum()
     }
 
     /// The cloud as one run of one filer sees it.

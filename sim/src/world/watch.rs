@@ -11,8 +11,14 @@ use std::sync::{
     Arc, Mutex, MutexGuard,
     atomic::{AtomicBool, Ordering::Relaxed},
 };
-use storage::{cloudfs::read, ids::CloudId};
+use storage::{
+    cloudfs::{Roles, read},
+    ids::CloudId,
+};
 use tokio::sync::Notify;
+
+/// Consecutive failures that trip a cloud, as the product promises them.
+const FAILURES_TO_TRIP: u64 = 160;
 
 /// An invariant does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +115,9 @@ impl Watch {
             Ok(Some(news)) => {
                 news.events.iter().for_each(|event| self.coverage.hit(event));
                 self.trace.note(filer, format_args!("epoch {}", roles.epoch));
+                if news.events.contains(&"trips") {
+                    self.check_reason(tables, &roles);
+                }
             }
             Ok(None) => {}
             Err(what) => self.violate("one active cloud", what),
@@ -139,9 +148,14 @@ impl Watch {
         self.judge("failures are counted once", verdict);
     }
 
-    /// A cloud was tripped: by whom, why.
-    pub fn tripped(&self, filer: FilerId, cloud: CloudId, why: &str, failures_to_trip: u64) {
-        let verdict = self.checks().counted_once.tripped(filer, cloud, why, failures_to_trip);
+    /// A trip carried: its filer must have seen what it says.
+    fn check_reason(&self, tables: &MemoryKv, roles: &Roles) {
+        let decisions = read::decisions(tables, 8).unwrap_or_default();
+        let trip = decisions.into_iter().find(|past| past.carried && past.epoch == roles.epoch);
+        let Some(trip) = trip else {
+            return self.violate("failures are counted once", format!("epoch {} has no decision", roles.epoch));
+        };
+        let verdict = self.checks().counted_once.tripped(trip.filer, trip.cloud, &trip.text, FAILURES_TO_TRIP);
         self.judge("failures are counted once", verdict);
     }
 }
