@@ -6,20 +6,27 @@
 mod files;
 mod tree;
 
-use crate::{dice::Dice, invariants::FileHistory, world::World};
+use crate::{dice::Dice, invariants::FileHistory, recording::Stall, world::World};
 use bytes::Bytes;
 use filer::{
     filer::Filer,
     fs::{Caller, CreateHow, FileSystem, FsError, SetAttr},
 };
 use mesh::FilerId;
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    rc::Rc,
+    time::Duration,
+};
 use storage::cloudfs::{Handle, NewNode, ROOT};
 use tokio::time::sleep;
 use tree::SharedTree;
 
 /// Files of each client.
 const FILES: usize = 3;
+/// A call that takes so long is a stall for its client, in milliseconds.
+const STALL_MS: u64 = 1_000;
 
 /// The user that all clients are.
 pub fn caller() -> Caller {
@@ -29,13 +36,19 @@ pub fn caller() -> Caller {
 /// A file and what was done to it.
 pub struct File {
     pub handle: Handle,
+    pub dir: Handle,
+    pub name: String,
+    /// Whose client writes it.
+    pub site: FilerId,
     pub history: RefCell<FileHistory>,
+    /// An operator removes it, since a part of it is lost with its filer.
+    pub removed: Cell<bool>,
 }
 
 /// What all clients share.
 pub struct Shared {
     /// Of all clients.
-    pub files: Vec<Rc<File>>,
+    files: RefCell<Vec<Rc<File>>>,
     tree: SharedTree,
 }
 
@@ -54,13 +67,20 @@ pub async fn insist<T: 'static>(
     site: FilerId,
     call: impl AsyncFn(Filer) -> Result<T, FsError> + Clone + 'static,
 ) -> Result<T, FsError> {
+    let from_ms = world.trace.now_ms();
     loop {
         let again = call.clone();
         match world.call(site, async move |filer| again(filer).await).await {
-            Ok(Err(FsError::Later(_))) | Err(_) => {}
-            Ok(answer) => return answer,
+            Ok(Err(FsError::Later(_))) | Err(_) => world.coverage.hit("unknown outcomes"),
+            Ok(Err(FsError::NoSpace(_))) => world.coverage.hit("writes without room"),
+            Ok(answer) => {
+                let to_ms = world.trace.now_ms();
+                if to_ms - from_ms >= STALL_MS {
+                    world.recording.stall(Stall { site, from_ms, to_ms });
+                }
+                return answer;
+            }
         }
-        world.coverage.hit("unknown outcomes");
         if world.watch.is_violated() {
             std::future::pending::<()>().await;
         }
@@ -80,45 +100,81 @@ async fn make_dir(world: &World, site: FilerId, name: String) -> Result<Handle, 
     .await
 }
 
+/// Makes the files of a site's clients.
+async fn make_files(world: &World, site: FilerId) -> Result<Vec<Rc<File>>, FsError> {
+    let mut files = Vec::new();
+    let dir = make_dir(world, site, format!("site-{}", site.0)).await?;
+    for number in 0..world.plan.clients_per_site as usize * FILES {
+        let name = format!("file-{number}");
+        let called = name.clone();
+        let made = insist(world, site, async move |filer: Filer| {
+            filer.vfs.create(&caller(), dir, called.as_bytes(), SetAttr::default(), CreateHow::Unchecked).await
+        });
+        let handle = made.await?.attr.handle;
+        let (history, removed) = Default::default();
+        files.push(Rc::new(File { handle, dir, name, site, history, removed }));
+    }
+    Ok(files)
+}
+
 /// Makes every client's files, while nothing goes wrong yet.
 pub async fn prepare(world: &Rc<World>) -> Result<Rc<Shared>, String> {
     let told = |e: FsError| format!("before anything went wrong: {e}");
     let mut files = Vec::new();
     for site in world.ids() {
-        let dir = make_dir(world, site, format!("site-{}", site.0)).await.map_err(told)?;
-        for number in 0..world.plan.clients_per_site as usize * FILES {
-            let name = format!("file-{number}");
-            let made = insist(world, site, async move |filer: Filer| {
-                filer.vfs.create(&caller(), dir, name.as_bytes(), SetAttr::default(), CreateHow::Unchecked).await
-            });
-            let handle = made.await.map_err(told)?.attr.handle;
-            files.push(Rc::new(File { handle, history: RefCell::default() }));
-        }
+        files.extend(make_files(world, site).await.map_err(told)?);
     }
     let tree = SharedTree::new(make_dir(world, FilerId(1), "tree-0".into()).await.map_err(told)?);
-    Ok(Rc::new(Shared { files, tree }))
+    Ok(Rc::new(Shared { files: RefCell::new(files), tree }))
 }
 
-/// Lets all clients work until the world is healed; returns when each has finished and closed what it had open.
+/// All clients of a site; those of one that was added make their files first.
+async fn work_at(world: &Rc<World>, shared: &Rc<Shared>, site: FilerId) {
+    let mut own: Vec<_> = shared.files().into_iter().filter(|file| file.site == site).collect();
+    if own.is_empty() {
+        own = match make_files(world, site).await {
+            Ok(files) => files,
+            Err(error) => return world.watch.violate("progress", format!("files at filer {site}: {error}")),
+        };
+        shared.files.borrow_mut().extend(own.iter().cloned());
+    }
+    let client = |(number, own): (usize, &[Rc<File>])| Client {
+        world: world.clone(),
+        shared: shared.clone(),
+        site,
+        dice: Dice::of(world.plan.seed, &format!("client {number} at {site}")),
+        own: own.to_vec(),
+    };
+    let clients: Vec<Client> = own.chunks(FILES).enumerate().map(client).collect();
+    futures::future::join_all(clients.iter().map(Client::work)).await;
+}
+
+impl Shared {
+    /// All files that there are by now.
+    pub fn files(&self) -> Vec<Rc<File>> {
+        self.files.borrow().clone()
+    }
+}
+
+/// Lets all clients work until the world is healed, those of sites that are added meanwhile too; returns when each has
+/// finished and closed what it had open. With a lost site go its clients.
 pub async fn work(world: &Rc<World>, shared: &Rc<Shared>) {
-    let mut tasks = Vec::new();
-    let mut own = shared.files.chunks(FILES);
-    for site in world.ids() {
-        for number in 0..world.plan.clients_per_site {
-            let client = Client {
-                world: world.clone(),
-                shared: shared.clone(),
-                site,
-                dice: Dice::of(world.plan.seed, &format!("client {number} at {site}")),
-                own: own.next().map(<[_]>::to_vec).unwrap_or_default(),
-            };
+    let (mut tasks, mut known) = (Vec::new(), BTreeSet::new());
+    while !world.healed.get() {
+        for site in world.ids() {
+            if !known.insert(site) {
+                continue;
+            }
+            let (world, shared) = (world.clone(), shared.clone());
             tasks.push(tokio::task::spawn_local(async move {
-                while !client.world.healed.get() {
-                    client.step().await;
-                    sleep(Duration::from_millis(client.dice.around(client.world.plan.think_ms))).await;
+                tokio::select! {
+                    biased;
+                    () = world.lost(site) => {}
+                    () = work_at(&world, &shared, site) => {}
                 }
             }));
         }
+        sleep(Duration::from_millis(500)).await;
     }
     for task in tasks {
         if let Err(error) = task.await
@@ -130,6 +186,15 @@ pub async fn work(world: &Rc<World>, shared: &Rc<Shared>) {
 }
 
 impl Client {
+    async fn work(&self) {
+        let mut operations = 0;
+        while !self.world.healed.get() && self.world.plan.operations_max.is_none_or(|max| operations < max) {
+            self.step().await;
+            operations += 1;
+            sleep(Duration::from_millis(self.dice.around(self.world.plan.think_ms))).await;
+        }
+    }
+
     async fn step(&self) {
         self.world.coverage.hit("operations");
         match self.dice.below(10) {
@@ -158,20 +223,37 @@ pub async fn read_all(filer: &Filer, file: Handle, pieces: u32) -> Result<(usize
     Ok((bytes as usize, whole.into()))
 }
 
-/// After healing: every site reads every file as it was closed.
+/// After healing: every site reads every file as it was closed. Of a client that is lost with its site, what it had not
+/// closed may be there or not.
 pub async fn audit(world: &Rc<World>, shared: &Shared) -> Result<(), String> {
     for site in world.ids() {
-        for file in &shared.files {
+        for file in shared.files().iter().filter(|file| !file.removed.get()) {
             let handle = file.handle;
             let read = insist(world, site, async move |filer: Filer| read_all(&filer, handle, 64 << 10).await).await;
             let (_, got) = read.map_err(|e| format!("inode {} at filer {site}: {e}", handle.ino))?;
-            let history = file.history.borrow();
-            let asked = got.len().max(history.bytes());
-            let checked = history.check_own(0, &got, asked);
+            let checked = file.check_at_rest(world, &got);
             checked.map_err(|why| format!("inode {} at filer {site}, after healing: {why}", handle.ino))?;
             world.coverage.hit("reads verified");
             world.coverage.add("bytes verified", got.len() as u64);
         }
     }
     Ok(())
+}
+
+impl File {
+    /// Checks all of its content when nobody writes to it any more.
+    pub fn check_at_rest(&self, world: &World, got: &[u8]) -> Result<(), String> {
+        let history = self.history.borrow();
+        if !world.is_lost(self.site) {
+            return history.check_own(0, got, got.len().max(history.bytes()));
+        }
+        let opened = history.open();
+        history.check_length(&opened, got.len())?;
+        history.check(&opened, 0, got)
+    }
+
+    /// Whether an error is what a reader may get: a part of the file is lost with its filer.
+    fn may_fail(&self, world: &World) -> bool {
+        self.removed.get() || (world.is_mourning() && world.is_lost(self.site))
+    }
 }

@@ -1,30 +1,41 @@
 //! Carries out a plan's faults, each at its time, and takes them back.
 
+mod members;
+mod operators;
+
+pub use operators::operate;
+
 use crate::{
+    clients::Shared,
+    dice::Dice,
     plan::{Fault, What},
+    recording::Lane,
     world::{World, clouds::Trouble, network::Way},
 };
-use filer::actors::mesh::Decide;
 use mesh::FilerId;
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 use storage::{
-    cloudfs::{BY_OPERATOR, Copy, OpBody, read},
+    cloudfs::{Copy, read},
+    disk::Disk,
     ids::CloudId,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// Begins every fault of the plan at its time; the storm ends with it.
-pub async fn storm(world: Rc<World>) {
+pub async fn storm(world: Rc<World>, shared: Rc<Shared>) {
     let start = Instant::now();
     let faults = world.plan.faults.clone();
     for (number, fault) in faults.into_iter().enumerate() {
-        let world = world.clone();
+        let (world, shared) = (world.clone(), shared.clone());
         tokio::task::spawn_local(async move {
             sleep_until(start + Duration::from_millis(fault.at_ms)).await;
-            if !world.healed.get() {
-                world.trace.note("FAULT", format_args!("{:?} for {} ms", fault.what, fault.for_ms));
-                carry_out(&world, number as u64, fault).await;
+            if world.healed.get() || !concerns_living(&world, &fault.what) {
+                return;
             }
+            world.trace.note("FAULT", format_args!("{:?} for {} ms", fault.what, fault.for_ms));
+            let lasts_ms = if lasts(&fault.what) { fault.for_ms } else { 0 };
+            world.recording.fault(lane(&fault.what), world.trace.now_ms(), lasts_ms, told(&fault.what));
+            carry_out(&world, &shared, number as u64, fault).await;
         });
     }
     sleep_until(start + Duration::from_millis(world.plan.storm_ms)).await;
@@ -34,18 +45,40 @@ pub async fn storm(world: Rc<World>) {
 pub fn heal(world: &World) {
     world.trace.note("FAULT", format_args!("all is mended"));
     world.healed.set(true);
+    world.healed_ms.set(Some(world.trace.now_ms()));
     world.network.heal();
     world.clouds.iter().for_each(|cloud| cloud.heal());
     for id in world.ids() {
         world.at(id, |site| {
             site.pace.slow_ms.store(0, Relaxed);
             site.clock.set_off_ms(0);
+            site.files.set_bytes_max(None);
             site.again_after_none();
         });
     }
+    world.recording.mark(Lane::World, world.trace.now_ms(), "all is mended".into());
 }
 
-async fn carry_out(world: &Rc<World>, number: u64, Fault { for_ms, what, .. }: Fault) {
+/// Whether a fault's filer is one that is not lost.
+fn concerns_living(world: &World, what: &What) -> bool {
+    let living = |filer: u64| world.ids().contains(&FilerId(filer));
+    match what {
+        What::OneWayCut { from, to } => living(*from) && living(*to),
+        What::Flapping { filer, .. }
+        | What::SlowLink { filer, .. }
+        | What::Crash { filer, .. }
+        | What::Lose { filer }
+        | What::SlowSync { filer, .. }
+        | What::FullDisk { filer, .. }
+        | What::FlipCache { filer, .. }
+        | What::ClockOff { filer, .. }
+        | What::Failover { filer }
+        | What::Failback { filer } => living(*filer),
+        _ => true,
+    }
+}
+
+async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { for_ms, what, .. }: Fault) {
     let wait = async || sleep(Duration::from_millis(for_ms)).await;
     let hit = |name| world.coverage.hit(name);
     match what {
@@ -99,11 +132,20 @@ async fn carry_out(world: &Rc<World>, number: u64, Fault { for_ms, what, .. }: F
             wait().await;
             cloud.end_trouble(number);
         }
-        What::BothOut => {
+        What::BothOut { second, later_ms, back_earlier_ms } => {
+            let [first, second] = [1 - second, second].map(|cloud| world.clouds[cloud].clone());
+            first.trouble(number, Trouble::Outage);
+            sleep(Duration::from_millis(later_ms)).await;
+            if world.healed.get() {
+                return;
+            }
+            second.trouble(number, Trouble::Outage);
             hit("both clouds out");
-            world.clouds.iter().for_each(|cloud| cloud.trouble(number, Trouble::Outage));
             wait().await;
-            world.clouds.iter().for_each(|cloud| cloud.end_trouble(number));
+            let ends = if back_earlier_ms > 0 { [&second, &first] } else { [&first, &second] };
+            ends[0].end_trouble(number);
+            sleep(Duration::from_millis(back_earlier_ms.unsigned_abs())).await;
+            ends[1].end_trouble(number);
         }
         What::LoseObject { cloud } => lose_object(world, cloud),
         What::Crash { filer, down_ms, at_effect, again_after } => {
@@ -112,6 +154,15 @@ async fn carry_out(world: &Rc<World>, number: u64, Fault { for_ms, what, .. }: F
             }
             world.crash(FilerId(filer), down_ms, at_effect, again_after);
         }
+        What::CrashLeader { down_ms } => {
+            let leader = world.filers().iter().find_map(|filer| filer.consensus.status().leader);
+            if let Some(leader) = leader.filter(|leader| world.ids().contains(leader)) {
+                hit("crashes of the leader");
+                world.crash(leader, down_ms, None, None);
+            }
+        }
+        What::Lose { filer } => members::lose(world, shared, FilerId(filer)).await,
+        What::Add => members::add(world),
         What::SlowSync { filer, ms } => {
             hit("slow syncs");
             let pace = world.at(FilerId(filer), |site| site.pace.clone());
@@ -119,6 +170,13 @@ async fn carry_out(world: &Rc<World>, number: u64, Fault { for_ms, what, .. }: F
             wait().await;
             pace.slow_ms.store(0, Relaxed);
         }
+        What::FullDisk { filer, left_bytes } => {
+            let files = world.at(FilerId(filer), |site| site.files.clone());
+            files.set_bytes_max(Some(files.used_bytes() + left_bytes));
+            wait().await;
+            files.set_bytes_max(None);
+        }
+        What::FlipCache { filer, bits } => flip_cache(world, FilerId(filer), bits, number).await,
         What::ClockOff { filer, ms } => {
             hit("clock jumps");
             let clock = world.at(FilerId(filer), |site| site.clock.clone());
@@ -128,6 +186,79 @@ async fn carry_out(world: &Rc<World>, number: u64, Fault { for_ms, what, .. }: F
         }
         What::Failover { filer } => operate(world, FilerId(filer), false).await,
         What::Failback { filer } => operate(world, FilerId(filer), true).await,
+    }
+}
+
+/// Whether a fault has a length.
+fn lasts(what: &What) -> bool {
+    !matches!(
+        what,
+        What::LoseObject { .. }
+            | What::Crash { .. }
+            | What::CrashLeader { .. }
+            | What::Lose { .. }
+            | What::Add
+            | What::FlipCache { .. }
+            | What::Failover { .. }
+            | What::Failback { .. }
+    )
+}
+
+/// Where people look for a fault.
+fn lane(what: &What) -> Lane {
+    match what {
+        What::Cloud { cloud, .. } | What::LoseObject { cloud } => Lane::Cloud(CloudId::BOTH[*cloud]),
+        What::Flapping { filer, .. }
+        | What::SlowLink { filer, .. }
+        | What::Crash { filer, .. }
+        | What::Lose { filer }
+        | What::SlowSync { filer, .. }
+        | What::FullDisk { filer, .. }
+        | What::FlipCache { filer, .. }
+        | What::ClockOff { filer, .. } => Lane::Filer(FilerId(*filer)),
+        _ => Lane::World,
+    }
+}
+
+/// A fault in words for people.
+fn told(what: &What) -> String {
+    match what {
+        What::OneWayCut { from, to } => format!("calls of filer {from} to filer {to} do not arrive"),
+        What::Partition { side } => {
+            let side: Vec<String> = side.iter().map(u64::to_string).collect();
+            format!("partition: filers {} and the others do not reach each other", side.join(", "))
+        }
+        What::Flapping { every_ms, .. } => format!("link comes and goes every {every_ms} ms"),
+        What::SlowLink { delay_ms, bytes_per_s, .. } => format!("slow link: {delay_ms} ms, {bytes_per_s} bytes/s"),
+        What::Lossy { lost_per_mille, .. } => format!("links lose {lost_per_mille} packets in 1000"),
+        What::Cloud { trouble, .. } => trouble.told(),
+        What::BothOut { .. } => "both clouds are out".into(),
+        What::LoseObject { .. } => "an object is lost after its receipt".into(),
+        What::Crash { at_effect: Some(_), .. } => "power is cut in the middle of an effect".into(),
+        What::Crash { .. } => "power is cut".into(),
+        What::CrashLeader { .. } => "the leader's power is cut".into(),
+        What::Lose { .. } => "lost for ever".into(),
+        What::Add => "a filer is added".into(),
+        What::SlowSync { ms, .. } => format!("syncs take up to {ms} ms"),
+        What::FullDisk { left_bytes, .. } => format!("disk full: {left_bytes} bytes are left"),
+        What::FlipCache { bits, .. } => format!("{bits} bits flip in the cache"),
+        What::ClockOff { ms, .. } => format!("clock is off by {ms} ms"),
+        What::Failover { .. } => "an operator wants the other cloud active".into(),
+        What::Failback { .. } => "an operator wants the preferred cloud active".into(),
+    }
+}
+
+/// Flips bits in the cached copies that a filer has on disk.
+async fn flip_cache(world: &World, filer: FilerId, bits: u64, number: u64) {
+    let (files, dice) =
+        (world.at(filer, |site| site.files.clone()), Dice::of(world.plan.seed, &format!("flips {number}")));
+    let cached: Vec<_> = files.list().await.unwrap_or_default();
+    let cached: Vec<_> = cached.into_iter().filter(|file| file.bytes > 0 && !file.name.contains(".seg")).collect();
+    for _ in 0..if cached.is_empty() { 0 } else { bits } {
+        let file = dice.pick(&cached);
+        if files.flip(&file.name, dice.below(file.bytes) as usize, dice.below(8) as u8) {
+            world.coverage.hit("cache bits flipped");
+        }
     }
 }
 
@@ -173,19 +304,5 @@ fn lose_object(world: &World, cloud: usize) {
     });
     if whole.is_some_and(|(id, _)| world.clouds[cloud].lose(&id.key())) {
         world.coverage.hit("objects lost");
-    }
-}
-
-/// An operator's wish.
-pub async fn operate(world: &Rc<World>, at: FilerId, back: bool) {
-    let Some(roles) = world.filer(at).and_then(|filer| filer.roles.get()) else {
-        return;
-    };
-    let to: CloudId = if back { roles.preferred } else { roles.standby() };
-    let body = OpBody::Activate { to, epoch: roles.epoch, by: BY_OPERATOR.into() };
-    match world.call(at, async move |filer| filer.actors.mesh.send(Decide(body)).await).await {
-        Ok(Ok(Ok(_))) if back => world.coverage.hit("operator failbacks"),
-        Ok(Ok(Ok(_))) => {}
-        _ => world.coverage.hit("operator refusals"),
     }
 }

@@ -13,10 +13,14 @@
 pub mod clients;
 pub mod coverage;
 pub mod dice;
+pub mod diff;
 pub mod entropy;
 pub mod faults;
 pub mod invariants;
 pub mod plan;
+pub mod recording;
+pub mod report;
 pub mod run;
+pub mod shrink;
 pub mod trace;
 pub mod world;

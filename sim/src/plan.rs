@@ -1,10 +1,21 @@
-//! What is to happen in a run: drawn from its seed, before it begins.
+//! What is to happen in a run: drawn from its seed before it begins, and kept as a file where somebody wants it.
+//!
+//! A plan says everything that a run depends on, so that it can be made smaller by hand or by `sim shrink`, and run again.
 
-use crate::{dice::Dice, world::clouds::Trouble};
+mod draw;
+mod scenes;
+
+pub use scenes::{Faults, SCENES, Scene};
+
+use crate::world::clouds::Trouble;
 use serde::{Deserialize, Serialize};
+
+/// Version of the format of a plan in a file.
+pub const PLAN_VERSION: u32 = 1;
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum What {
     /// Calls of one filer to another do not arrive.
     OneWayCut {
@@ -37,8 +48,12 @@ pub enum What {
         cloud: usize,
         trouble: Trouble,
     },
-    /// Both clouds are out.
-    BothOut,
+    /// Both clouds are out; the second one so much later, and back so much earlier (or later, where it is negative).
+    BothOut {
+        second: usize,
+        later_ms: u64,
+        back_earlier_ms: i64,
+    },
     /// A cloud loses an object that it has given a receipt for.
     LoseObject {
         cloud: usize,
@@ -50,12 +65,32 @@ pub enum What {
         at_effect: Option<u64>,
         again_after: Option<u64>,
     },
+    /// The filer that leads loses power.
+    CrashLeader {
+        down_ms: u64,
+    },
+    /// A filer is lost for ever, with its disk. An operator removes what only it had, then the filer.
+    Lose {
+        filer: u64,
+    },
+    /// A filer is added.
+    Add,
     /// A filer's disk takes long to sync.
     SlowSync {
         filer: u64,
         ms: u64,
     },
-    /// A filer's clock is off.
+    /// A filer's disk takes only so many bytes more.
+    FullDisk {
+        filer: u64,
+        left_bytes: u64,
+    },
+    /// Bits flip in the cached copies that a filer has on disk.
+    FlipCache {
+        filer: u64,
+        bits: u64,
+    },
+    /// A filer's clock jumps, and is right again at the end.
     ClockOff {
         filer: u64,
         ms: i64,
@@ -72,6 +107,7 @@ pub enum What {
 /// Something that goes wrong, when and for how long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
+    /// Virtual milliseconds since clients began.
     pub at_ms: u64,
     pub for_ms: u64,
     pub what: What,
@@ -79,7 +115,9 @@ pub struct Fault {
 
 /// A run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
+    pub version: u32,
     pub seed: u64,
     pub scene: String,
     pub filers: u64,
@@ -88,114 +126,57 @@ pub struct Plan {
     pub storm_ms: u64,
     /// Mean time between two operations of a client.
     pub think_ms: u64,
+    /// Operations after which a client rests; none: it works until the world is healed.
+    pub operations_max: Option<u64>,
+    /// Consecutive failures that trip a cloud.
+    pub failures_to_trip: u32,
+    /// How far each site's clock is ahead of the right time, in milliseconds; right where none is given.
+    pub skews_ms: Vec<i64>,
     pub faults: Vec<Fault>,
 }
 
-/// The scenes: a name, a line, and the faults that may be drawn.
-pub const SCENES: &[(&str, &str)] = &[
-    ("mixed", "everything that can go wrong, at random"),
-    ("calm", "nothing goes wrong"),
-    ("clouds", "troubles of clouds alone: outages, slowness, errors, late puts, wrong answers"),
-    ("crashes", "filers lose power, at effects and in recoveries, while clouds come and go"),
-    ("network", "cuts, partitions, flapping and lossy links, while clouds come and go"),
-    ("operators", "operators fail over and back at bad moments, while clouds come and go"),
-];
-
 impl Plan {
-    /// The plan that a seed determines.
-    pub fn draw(seed: u64, scene: &str, filers: (u64, u64), minutes: u64) -> Self {
-        let dice = Dice::of(seed, "plan");
-        let filers = dice.between(filers.0, filers.1);
-        let storm_ms = minutes * 60_000;
-        let mut plan = Self {
-            seed,
-            scene: scene.into(),
-            filers,
-            clients_per_site: dice.between(1, 2),
-            storm_ms,
-            think_ms: *dice.pick(&[200, 500, 1_000]),
-            faults: Vec::new(),
-        };
-        if scene == "calm" {
-            return plan;
+    /// Reads a plan from its file's text.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let plan: Self = serde_json::from_str(text).map_err(|e| format!("it is no plan: {e}"))?;
+        if plan.version != PLAN_VERSION {
+            return Err(format!("it is a plan of version {}, and this is for version {PLAN_VERSION}", plan.version));
         }
-        let every_ms = *dice.pick(&[4_000, 10_000, 20_000]);
-        let mut at_ms = dice.around(every_ms);
-        while at_ms < storm_ms {
-            let what = plan.what(&dice);
-            let longest_ms = *dice.pick(&[300, 3_000, 20_000, 90_000]);
-            plan.faults.push(Fault { at_ms, for_ms: dice.around(longest_ms).max(50), what });
-            at_ms += dice.around(every_ms).max(20);
+        if !(1..=9).contains(&plan.filers) || !(1..=16).contains(&plan.clients_per_site) {
+            return Err("1 to 9 filers with 1 to 16 clients each can be simulated".into());
         }
-        plan
+        Ok(plan)
     }
 
-    fn what(&self, dice: &Dice) -> What {
-        let kinds: &[u64] = match self.scene.as_str() {
-            "clouds" => &[0],
-            "crashes" => &[0, 1, 1],
-            "network" => &[0, 2, 2],
-            "operators" => &[0, 3],
-            _ => &[0, 0, 1, 1, 2, 2, 3, 4],
-        };
-        match dice.pick(kinds) {
-            0 => cloud_fault(self.filers, dice),
-            1 => self.crash(dice),
-            2 => self.network_fault(dice),
-            3 if dice.per_mille(500) => What::Failover { filer: self.a_filer(dice) },
-            3 => What::Failback { filer: self.a_filer(dice) },
-            _ if dice.per_mille(500) => What::SlowSync { filer: self.a_filer(dice), ms: dice.between(20, 2_000) },
-            _ => What::ClockOff { filer: self.a_filer(dice), ms: dice.between(0, 20_000) as i64 - 10_000 },
-        }
-    }
-
-    fn a_filer(&self, dice: &Dice) -> u64 {
-        dice.between(1, self.filers)
-    }
-
-    fn crash(&self, dice: &Dice) -> What {
-        let at_effect = dice.per_mille(600).then(|| dice.below(40));
-        let again_after = dice.per_mille(250).then(|| dice.below(30));
-        What::Crash { filer: self.a_filer(dice), down_ms: dice.around(8_000), at_effect, again_after }
-    }
-
-    fn network_fault(&self, dice: &Dice) -> What {
-        let (filer, other) = (self.a_filer(dice), self.a_filer(dice));
-        match dice.below(6) {
-            0 if filer != other => What::OneWayCut { from: filer, to: other },
-            1 | 2 => What::Partition { side: (1..=self.filers).filter(|_| dice.per_mille(400)).collect() },
-            3 => What::Flapping { filer, every_ms: dice.between(100, 4_000) },
-            4 => What::SlowLink { filer, delay_ms: dice.between(20, 400), bytes_per_s: dice.between(20_000, 500_000) },
-            _ => What::Lossy {
-                lost_per_mille: dice.between(5, 200),
-                twice_per_mille: dice.between(0, 100),
-                jitter_ms: dice.between(0, 300),
-            },
-        }
+    /// The plan as its file's text.
+    pub fn text(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a plan has only what JSON has");
+        text.push('\n');
+        text
     }
 }
 
-fn cloud_fault(filers: u64, dice: &Dice) -> What {
-    let per_mille = *dice.pick(&[20, 200, 600, 1000]);
-    let trouble = match dice.below(15) {
-        0..=2 => Trouble::Outage,
-        3 => Trouble::CutFrom { filer: dice.between(1, filers) },
-        4 => Trouble::Denied,
-        5 => Trouble::Slow { ms: *dice.pick(&[200, 3_000, 30_000]) },
-        6 => Trouble::Errors { per_mille },
-        7 => Trouble::Throttled { per_mille },
-        8 => Trouble::Resets { per_mille },
-        9 => Trouble::TimeoutsHappened { per_mille: per_mille / 4 },
-        10 => Trouble::TimeoutsLost { per_mille: per_mille / 4 },
-        // Well within half of the grace period of deletes, as settings must keep it.
-        11 => Trouble::Late { per_mille: per_mille / 2, ms: 40_000 },
-        12 => Trouble::WrongMd5 { per_mille },
-        13 => Trouble::Truncated { per_mille },
-        _ => Trouble::Flipped { per_mille: per_mille / 4 },
-    };
-    match dice.below(12) {
-        0 => What::BothOut,
-        1 => What::LoseObject { cloud: dice.below(2) as usize },
-        _ => What::Cloud { cloud: dice.below(2) as usize, trouble },
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_survives_its_file() {
+        for scene in SCENES {
+            let plan = Plan::draw(7, scene.name, (3, 7), 2);
+            assert_eq!(Plan::parse(&plan.text()), Ok(plan));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_plan_is_refused_with_a_reason() {
+        let plan = Plan::draw(7, "mixed", (3, 7), 2);
+        let newer = plan.text().replace("\"version\": 1", "\"version\": 2");
+        assert!(Plan::parse(&newer).is_err_and(|why| why.contains("version 2")));
+        let unknown = plan.text().replace("\"filers\"", "\"filters\"");
+        assert!(Plan::parse(&unknown).is_err_and(|why| why.contains("filters")));
     }
 }

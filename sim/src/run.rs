@@ -3,13 +3,14 @@
 use crate::{
     clients, entropy, faults,
     invariants::{each_cloud_rebuilds, listed_alike, released_is_held, within_bounds},
-    plan::Plan,
+    plan::{Plan, Scene},
+    recording::{CloudNow, FilerNow, Sample, Seen},
     trace::Trace,
     world::{World, watch::Violation},
 };
 use filer::actors::health::Views;
 use mesh::FilerId;
-use std::{cell::Cell, collections::BTreeSet, future::Future, io::Write, rc::Rc, sync::Once, time::Duration};
+use std::{cell::Cell, future::Future, io::Write, rc::Rc, sync::Once, time::Duration};
 use storage::{
     cloudfs::{CloudState, check_invariants, read},
     ids::CloudId,
@@ -23,6 +24,8 @@ use tokio::{
 const WELL_MAX: Duration = Duration::from_secs(1800);
 /// Time between two looks at what must always hold.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// Time between two moments of the recording.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Stack of a run's thread, in bytes.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -36,6 +39,17 @@ pub struct Outcome {
     pub coverage: Vec<(&'static str, u64)>,
     /// The last lines of its trace.
     pub last: Vec<String>,
+    /// What people want to see of it.
+    pub seen: Seen,
+}
+
+/// How a plan is carried out.
+#[derive(Default)]
+pub struct How {
+    /// Where the trace is written to.
+    pub trace: Option<Box<dyn Write + Send>>,
+    /// Virtual milliseconds after which the run ends, whatever is open then.
+    pub until_ms: Option<u64>,
 }
 
 thread_local!(static PANICS: Cell<u32> = const { Cell::new(0) });
@@ -52,15 +66,15 @@ fn watch_panics() {
     });
 }
 
-/// Carries out a plan, on a thread of its own. The trace is written to `out`, if there is one.
-pub fn run(plan: Plan, out: Option<Box<dyn Write + Send>>) -> Outcome {
+/// Carries out a plan, on a thread of its own.
+pub fn run(plan: Plan, how: How) -> Outcome {
     watch_panics();
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
         entropy::seed_thread(plan.seed);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
         let set = LocalSet::new();
-        let outcome = set.block_on(&runtime, whole(plan, out));
+        let outcome = set.block_on(&runtime, whole(plan, how));
         // Tasks of filers may not outlive their runtime.
         drop(set);
         drop(runtime);
@@ -74,15 +88,23 @@ pub fn run(plan: Plan, out: Option<Box<dyn Write + Send>>) -> Outcome {
         virtual_ms: 0,
         coverage: Vec::new(),
         last: Vec::new(),
+        seen: Seen::default(),
     })
 }
 
-async fn whole(plan: Plan, out: Option<Box<dyn Write + Send>>) -> Outcome {
-    let trace = Trace::new(out);
+async fn whole(plan: Plan, How { trace, until_ms }: How) -> Outcome {
+    let trace = Trace::new(trace);
+    let end = async {
+        match until_ms {
+            Some(ms) => sleep(Duration::from_millis(ms)).await,
+            None => std::future::pending().await,
+        }
+    };
     let world = World::new(plan, trace.clone());
     tokio::select! {
         biased;
         () = world.watch.violated() => {}
+        () = end => {}
         () = story(&world) => {}
     }
     if PANICS.get() > 0 {
@@ -99,6 +121,7 @@ async fn whole(plan: Plan, out: Option<Box<dyn Write + Send>>) -> Outcome {
         virtual_ms: trace.now_ms(),
         coverage: world.coverage.all(),
         last: trace.last(),
+        seen: world.recording.take(world.healed_ms.get()),
     }
 }
 
@@ -137,6 +160,7 @@ async fn until(world: &World, what: &str, so: impl Fn(&World) -> bool) {
 }
 
 async fn story(world: &Rc<World>) {
+    let sampling = tokio::task::spawn_local(sample(world.clone()));
     for id in world.ids() {
         world.start(id);
         until(world, "a filer becomes a member", |world| {
@@ -150,9 +174,9 @@ async fn story(world: &Rc<World>) {
         return;
     };
     let looking = tokio::task::spawn_local(look(world.clone()));
-    let (mending, storming) = (world.clone(), world.clone());
+    let (mending, storming, storm_shared) = (world.clone(), world.clone(), shared.clone());
     let storm = tokio::task::spawn_local(async move {
-        faults::storm(storming).await;
+        faults::storm(storming, storm_shared).await;
         faults::heal(&mending);
     });
     let working = async {
@@ -175,6 +199,7 @@ async fn story(world: &Rc<World>) {
     .await;
     well(world).await;
     looking.abort();
+    sampling.abort();
     check_at_the_end(world, &shared).await;
 }
 
@@ -198,13 +223,41 @@ async fn well(world: &Rc<World>) {
             let drained = filers.iter().all(|filer| filer.staging.status().segments == 0);
             let mut applied = filers.iter().map(|filer| filer.consensus.status().applied);
             let first = applied.next();
-            if all_up && clouds_well && drained && applied.all(|applied| Some(applied) == first) {
+            if all_up && !world.is_mourning() && clouds_well && drained && applied.all(|applied| Some(applied) == first)
+            {
                 return;
             }
             sleep(Duration::from_millis(100)).await;
         }
     };
     in_time(world, "all is well", wait).await;
+}
+
+/// Keeps what people want to see.
+async fn sample(world: Rc<World>) {
+    loop {
+        sleep(SAMPLE_EVERY).await;
+        let filer = |filer: filer::filer::Filer| {
+            let (staging, log) = (filer.staging.status(), filer.consensus.status());
+            let now = FilerNow {
+                staged_bytes: staging.bytes,
+                unprotected_ms: staging.oldest_wall_ns.map_or(0, |wall_ns| filer.ms_since(wall_ns)),
+                epoch: filer.roles.get().map_or(0, |roles| roles.epoch.0),
+                leader: log.leader.map(|leader| leader.0),
+            };
+            (filer.who.me, now)
+        };
+        let roles = read::roles(&world.newest_tables()).ok().flatten();
+        let clouds = roles.map(|roles| {
+            CloudId::BOTH.map(|cloud| {
+                let status = roles.cloud(cloud);
+                let missed = status.missed_puts + status.missed_deletes;
+                CloudNow { state: status.state, active: roles.active == cloud, missed }
+            })
+        });
+        let filers = world.filers().into_iter().map(filer).collect();
+        world.recording.sample(Sample { at_ms: world.trace.now_ms(), filers, clouds });
+    }
 }
 
 /// Looks at what must hold at every moment.
@@ -221,14 +274,13 @@ async fn look(world: Rc<World>) {
 }
 
 async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
-    let lost = BTreeSet::new();
+    let lost = world.lost_ids();
     let tables = world.newest_tables();
     judge(world, "both clouds are equal", listed_alike(&tables, &world.clouds, &lost));
     if let Some(files) = judge(world, "each cloud rebuilds everything", each_cloud_rebuilds(&tables, &world.clouds)) {
-        for file in &shared.files {
-            let (ino, history) = (file.handle.ino, file.history.borrow());
-            let got = files.get(&ino).map(Vec::as_slice).unwrap_or_default();
-            let checked = history.check_own(0, got, got.len().max(history.bytes()));
+        for file in shared.files().iter().filter(|file| !file.removed.get()) {
+            let ino = file.handle.ino;
+            let checked = file.check_at_rest(world, files.get(&ino).map(Vec::as_slice).unwrap_or_default());
             judge(world, "each cloud rebuilds everything", checked.map_err(|why| format!("inode {ino}: {why}")));
         }
     }
@@ -251,6 +303,14 @@ async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
             for cloud in CloudId::BOTH {
                 world.watch.counted(id, cloud, views[cloud.index()].failures_total);
             }
+        }
+    }
+    let happened = world.coverage.all();
+    for wanted in Scene::named(&world.plan.scene).map_or(&[][..], |scene| scene.shows) {
+        let missing = happened.iter().any(|(name, count)| name == wanted && *count == 0);
+        // What was made smaller need not show it any more.
+        if missing && world.plan.operations_max.is_none() {
+            world.watch.violate("a scene shows what it is for", format!("this one had no {wanted}"));
         }
     }
     world.trace.note("END", format_args!("after {} ms", world.trace.now_ms()));

@@ -11,7 +11,13 @@ pub mod power;
 pub mod tables;
 pub mod watch;
 
-use crate::{coverage::Coverage, dice::Dice, plan::Plan, trace::Trace};
+use crate::{
+    coverage::Coverage,
+    dice::Dice,
+    plan::Plan,
+    recording::{Lane, Recording},
+    trace::Trace,
+};
 use clock::SimClock;
 use clouds::SimCloud;
 use disk::SimDisk;
@@ -28,15 +34,15 @@ use network::{Arrived, Network};
 use power::Power;
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
-use storage::{cloudfs::read, disk::MemoryDisk, ids::CloudId, staging};
+use storage::{cloudfs::read, disk::MemoryDisk, health, ids::CloudId, staging};
 use tables::{DiskPace, SimKv};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::LocalSet,
     time::{Instant, sleep, timeout},
 };
@@ -67,6 +73,18 @@ pub struct Site {
     down_ms: u64,
     /// Effects after which the next start ends too.
     again_after: Option<u64>,
+    fate: Fate,
+    /// Told when it is lost.
+    lost: Rc<Notify>,
+}
+
+/// Whether a site comes back after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Lives,
+    /// Its disk is gone, and it is still a member.
+    Lost,
+    Removed,
 }
 
 impl Site {
@@ -87,18 +105,22 @@ pub struct World {
     pub settings: Settings,
     pub trace: Trace,
     pub coverage: Coverage,
+    pub recording: Recording,
     pub watch: Watch,
     pub network: Network,
     /// The preferred primary first.
     pub clouds: [SimCloud; 2],
     sites: RefCell<Vec<Site>>,
+    start: Instant,
     dice: Dice,
     /// No fault happens any more, and what was wrong is mended.
     pub healed: Cell<bool>,
+    /// When that was, in virtual milliseconds.
+    pub healed_ms: Cell<Option<u64>>,
 }
 
 /// Limits that make a run meet them.
-fn settings() -> Settings {
+fn settings(plan: &Plan) -> Settings {
     Settings {
         consensus: consensus::Settings {
             spawning: Spawning::Local,
@@ -115,6 +137,7 @@ fn settings() -> Settings {
             ..Default::default()
         },
         cache: storage::cache::Settings { disk_bytes_max: 1 << 20, memory_bytes_max: 256 << 10 },
+        health: health::Settings { failures_to_trip: plan.failures_to_trip, ..Default::default() },
         sweep: filer::actors::resync::SweepSettings { grace_ms: 120_000, ..Default::default() },
         steps: Steps { operation_ms_max: 5_000, ..Steps::default() },
         ..Settings::default()
@@ -128,17 +151,46 @@ fn member(id: FilerId) -> Member {
 impl World {
     /// A world with all sites of the plan, none of them started.
     pub fn new(plan: Plan, trace: Trace) -> Rc<Self> {
-        let (coverage, seed, start) = (Coverage::default(), plan.seed, Instant::now());
-        let watch = Watch::new(trace.clone(), coverage.clone());
+        let (coverage, recording, seed) = (Coverage::default(), Recording::default(), plan.seed);
+        let watch = Watch::new(trace.clone(), coverage.clone(), recording.clone(), plan.failures_to_trip);
         let cloud = |id: CloudId| {
             let dice = Dice::of(seed, &format!("cloud {id}"));
             SimCloud::new(id, dice, trace.clone(), coverage.clone(), watch.clone())
         };
-        let site = |number: u64| Site {
-            id: FilerId(number),
+        let world = Rc::new(Self {
+            settings: settings(&plan),
+            network: Network::new(Dice::of(seed, "network"), trace.clone(), coverage.clone()),
+            clouds: CloudId::BOTH.map(cloud),
+            sites: RefCell::default(),
+            start: Instant::now(),
+            dice: Dice::of(seed, "world"),
+            healed: Cell::new(false),
+            healed_ms: Cell::new(None),
+            plan,
+            trace,
+            coverage,
+            recording,
+            watch,
+        });
+        for _ in 0..world.plan.filers {
+            world.add_site();
+        }
+        world
+    }
+
+    /// Adds a site, whose filer is not started yet; gives its id, which no other site has or had.
+    pub fn add_site(&self) -> FilerId {
+        let mut sites = self.sites.borrow_mut();
+        let skew_ms = self.plan.skews_ms.get(sites.len()).copied().unwrap_or(0);
+        if skew_ms != 0 {
+            self.coverage.hit("clock skews");
+        }
+        let id = FilerId(sites.len() as u64 + 1);
+        sites.push(Site {
+            id,
             tables: MemoryKv::default(),
             files: MemoryDisk::default(),
-            clock: Arc::new(SimClock::new(start)),
+            clock: Arc::new(SimClock::new(self.start, skew_ms)),
             pace: Arc::default(),
             power: Power::default(),
             filer: None,
@@ -146,25 +198,59 @@ impl World {
             runs: 0,
             down_ms: 0,
             again_after: None,
-        };
-        let sites = (1..=plan.filers).map(site).collect();
-        Rc::new(Self {
-            settings: settings(),
-            network: Network::new(Dice::of(seed, "network"), trace.clone(), coverage.clone()),
-            clouds: CloudId::BOTH.map(cloud),
-            sites: RefCell::new(sites),
-            dice: Dice::of(seed, "world"),
-            healed: Cell::new(false),
-            plan,
-            trace,
-            coverage,
-            watch,
-        })
+            fate: Fate::Lives,
+            lost: Rc::default(),
+        });
+        id
     }
 
-    /// The ids of all sites.
+    /// The ids of all sites that are not lost.
     pub fn ids(&self) -> Vec<FilerId> {
-        self.sites.borrow().iter().map(|site| site.id).collect()
+        self.sites.borrow().iter().filter(|site| site.fate == Fate::Lives).map(|site| site.id).collect()
+    }
+
+    /// Whether a site may be lost now: it is a member, and every other loss was got over.
+    pub fn may_lose(&self, id: FilerId) -> bool {
+        let joined = |filer: Filer| filer.consensus.status().voters.contains_key(&id);
+        !self.sites.borrow().iter().any(|site| site.fate == Fate::Lost) && self.filers().into_iter().all(joined)
+    }
+
+    /// Ends a site for ever.
+    pub fn lose(&self, id: FilerId) {
+        self.at(id, |site| {
+            site.fate = Fate::Lost;
+            site.power.cut();
+            site.lost.notify_waiters();
+        });
+    }
+
+    /// The mesh has got over the loss of a site.
+    pub fn removed(&self, id: FilerId) {
+        self.at(id, |site| site.fate = Fate::Removed);
+    }
+
+    /// Whether a site is lost.
+    pub fn is_lost(&self, id: FilerId) -> bool {
+        self.at(id, |site| site.fate != Fate::Lives)
+    }
+
+    /// The sites that are lost.
+    pub fn lost_ids(&self) -> BTreeSet<FilerId> {
+        self.sites.borrow().iter().filter(|site| site.fate != Fate::Lives).map(|site| site.id).collect()
+    }
+
+    /// Whether a lost filer is still to be removed by its operator.
+    pub fn is_mourning(&self) -> bool {
+        self.sites.borrow().iter().any(|site| site.fate == Fate::Lost)
+    }
+
+    /// Returns when a site is lost.
+    pub async fn lost(&self, id: FilerId) {
+        let lost = self.at(id, |site| site.lost.clone());
+        let told = lost.notified();
+        if !self.is_lost(id) {
+            told.await;
+        }
     }
 
     /// Something of a site.
@@ -183,16 +269,18 @@ impl World {
         self.ids().into_iter().filter_map(|id| self.filer(id)).collect()
     }
 
-    /// The tables that are the furthest, of all sites.
+    /// The tables that are the furthest, of all sites that are not lost.
     pub fn newest_tables(&self) -> MemoryKv {
         let sites = self.sites.borrow();
-        let newest = sites.iter().max_by_key(|site| read::newest_ns(&site.tables).unwrap_or(0));
+        let living = sites.iter().filter(|site| site.fate == Fate::Lives);
+        let newest = living.max_by_key(|site| read::newest_ns(&site.tables).unwrap_or(0));
         newest.expect("a world has sites").tables.clone()
     }
 
-    /// The disks of all sites.
+    /// The disks of all sites that are not lost.
     pub fn disks(&self) -> BTreeMap<FilerId, MemoryDisk> {
-        self.sites.borrow().iter().map(|site| (site.id, site.files.clone())).collect()
+        let sites = self.sites.borrow();
+        sites.iter().filter(|site| site.fate == Fate::Lives).map(|site| (site.id, site.files.clone())).collect()
     }
 
     /// Starts a site's filer, and watches over its power.
@@ -290,12 +378,21 @@ impl World {
             self.coverage.add("tables rolled back", rolled_back);
             site.down_ms
         });
+        if self.is_lost(id) {
+            self.trace.note(id, format_args!("is lost"));
+            return;
+        }
         self.trace.note(id, format_args!("has no power for {down_ms} ms"));
+        let off_ms = self.trace.now_ms();
         // Once the world is healed, power is back soon.
         let end = Instant::now() + Duration::from_millis(down_ms);
         while Instant::now() < end && !self.healed.get() {
             sleep(Duration::from_millis(100)).await;
+            if self.is_lost(id) {
+                return;
+            }
         }
+        self.recording.fault(Lane::Filer(id), off_ms, self.trace.now_ms() - off_ms, "no power".into());
         self.start(id);
     }
 

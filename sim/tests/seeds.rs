@@ -1,12 +1,37 @@
-//! The same seed gives the same run, in whatever process; and the seeds that are always run pass.
+//! The same seed gives the same run, in whatever process; and seeds pass: those that are always run, and fresh ones.
 
-use sim::{plan::Plan, run::run};
-use std::process::Command;
+use sim::{
+    plan::{Faults, Plan, SCENES},
+    run::{How, run},
+};
+use std::{
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+/// Fresh seeds that are run when nothing else is said.
+const FRESH_SEEDS: u64 = 24;
+/// Runs at one time.
+const JOBS: usize = 2;
+
+/// Does something for each of these, on several threads; panics as they do.
+fn each<T: Sync>(all: &[T], what: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..JOBS {
+            scope.spawn(|| {
+                while let Some(one) = all.get(next.fetch_add(1, Relaxed)) {
+                    what(one);
+                }
+            });
+        }
+    });
+}
 
 /// What a process of its own says of a seed's trace.
 fn trace_of(seed: u64, scene: &str) -> String {
     let seed = seed.to_string();
-    let arguments = ["replay", &seed, "--scene", scene, "--minutes", "1"];
+    let arguments = ["replay", &seed, "--scene", scene, "--minutes", "1", "--filers", "3..5"];
     let output = Command::new(env!("CARGO_BIN_EXE_sim")).args(arguments).output().expect("the simulator starts");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
@@ -16,19 +41,48 @@ fn trace_of(seed: u64, scene: &str) -> String {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_in_every_process() {
-    for (seed, scene) in [(1, "mixed"), (2, "mixed"), (3, "mixed"), (4, "crashes"), (5, "network"), (6, "clouds")] {
-        let first = trace_of(seed, scene);
-        assert_eq!(trace_of(seed, scene), first, "seed {seed} of {scene}");
-        assert_eq!(trace_of(seed, scene), first, "seed {seed} of {scene}");
-    }
+    let scenes = ["mixed", "chaos", "crashes", "network", "clouds", "disks", "members"];
+    let seeds: Vec<(u64, &str)> = (1..=21).map(|seed| (seed, scenes[seed as usize % scenes.len()])).collect();
+    each(&seeds, |(seed, scene)| {
+        let first = trace_of(*seed, scene);
+        for _ in 0..2 {
+            assert_eq!(trace_of(*seed, scene), first, "seed {seed} of {scene}");
+        }
+    });
+}
+
+fn passes(seed: u64, scene: &str, minutes: u64) {
+    let outcome = run(Plan::draw(seed, scene, (3, 5), minutes), How::default());
+    let last = || outcome.last.join("\n");
+    assert_eq!(
+        outcome.violation,
+        None,
+        "sim replay {seed} --scene {scene} --filers 3..5 --minutes {minutes}\n{}",
+        last()
+    );
 }
 
 #[test]
 fn seeds_that_are_always_run_pass() {
-    for scene in ["calm", "mixed", "clouds", "crashes", "network", "operators"] {
-        for seed in 1..=3 {
-            let outcome = run(Plan::draw(seed, scene, (3, 5), 1), None);
-            assert_eq!(outcome.violation, None, "seed {seed} of {scene}:\n{}", outcome.last.join("\n"));
-        }
-    }
+    let drawn = SCENES.iter().filter(|scene| matches!(scene.faults, Faults::Drawn { .. }));
+    let seeds: Vec<(u64, &str)> = drawn.flat_map(|scene| (1..=3).map(|seed| (seed, scene.name))).collect();
+    each(&seeds, |(seed, scene)| passes(*seed, scene, 1));
+}
+
+#[test]
+fn scenes_that_tell_their_faults_pass() {
+    let told = SCENES.iter().filter(|scene| matches!(scene.faults, Faults::Told(_)));
+    let seeds: Vec<(u64, &str)> = told.flat_map(|scene| (1..=2).map(|seed| (seed, scene.name))).collect();
+    each(&seeds, |(seed, scene)| passes(*seed, scene, 1));
+}
+
+/// Other seeds each time: `FILERMESH_SEEDS` says how many. A failure prints the line that runs it again.
+#[test]
+fn fresh_seeds_pass() {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let first = since.map_or(0, |since| since.as_secs()) * 1000;
+    let count = std::env::var("FILERMESH_SEEDS").ok().map(|text| text.parse().expect("FILERMESH_SEEDS is a number"));
+    let seeds: Vec<u64> = (first..first + count.unwrap_or(FRESH_SEEDS)).collect();
+    println!("seeds from {first} on");
+    each(&seeds, |seed| passes(*seed, "mixed", 2));
 }

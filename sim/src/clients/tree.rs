@@ -62,22 +62,21 @@ impl SharedTree {
         let now = self.now.borrow().clone();
         if now.names.borrow().unanswered_count() >= UNANSWERED_MAX {
             if !self.replacing.replace(true) {
+                let _replacing = Replacing(&self.replacing);
                 self.number.set(self.number.get() + 1);
                 let name = format!("tree-{}", self.number.get());
                 match make_dir(world, site, name).await {
                     Ok(root) => drop(self.now.replace(tree(root))),
                     Err(error) => world.watch.violate("names are what the answers say", format!("a new tree: {error}")),
                 }
-                self.replacing.set(false);
             }
             return;
         }
         if now.under_way.get() >= AT_ONCE_MAX {
             return;
         }
-        now.under_way.set(now.under_way.get() + 1);
+        let _under_way = UnderWay::begin(&now);
         now.step(world, site, dice).await;
-        now.under_way.set(now.under_way.get() - 1);
     }
 }
 
@@ -125,13 +124,14 @@ impl Tree {
             NameOp::List { dir } => Call::List(at(dir)),
         };
         let number = self.names.borrow_mut().call(op);
+        let mut asked = Asked { tree: self, number, answered: false };
         world.trace.note(site, format_args!("names {number}: {op:?}"));
         let answer = world.call(site, async move |filer| call.make(filer).await).await;
         world.trace.note(site, format_args!("names {number}: {answer:?}"));
         let seen = match answer {
             Err(_) | Ok(Err(FsError::Later(_))) => {
                 world.coverage.hit("unknown outcomes");
-                return self.names.borrow_mut().unanswered(number);
+                return;
             }
             Ok(Ok(seen)) => seen,
             Ok(Err(FsError::Stale)) => Seen::Refused(Refusal::Stale),
@@ -142,9 +142,50 @@ impl Tree {
                 return world.watch.violate("names are what the answers say", format!("{op:?}: {error}"));
             }
         };
+        asked.answered = true;
         let answered = self.names.borrow_mut().answered(number, seen);
         if let Err(what) = answered {
             world.watch.violate("names are what the answers say", format!("at filer {site}: {what}"));
+        }
+    }
+}
+
+/// A client makes a new tree for all.
+struct Replacing<'a>(&'a Cell<bool>);
+
+impl Drop for Replacing<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+/// One of the operations at one time.
+struct UnderWay<'a>(&'a Tree);
+
+impl<'a> UnderWay<'a> {
+    fn begin(tree: &'a Tree) -> Self {
+        tree.under_way.set(tree.under_way.get() + 1);
+        Self(tree)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get() - 1);
+    }
+}
+
+/// An operation that was asked for: its client may be lost before the answer.
+struct Asked<'a> {
+    tree: &'a Tree,
+    number: u32,
+    answered: bool,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.tree.names.borrow_mut().unanswered(self.number);
         }
     }
 }

@@ -10,16 +10,17 @@ const START_WALL_NS: u64 = 1_767_225_600_000_000_000;
 /// The clock of one site.
 pub struct SimClock {
     start: Instant,
+    skew_ms: i64,
     off_ms: AtomicI64,
 }
 
 impl SimClock {
-    /// A right clock.
-    pub fn new(start: Instant) -> Self {
-        Self { start, off_ms: AtomicI64::new(0) }
+    /// A clock that is always ahead by `skew_ms` milliseconds.
+    pub fn new(start: Instant, skew_ms: i64) -> Self {
+        Self { start, skew_ms, off_ms: AtomicI64::new(0) }
     }
 
-    /// Sets how far it is ahead of the right time, in milliseconds.
+    /// Sets how far it has jumped ahead, in milliseconds.
     pub fn set_off_ms(&self, off_ms: i64) {
         self.off_ms.store(off_ms, Relaxed);
     }
@@ -28,6 +29,6 @@ impl SimClock {
 impl Clock for SimClock {
     fn wall_ns(&self) -> u64 {
         let right = START_WALL_NS + self.start.elapsed().as_nanos() as u64;
-        right.saturating_add_signed(self.off_ms.load(Relaxed) * 1_000_000)
+        right.saturating_add_signed((self.skew_ms + self.off_ms.load(Relaxed)) * 1_000_000)
     }
 }

@@ -4,7 +4,11 @@
 //! was told that it timed out, or after its caller has died.
 
 use super::{power::Power, watch::Watch};
-use crate::{coverage::Coverage, dice::Dice, trace::Trace};
+use crate::{
+    coverage::Coverage,
+    dice::{Dice, FNV_START, fnv},
+    trace::Trace,
+};
 use bytes::Bytes;
 use mesh::FilerId;
 use serde::{Deserialize, Serialize};
@@ -27,6 +31,7 @@ const CALL_MS_MAX: u64 = 10_000;
 
 /// A way in which a cloud misbehaves, while it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Trouble {
     /// Nothing answers.
     Outage,
@@ -40,6 +45,8 @@ pub enum Trouble {
     Errors { per_mille: u64 },
     /// 503, slow down.
     Throttled { per_mille: u64 },
+    /// So many get an answer that no one has foreseen; the call may have been carried out.
+    Unforeseen { per_mille: u64 },
     /// The connection is reset, before or after the call was carried out.
     Resets { per_mille: u64 },
     /// No answer comes; the put happened.
@@ -48,12 +55,38 @@ pub enum Trouble {
     TimeoutsLost { per_mille: u64 },
     /// No answer comes; the put happens up to so much later.
     Late { per_mille: u64, ms: u64 },
-    /// The answer of a put has a wrong MD5.
+    /// Every call for one object in `one_in` fails, always the same ones.
+    Shard { one_in: u64 },
+    /// The answer of a put has a wrong MD5, and half of these objects are kept with a flipped bit.
     WrongMd5 { per_mille: u64 },
     /// A read ends too early.
     Truncated { per_mille: u64 },
     /// A read has a flipped bit.
     Flipped { per_mille: u64 },
+}
+
+impl Trouble {
+    /// The trouble in words for people.
+    pub fn told(self) -> String {
+        let share = |what: &str, per_mille: u64| format!("{what}: {per_mille} calls in 1000");
+        match self {
+            Self::Outage => "outage".into(),
+            Self::CutFrom { filer } => format!("filer {filer} cannot reach it"),
+            Self::Denied => "the credentials are refused".into(),
+            Self::Slow { ms } => format!("brown-out: answers take up to {ms} ms"),
+            Self::Errors { per_mille } => share("500, internal error", per_mille),
+            Self::Throttled { per_mille } => share("503, slow down", per_mille),
+            Self::Unforeseen { per_mille } => share("418, an answer that no one has foreseen", per_mille),
+            Self::Resets { per_mille } => share("connections reset", per_mille),
+            Self::TimeoutsHappened { per_mille } => share("no answer, but it happened", per_mille),
+            Self::TimeoutsLost { per_mille } => share("no answer", per_mille),
+            Self::Late { per_mille, ms } => format!("{per_mille} puts in 1000 happen up to {ms} ms late"),
+            Self::Shard { one_in } => format!("every call for one object in {one_in} fails"),
+            Self::WrongMd5 { per_mille } => share("wrong MD5s", per_mille),
+            Self::Truncated { per_mille } => share("reads cut short", per_mille),
+            Self::Flipped { per_mille } => share("a bit flipped in a read", per_mille),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +105,7 @@ struct Fate {
     answers_ms: u64,
     /// What is answered instead of the result.
     instead: Option<CloudError>,
+    /// A bit of what is read or put is flipped.
     flip: bool,
 }
 
@@ -205,6 +239,10 @@ impl SimCloud {
                 Trouble::Throttled { per_mille } if hit("throttled answers", per_mille) => {
                     (None, took_ms, Self::failed(call, key, "503, slow down"))
                 }
+                Trouble::Unforeseen { per_mille } if hit("unforeseen answers", per_mille) => {
+                    let happens = self.dice.per_mille(300).then_some(took_ms / 2);
+                    (happens, took_ms, Self::failed(call, key, "418, I'm a teapot"))
+                }
                 Trouble::Resets { per_mille } if hit("reset connections", per_mille) => {
                     let happens = self.dice.per_mille(500).then_some(took_ms / 2);
                     (happens, took_ms, Self::failed(call, key, "connection reset by peer"))
@@ -218,9 +256,17 @@ impl SimCloud {
                 Trouble::Late { per_mille, ms } if call == Call::Put && hit("late puts", per_mille) => {
                     (Some(self.dice.between(ms / 2, ms)), CALL_MS_MAX, timed_out())
                 }
+                Trouble::Shard { one_in }
+                    if !key.starts_with("probes/") && fnv(FNV_START, key.as_bytes()) % one_in == 0 =>
+                {
+                    self.coverage.hit("calls of a bad shard");
+                    (None, took_ms, Self::failed(call, key, "500, the shard is not available"))
+                }
                 Trouble::WrongMd5 { per_mille } if call == Call::Put && hit("wrong MD5s", per_mille) => {
                     let (expected, got) = ("the MD5 of what was sent".into(), "another one".into());
-                    (Some(took_ms / 2), took_ms, CloudError::Corrupt { key: key.into(), expected, got })
+                    let instead = Some(CloudError::Corrupt { key: key.into(), expected, got });
+                    let flip = self.dice.per_mille(500);
+                    return Fate { happens_ms: Some(took_ms / 2), answers_ms: took_ms, instead, flip };
                 }
                 Trouble::Truncated { per_mille } if call == Call::Get && hit("truncated reads", per_mille) => {
                     (None, took_ms, Self::failed(call, key, "the body ended too early"))
@@ -240,6 +286,16 @@ impl SimCloud {
     }
 }
 
+/// What a cloud keeps of a body that it took wrong.
+fn flipped(body: &Bytes) -> (Bytes, Md5) {
+    let mut wrong = body.to_vec();
+    if let Some(byte) = wrong.last_mut() {
+        *byte ^= 1;
+    }
+    let md5 = Md5::of(&wrong);
+    (wrong.into(), md5)
+}
+
 /// A cloud as one run of one filer sees it.
 pub struct CloudEnd {
     me: FilerId,
@@ -253,7 +309,7 @@ impl CloudEnd {
         &self,
         call: Call,
         key: &str,
-        effect: impl FnOnce(&mut State) -> Result<T, CloudError> + Send + 'static,
+        effect: impl FnOnce(&mut State, bool) -> Result<T, CloudError> + Send + 'static,
     ) -> Result<(T, bool), CloudError> {
         self.power.needed().await;
         let cloud = &self.cloud;
@@ -266,7 +322,7 @@ impl CloudEnd {
             // A task of its own: what was sent happens, whatever becomes of its sender.
             tokio::spawn(async move {
                 sleep(Duration::from_millis(happens_ms)).await;
-                let _ = told.send(effect(&mut state.lock().expect("no holder of the cloud panics")));
+                let _ = told.send(effect(&mut state.lock().expect("no holder of the cloud panics"), flip));
             });
         }
         sleep(Duration::from_millis(answers_ms)).await;
@@ -279,7 +335,7 @@ impl CloudEnd {
             Ok(_) => cloud.trace.note(self.me, format_args!("cloud {} did {call:?} {key}", cloud.id)),
             Err(error) => cloud.trace.note(self.me, format_args!("cloud {}: {error}", cloud.id)),
         }
-        cloud.watch.attempt_ended(self.me, cloud.id, key, result.is_err(), flip, answers_ms);
+        cloud.watch.attempt_ended(self.me, cloud.id, key, result.is_err(), flip && result.is_ok(), answers_ms);
         result.map(|value| (value, flip))
     }
 }
@@ -288,11 +344,12 @@ impl CloudEnd {
 impl Cloud for CloudEnd {
     async fn put(&self, key: &str, body: Bytes, md5: Md5) -> Result<Receipt, CloudError> {
         let name = key.to_string();
-        let effect = move |state: &mut State| {
+        let effect = move |state: &mut State, flip: bool| {
             let (got, bytes) = (Md5::of(&body), body.len() as u64);
             if got != md5 {
                 return Err(CloudError::Corrupt { key: name, expected: md5.to_string(), got: got.to_string() });
             }
+            let (body, md5) = if flip { flipped(&body) } else { (body, md5) };
             state.lost.remove(&name);
             state.objects.insert(name, Object { body, md5 });
             Ok(Receipt { md5, bytes, proof: Proof::Answer })
@@ -302,7 +359,7 @@ impl Cloud for CloudEnd {
 
     async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {
         let name = key.to_string();
-        let effect = move |state: &mut State| {
+        let effect = move |state: &mut State, _| {
             let missing = || CloudError::NotFound { key: name.clone() };
             let object = &state.objects.get(&name).ok_or_else(missing)?.body;
             if range.end > object.len() as u64 || range.start > range.end {
@@ -322,7 +379,7 @@ impl Cloud for CloudEnd {
 
     async fn head(&self, key: &str) -> Result<Listed, CloudError> {
         let name = key.to_string();
-        let effect = move |state: &mut State| {
+        let effect = move |state: &mut State, _| {
             let object = state.objects.get(&name).ok_or_else(|| CloudError::NotFound { key: name.clone() })?;
             Ok(Listed { bytes: object.body.len() as u64, md5: Some(object.md5), key: name })
         };
@@ -331,7 +388,7 @@ impl Cloud for CloudEnd {
 
     async fn delete(&self, key: &str) -> Result<(), CloudError> {
         let name = key.to_string();
-        let effect = move |state: &mut State| {
+        let effect = move |state: &mut State, _| {
             state.lost.remove(&name);
             state.objects.remove(&name);
             Ok(())
@@ -341,7 +398,7 @@ impl Cloud for CloudEnd {
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, CloudError> {
         let (start, after) = (prefix.to_string(), after.map(str::to_string));
-        let effect = move |state: &mut State| {
+        let effect = move |state: &mut State, _| {
             let behind = |key: &str| after.as_deref().is_none_or(|after| key > after);
             let mut found = state.objects.iter().filter(|(key, _)| key.starts_with(&start) && behind(key));
             let listed = |(key, object): (&String, &Object)| Listed {

@@ -3,6 +3,7 @@
 use crate::{
     coverage::Coverage,
     invariants::{CountedOnce, OneActive, ProbesOnly},
+    recording::{Lane, Recording},
     trace::{Trace, moment},
 };
 use mesh::{FilerId, kv::MemoryKv};
@@ -16,9 +17,6 @@ use storage::{
     ids::CloudId,
 };
 use tokio::sync::Notify;
-
-/// Consecutive failures that trip a cloud, as the product promises them.
-const FAILURES_TO_TRIP: u64 = 160;
 
 /// An invariant does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,13 +53,17 @@ pub struct Watch {
     state: Arc<State>,
     trace: Trace,
     coverage: Coverage,
+    recording: Recording,
+    /// Consecutive failures that trip a cloud.
+    failures_to_trip: u64,
 }
 
 impl Watch {
     /// A watch that has seen nothing yet.
-    pub fn new(trace: Trace, coverage: Coverage) -> Self {
+    pub fn new(trace: Trace, coverage: Coverage, recording: Recording, failures_to_trip: u32) -> Self {
         let (checks, violation, violated, ended) = Default::default();
-        Self { state: Arc::new(State { checks, violation, violated, ended }), trace, coverage }
+        let state = Arc::new(State { checks, violation, violated, ended });
+        Self { state, trace, coverage, recording, failures_to_trip: failures_to_trip.into() }
     }
 
     fn checks(&self) -> MutexGuard<'_, Checks> {
@@ -72,6 +74,7 @@ impl Watch {
     pub fn violate(&self, invariant: &str, what: String) {
         let at_ms = self.trace.now_ms();
         self.trace.note("VIOLATION", format_args!("{invariant}: {what}"));
+        self.recording.mark(Lane::World, at_ms, format!("VIOLATION: {invariant}: {what}"));
         let mut violation = self.state.violation.lock().expect("no holder of the violation panics");
         if violation.is_none() {
             *violation = Some(Violation { invariant: invariant.into(), what, at_ms });
@@ -115,6 +118,7 @@ impl Watch {
             Ok(Some(news)) => {
                 news.events.iter().for_each(|event| self.coverage.hit(event));
                 self.trace.note(filer, format_args!("epoch {}", roles.epoch));
+                self.recording.mark(Lane::World, now_ms, decided(tables, &roles, &news.events));
                 if news.events.contains(&"trips") {
                     self.check_reason(tables, &roles);
                 }
@@ -155,7 +159,16 @@ impl Watch {
         let Some(trip) = trip else {
             return self.violate("failures are counted once", format!("epoch {} has no decision", roles.epoch));
         };
-        let verdict = self.checks().counted_once.tripped(trip.filer, trip.cloud, &trip.text, FAILURES_TO_TRIP);
+        let verdict = self.checks().counted_once.tripped(trip.filer, trip.cloud, &trip.text, self.failures_to_trip);
         self.judge("failures are counted once", verdict);
     }
+}
+
+/// A new epoch in words for people.
+fn decided(tables: &MemoryKv, roles: &Roles, events: &[&str]) -> String {
+    let decisions = read::decisions(tables, 8).unwrap_or_default();
+    let why = decisions.into_iter().find(|past| past.carried && past.epoch == roles.epoch);
+    let why = why.map(|past| format!(" (filer {}: {})", past.filer, past.text)).unwrap_or_default();
+    let what = if events.is_empty() { "the roles are set".into() } else { events.join(", ") };
+    format!("epoch {}: {what}; cloud {} is active{why}", roles.epoch, roles.active)
 }

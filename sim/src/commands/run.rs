@@ -1,0 +1,108 @@
+//! Running many seeds.
+
+use super::range;
+use crate::What;
+use indicatif::{ProgressBar, ProgressStyle};
+use sim::{
+    coverage,
+    run::{How, Outcome},
+};
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// Which seeds are run, and how.
+#[derive(clap::Args)]
+pub struct Run {
+    /// Such as 1..500 (the last one included) or 7.
+    #[arg(long, default_value = "1..20", value_parser = range)]
+    seeds: (u64, u64),
+    /// Runs at one time.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
+    jobs: u64,
+    /// Begins no further seed after so many minutes of real time.
+    #[arg(long, value_name = "MINUTES")]
+    stop_after: Option<u64>,
+    /// Ends at the first failure.
+    #[arg(long)]
+    first: bool,
+    #[command(flatten)]
+    what: What,
+}
+
+#[derive(Default)]
+struct Totals {
+    coverage: BTreeMap<&'static str, u64>,
+    virtual_ms: u64,
+    passed: u64,
+    failed: u64,
+}
+
+impl Totals {
+    fn add(&mut self, outcome: &Outcome) {
+        for (name, count) in &outcome.coverage {
+            *self.coverage.entry(name).or_default() += count;
+        }
+        self.virtual_ms += outcome.virtual_ms;
+        *if outcome.violation.is_some() { &mut self.failed } else { &mut self.passed } += 1;
+    }
+}
+
+/// Runs them; fails when one of them fails.
+pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
+    let (from, to) = run.seeds;
+    let bar = ProgressBar::new(to - from + 1);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} seeds, {per_sec}, {eta} left {msg}")?);
+    let (next, begun, stopped) = (AtomicU64::new(from), Instant::now(), AtomicBool::new(false));
+    let end = run.stop_after.map(|minutes| Duration::from_secs(60 * minutes));
+    let totals: Mutex<Totals> = Mutex::default();
+    let locked = || -> MutexGuard<'_, Totals> { totals.lock().expect("no run panics here") };
+    std::thread::scope(|scope| {
+        for _ in 0..run.jobs {
+            scope.spawn(|| {
+                while !stopped.load(Relaxed) && end.is_none_or(|end| begun.elapsed() < end) {
+                    let seed = next.fetch_add(1, Relaxed);
+                    if seed > to {
+                        return;
+                    }
+                    let outcome = sim::run::run(run.what.plan(seed), How::default());
+                    let mut totals = locked();
+                    totals.add(&outcome);
+                    if let Some(violation) = &outcome.violation {
+                        bar.suspend(|| println!("seed {seed}: {violation}\n  {}", run.what.replay(seed)));
+                        stopped.fetch_or(run.first, Relaxed);
+                    }
+                    bar.inc(1);
+                    bar.set_message(speed(&totals, begun, run.jobs));
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let totals = totals.into_inner().expect("no run panics here");
+    for name in coverage::NAMES {
+        println!("{:>12}  {name}", totals.coverage.get(name).copied().unwrap_or(0));
+    }
+    let (seeds, real_s) = (totals.passed + totals.failed, begun.elapsed().as_secs_f64());
+    println!(
+        "{:.0} virtual seconds in {real_s:.1} s: {}, {:.2} seeds a second",
+        totals.virtual_ms as f64 / 1000.0,
+        speed(&totals, begun, run.jobs),
+        seeds as f64 / real_s
+    );
+    println!("{} passed, {} failed", totals.passed, totals.failed);
+    Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Virtual to real time.
+fn speed(totals: &Totals, begun: Instant, jobs: u64) -> String {
+    let cores = jobs.min(std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)) as f64;
+    let ratio = totals.virtual_ms as f64 / 1000.0 / begun.elapsed().as_secs_f64() / cores;
+    format!("{ratio:.0} virtual seconds a second and core")
+}

@@ -1,0 +1,211 @@
+//! The scenes: which faults a seed draws from, and those whose faults are told one by one.
+
+use super::{Fault, Plan, What};
+use crate::world::clouds::Trouble;
+
+/// A family of faults, with how often it is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Clouds,
+    Crashes,
+    Network,
+    Operators,
+    Disks,
+    Clocks,
+    Members,
+}
+
+/// How a scene gets its faults.
+pub enum Faults {
+    /// Drawn from these families, one as often as it stands there; the mean time between two of them, in milliseconds, is
+    /// one of `every_ms`.
+    Drawn { families: &'static [Family], every_ms: &'static [u64] },
+    /// Told.
+    Told(fn(&mut Plan)),
+}
+
+/// A scene.
+pub struct Scene {
+    pub name: &'static str,
+    /// A line that says what happens.
+    pub text: &'static str,
+    pub faults: Faults,
+    /// What must have happened at the end, as coverage counts it: otherwise the scene has shown nothing.
+    pub shows: &'static [&'static str],
+}
+
+use Family::{Clocks, Clouds, Crashes, Disks, Members, Network, Operators};
+
+/// All scenes.
+pub const SCENES: &[Scene] = &[
+    drawn(
+        "mixed",
+        "everything that can go wrong, at random",
+        &[Clouds, Clouds, Clouds, Crashes, Crashes, Network, Network, Operators, Disks, Clocks, Members],
+        &[4_000, 10_000, 20_000],
+    ),
+    drawn(
+        "chaos",
+        "everything that can go wrong, most of the time",
+        &[Clouds, Clouds, Crashes, Network, Operators, Disks, Clocks, Members],
+        &[1_500, 3_000],
+    ),
+    drawn("calm", "nothing goes wrong", &[], &[1_000]),
+    drawn(
+        "clouds",
+        "troubles of clouds alone: outages, slowness, errors, late puts, wrong answers",
+        &[Clouds],
+        &[4_000, 10_000, 20_000],
+    ),
+    drawn(
+        "crashes",
+        "filers lose power, at effects and in recoveries, while clouds come and go",
+        &[Clouds, Crashes, Crashes],
+        &[4_000, 10_000, 20_000],
+    ),
+    drawn(
+        "network",
+        "cuts, partitions, flapping and lossy links, while clouds come and go",
+        &[Clouds, Network, Network],
+        &[4_000, 10_000, 20_000],
+    ),
+    drawn(
+        "operators",
+        "operators fail over and back at bad moments, while clouds come and go",
+        &[Clouds, Operators],
+        &[4_000, 10_000, 20_000],
+    ),
+    drawn(
+        "members",
+        "filers are added, and lost for ever with their disks, while filers crash",
+        &[Members, Members, Crashes, Clouds],
+        &[10_000, 20_000],
+    ),
+    drawn(
+        "disks",
+        "full and slow disks, flipped bits, clocks that are wrong, crashes",
+        &[Disks, Disks, Clocks, Crashes, Clouds],
+        &[4_000, 10_000],
+    ),
+    told(
+        "failover",
+        "the active cloud is out for four minutes: trip, failover, resync, failback",
+        &["failovers", "resyncs finished", "failbacks"],
+        |plan| {
+            plan.cloud(20_000, 240_000, 0, Trouble::Outage);
+        },
+    ),
+    told(
+        "both-out",
+        "both clouds go, and come back in the order in which they went",
+        &["both clouds out", "refused trips"],
+        |plan| {
+            plan.fault(10_000, 300_000, What::BothOut { second: 1, later_ms: 20_000, back_earlier_ms: -30_000 });
+        },
+    ),
+    told(
+        "both-out-other-order",
+        "both clouds go, and the one that went last comes back first",
+        &["both clouds out"],
+        |plan| {
+            plan.fault(10_000, 300_000, What::BothOut { second: 0, later_ms: 20_000, back_earlier_ms: 60_000 });
+        },
+    ),
+    told(
+        "resync-interrupted",
+        "the leader dies again and again while a cloud is resynced, and that cloud fails once more",
+        &["crashes of the leader", "resyncs finished"],
+        |plan| {
+            plan.failures_to_trip = 20;
+            plan.cloud(5_000, 60_000, 0, Trouble::Outage);
+            for at_ms in [66_000, 72_000, 80_000] {
+                plan.fault(at_ms, 0, What::CrashLeader { down_ms: 2_000 });
+            }
+            plan.cloud(74_000, 40_000, 0, Trouble::Outage);
+            plan.fault(120_000, 0, What::CrashLeader { down_ms: 4_000 });
+        },
+    ),
+    told(
+        "standby-lost-object",
+        "the active cloud fails after the standby has lost an object",
+        &["objects lost", "failovers"],
+        |plan| {
+            plan.failures_to_trip = 20;
+            plan.fault(15_000, 0, What::LoseObject { cloud: 1 });
+            plan.cloud(20_000, 90_000, 0, Trouble::Outage);
+        },
+    ),
+    told(
+        "brown-out",
+        "the active cloud answers after half a minute, without any error",
+        &["failovers", "resyncs finished", "failbacks"],
+        |plan| {
+            plan.cloud(5_000, 400_000, 0, Trouble::Slow { ms: 30_000 });
+        },
+    ),
+    told(
+        "unforeseen",
+        "every call of the active cloud gets an answer that no one has foreseen",
+        &["failovers", "resyncs finished", "failbacks"],
+        |plan| {
+            plan.cloud(5_000, 300_000, 0, Trouble::Unforeseen { per_mille: 1000 });
+        },
+    ),
+    told(
+        "bad-shard",
+        "the active cloud fails for one object in four, always the same ones, and serves the others",
+        &["failovers", "failbacks"],
+        |plan| plan.cloud(5_000, 300_000, 0, Trouble::Shard { one_in: 4 }),
+    ),
+    told(
+        "cut-off-trip",
+        "a filer that is cut off from its peers sees the active cloud fail",
+        &["partitions"],
+        |plan| {
+            plan.failures_to_trip = 20;
+            plan.fault(5_000, 100_000, What::Partition { side: vec![1] });
+            plan.cloud(8_000, 80_000, 0, Trouble::CutFrom { filer: 1 });
+        },
+    ),
+    told("late-puts", "puts of an old epoch arrive after the failover", &["late puts", "failovers"], |plan| {
+        plan.failures_to_trip = 20;
+        plan.cloud(3_000, 30_000, 0, Trouble::Late { per_mille: 700, ms: 40_000 });
+        plan.cloud(20_000, 60_000, 0, Trouble::Outage);
+    }),
+    told(
+        "new-handle-elsewhere",
+        "names are made and looked up at all sites over lossy links: a replica that lags must not call a new handle stale",
+        &["lossy links"],
+        |plan| {
+            plan.think_ms = 200;
+            plan.fault(1_000, 115_000, What::Lossy { lost_per_mille: 150, twice_per_mille: 50, jitter_ms: 300 });
+        },
+    ),
+];
+
+const fn drawn(name: &'static str, text: &'static str, families: &'static [Family], every_ms: &'static [u64]) -> Scene {
+    Scene { name, text, faults: Faults::Drawn { families, every_ms }, shows: &[] }
+}
+
+const fn told(name: &'static str, text: &'static str, shows: &'static [&'static str], faults: fn(&mut Plan)) -> Scene {
+    Scene { name, text, faults: Faults::Told(faults), shows }
+}
+
+impl Scene {
+    /// The scene of a name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SCENES.iter().find(|scene| scene.name == name)
+    }
+}
+
+impl Plan {
+    /// Adds a fault; the storm lasts until a while after it.
+    fn fault(&mut self, at_ms: u64, for_ms: u64, what: What) {
+        self.storm_ms = self.storm_ms.max(at_ms + for_ms + 10_000);
+        self.faults.push(Fault { at_ms, for_ms, what });
+    }
+
+    fn cloud(&mut self, at_ms: u64, for_ms: u64, cloud: usize, trouble: Trouble) {
+        self.fault(at_ms, for_ms, What::Cloud { cloud, trouble });
+    }
+}

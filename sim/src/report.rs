@@ -1,0 +1,178 @@
+//! A run as one self-contained page: lanes for clouds and filers over time, amounts as curves, events as a list.
+//!
+//! Owns: where everything stands on the page. Does not own: what is shown (`recording`), the page's markup
+//! (`report/page.html`).
+
+mod curves;
+mod lanes;
+
+use crate::{
+    plan::{Plan, Scene},
+    run::Outcome,
+    trace::moment,
+};
+use serde::Serialize;
+
+/// Width of the part of the page that shows time, in pixels.
+const TIME_PX: f64 = 1040.0;
+/// Left of it stand the names of lanes and scales.
+const LEFT_PX: f64 = 130.0;
+/// Moments written below the lanes, at most.
+const TICKS_MAX: u64 = 12;
+
+/// Where a moment stands.
+#[derive(Clone, Copy)]
+struct Scale {
+    end_ms: u64,
+}
+
+impl Scale {
+    fn x(self, at_ms: u64) -> f64 {
+        let share = at_ms.min(self.end_ms) as f64 / self.end_ms.max(1) as f64;
+        round(LEFT_PX + TIME_PX * share)
+    }
+
+    fn ticks(self) -> Vec<Tick> {
+        let steps_s: [u64; 10] = [1, 5, 10, 30, 60, 120, 300, 600, 1800, 7200];
+        let step_ms = steps_s.into_iter().map(|s| s * 1000).find(|step| self.end_ms / step <= TICKS_MAX);
+        let step_ms = step_ms.unwrap_or(self.end_ms / TICKS_MAX).max(1);
+        let tick = |number: u64| Tick {
+            x: self.x(number * step_ms),
+            text: format!("{}:{:02}", number * step_ms / 60_000, number * step_ms / 1000 % 60),
+        };
+        (0..=self.end_ms / step_ms).map(tick).collect()
+    }
+}
+
+fn round(px: f64) -> f64 {
+    (px * 10.0).round() / 10.0
+}
+
+#[derive(Serialize)]
+struct Tick {
+    x: f64,
+    text: String,
+}
+
+/// A number on top of the page.
+#[derive(Serialize)]
+struct Figure {
+    value: String,
+    text: &'static str,
+}
+
+#[derive(Serialize)]
+struct Event {
+    number: usize,
+    moment: String,
+    place: String,
+    text: String,
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
+struct Page {
+    scene: String,
+    seed: u64,
+    text: &'static str,
+    violation: Option<String>,
+    figures: Vec<Figure>,
+    left: f64,
+    width: f64,
+    lanes: lanes::Lanes,
+    curves: Vec<curves::Curve>,
+    ticks: Vec<Tick>,
+    events: Vec<Event>,
+    happened: Vec<(&'static str, u64)>,
+    never: Vec<&'static str>,
+    plan: String,
+}
+
+/// The page of a run.
+///
+/// # Errors
+/// When the page's template does not fit what it is given.
+pub fn page(plan: &Plan, outcome: &Outcome) -> Result<String, minijinja::Error> {
+    let scale = Scale { end_ms: outcome.virtual_ms.max(1) };
+    let mut marks = outcome.seen.marks.clone();
+    marks.sort_by_key(|mark| mark.at_ms);
+    let event = |(number, mark): (usize, &crate::recording::Mark)| Event {
+        number: number + 1,
+        moment: moment(mark.at_ms),
+        place: lanes::place(mark.lane),
+        text: mark.text.clone(),
+        kind: lanes::kind(&mark.text),
+    };
+    let (happened, never): (Vec<_>, Vec<_>) = outcome.coverage.iter().copied().partition(|(_, count)| *count > 0);
+    let page = Page {
+        scene: plan.scene.clone(),
+        seed: plan.seed,
+        text: Scene::named(&plan.scene).map_or("", |scene| scene.text),
+        violation: outcome.violation.as_ref().map(ToString::to_string),
+        figures: figures(plan, outcome),
+        left: LEFT_PX,
+        width: LEFT_PX + TIME_PX + 20.0,
+        lanes: lanes::lanes(scale, outcome, &marks),
+        curves: curves::curves(scale, outcome),
+        ticks: scale.ticks(),
+        events: marks.iter().enumerate().map(event).collect(),
+        happened,
+        never: never.into_iter().map(|(name, _)| name).collect(),
+        plan: plan.text(),
+    };
+    let mut templates = minijinja::Environment::new();
+    templates.add_template("page.html", include_str!("report/page.html"))?;
+    templates.get_template("page.html")?.render(minijinja::value::Serde(page))
+}
+
+/// A time for people.
+fn told_ms(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..120_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        _ => format!("{:.1} min", ms as f64 / 60_000.0),
+    }
+}
+
+fn figures(plan: &Plan, outcome: &Outcome) -> Vec<Figure> {
+    let seen = &outcome.seen;
+    let counted = |name: &str| outcome.coverage.iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| *count);
+    let longest_ms = seen.stalls.iter().map(|stall| stall.to_ms - stall.from_ms).max().unwrap_or(0);
+    let samples = || seen.samples.iter().flat_map(|sample| &sample.filers);
+    let unprotected_ms = samples().map(|(_, now)| now.unprotected_ms).max().unwrap_or(0);
+    vec![
+        Figure { value: plan.filers.to_string(), text: "filers at the beginning" },
+        Figure { value: told_ms(outcome.virtual_ms), text: "of virtual time" },
+        Figure { value: counted("operations").to_string(), text: "operations of clients" },
+        Figure { value: counted("trips").to_string(), text: "trips of a cloud" },
+        Figure { value: counted("failovers").to_string(), text: "failovers" },
+        Figure { value: counted("crashes").to_string(), text: "crashes of filers" },
+        Figure { value: told_ms(longest_ms), text: "longest wait of a client" },
+        Figure { value: told_ms(unprotected_ms), text: "greatest age of a byte not released" },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{How, run};
+
+    #[test]
+    fn a_page_shows_the_run_and_loads_nothing() {
+        let plan = Plan::draw(1, "cut-off-trip", (3, 3), 1);
+        let outcome = run(plan.clone(), How::default());
+        let page = page(&plan, &outcome).expect("the template fits");
+        for wanted in ["cloud A", "cloud B", "filer 1", "filer 3", "partition", "staged", "all is mended"] {
+            assert!(page.contains(wanted), "{wanted} is not on the page");
+        }
+        assert!(!page.contains("http://") && !page.contains("https://"), "the page refers to something outside of it");
+    }
+
+    #[test]
+    fn moments_are_few_and_even() {
+        for end_ms in [1, 999, 59_000, 700_000, 86_400_000] {
+            let ticks = Scale { end_ms }.ticks();
+            assert!((1..=TICKS_MAX as usize + 1).contains(&ticks.len()), "{end_ms}: {}", ticks.len());
+        }
+    }
+}
