@@ -9,7 +9,7 @@ use mesh::{
     consensus::{Consensus, Ticket, api::ProposeError},
 };
 use std::{sync::Arc, time::Duration};
-use storage::cloudfs::{Answer, Op, OpBody, OpError, decode_answer, encode_op};
+use storage::cloudfs::{Answer, Op, OpBody, OpError, decode_answer, decode_op, encode_op};
 
 /// The replicated log, as the filer uses it.
 #[async_trait::async_trait]
@@ -61,6 +61,13 @@ pub enum DoorError {
 pub struct Once {
     ticket: Ticket,
     op: Vec<u8>,
+}
+
+impl Once {
+    /// The operation.
+    pub fn body(&self) -> OpBody {
+        decode_op(&self.op).expect("it was encoded here").body
+    }
 }
 
 /// The door of one filer. A clone is another handle.

@@ -43,6 +43,7 @@ use std::{
 use storage::{
     cache::{self, DiskCache},
     cloud::Cloud,
+    cloudfs::Limits,
     disk::{Disk, DiskError},
     health, mirror, resync,
     staging::{self, RecoverError, Staging},
@@ -88,6 +89,8 @@ pub struct Settings {
     pub reading: reading::Settings,
     pub vfs: vfs::Settings,
     pub mesh: crate::actors::mesh::Settings,
+    /// The same at every filer of a CloudFS.
+    pub operations: Limits,
     pub steps: Steps,
 }
 
@@ -100,11 +103,14 @@ pub struct Steps {
     pub again_ms: u64,
     /// How often peers are asked for their news, in milliseconds.
     pub reports_every_ms: u64,
+    /// How often this filer shows its clock to the others, in milliseconds: some times within
+    /// [`SILENT_MS_MAX`](storage::cloudfs::time::SILENT_MS_MAX).
+    pub clock_every_ms: u64,
 }
 
 impl Default for Steps {
     fn default() -> Self {
-        Self { operation_ms_max: 10_000, again_ms: 500, reports_every_ms: 2_000 }
+        Self { operation_ms_max: 10_000, again_ms: 500, reports_every_ms: 2_000, clock_every_ms: 60_000 }
     }
 }
 

@@ -23,6 +23,9 @@ pub const META: Table = Table("meta");
 /// The replicated state.
 pub const STATE: Table = Table("state");
 
+/// A replicated state that arrives from a peer, until it takes the place of [`STATE`].
+pub const ARRIVING: Table = Table("arriving");
+
 /// A table failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{attempted} table {table}: {why}")]
@@ -57,6 +60,8 @@ pub enum Change {
         from: Vec<u8>,
         to: Vec<u8>,
     },
+    /// What [`ARRIVING`] has is [`STATE`] from here on, and the other way round. Takes no time, however much they have.
+    SwapState,
 }
 
 /// Changes that happen together or not at all.
@@ -74,6 +79,10 @@ impl Batch {
 
     pub fn delete_range(&mut self, table: Table, from: impl Into<Vec<u8>>, to: impl Into<Vec<u8>>) {
         self.0.push(Change::DeleteRange { table, from: from.into(), to: to.into() });
+    }
+
+    pub fn swap_state(&mut self) {
+        self.0.push(Change::SwapState);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -210,6 +219,11 @@ impl<'a> Txn<'a> {
             // Everything of a page may have been removed by this change: take longer steps.
             page_rows = (page_rows * 2).min(SCAN_PAGE_ROWS_MAX);
         }
+    }
+
+    /// How many rows this change puts or removes.
+    pub fn rows(&self) -> usize {
+        self.over.len()
     }
 
     /// Takes back everything, as if it had never been changed.

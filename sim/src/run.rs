@@ -194,6 +194,7 @@ async fn story(world: &Rc<World>) {
         let totals = read::totals(&tables).unwrap_or_default();
         let roles = read::roles(&tables).ok().flatten();
         totals.dead_segments == 0
+            && totals.orphans == 0
             && roles.is_some_and(|roles| roles.clouds.iter().all(|c| c.missed_puts + c.missed_deletes == 0))
     })
     .await;

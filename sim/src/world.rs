@@ -39,7 +39,13 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use storage::{cloudfs::read, disk::MemoryDisk, health, ids::CloudId, staging};
+use storage::{
+    cloudfs::{Limits, read},
+    disk::MemoryDisk,
+    health,
+    ids::CloudId,
+    staging,
+};
 use tables::{DiskPace, SimKv};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -139,6 +145,7 @@ fn settings(plan: &Plan) -> Settings {
         cache: storage::cache::Settings { disk_bytes_max: 1 << 20, memory_bytes_max: 256 << 10 },
         health: health::Settings { failures_to_trip: plan.failures_to_trip, ..Default::default() },
         sweep: filer::actors::resync::SweepSettings { grace_ms: 120_000, ..Default::default() },
+        operations: Limits { extents_per_op_max: 8, cuts_pending_max: 2 },
         steps: Steps { operation_ms_max: 5_000, ..Steps::default() },
         ..Settings::default()
     }

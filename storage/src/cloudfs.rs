@@ -12,15 +12,17 @@ mod keys;
 mod machine;
 mod misses;
 pub mod ops;
+mod orphans;
 pub mod read;
 mod rename;
 mod segments;
 #[cfg(test)]
 mod tests;
+pub mod time;
 mod tree;
 pub mod types;
 
 pub use invariants::check_invariants;
-pub use machine::{ANSWER_VERSION, AppliedHook, CloudFs, apply_op, decode_answer, encode_op};
+pub use machine::{ANSWER_VERSION, AppliedHook, CloudFs, apply_op, decode_answer, decode_op, encode_op};
 pub use ops::{Answer, AttrChange, BY_OPERATOR, OnExisting, Op, OpBody, OpError};
 pub use types::*;

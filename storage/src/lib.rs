@@ -11,6 +11,7 @@ pub mod clouds;
 pub mod disk;
 #[cfg(feature = "io")]
 pub mod files;
+pub mod grace;
 pub mod health;
 pub mod ids;
 pub mod mirror;

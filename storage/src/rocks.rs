@@ -20,7 +20,7 @@ mod tests;
 pub use open::OpenError;
 
 use bytes::Bytes;
-use mesh::kv::{Batch, Change, Durability, Kv, KvError, KvRead, LOG, META, Pair, Range, STATE, Table};
+use mesh::kv::{ARRIVING, Batch, Change, Durability, Kv, KvError, KvRead, LOG, META, Pair, Range, STATE, Table};
 use rocksdb::{DB, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -38,7 +38,9 @@ use tokio::sync::{
 };
 
 /// All tables, each a column family.
-const TABLES: [Table; 3] = [LOG, META, STATE];
+const TABLES: [Table; 4] = [LOG, META, STATE, ARRIVING];
+/// Where META says whether the families of `STATE` and `ARRIVING` have changed places: one byte, 1 when they have.
+const SWAPPED_KEY: &[u8] = b"swapped";
 /// The most that is written in one batch, in bytes; what waits beyond it comes with the next.
 const GROUP_BYTES_MAX: usize = 16 << 20;
 
@@ -70,9 +72,38 @@ impl Default for RocksSettings {
 /// The tables of one filer, in a directory.
 pub struct RocksKv {
     db: Arc<DB>,
+    swaps: Arc<Swaps>,
     queue: Option<mpsc::Sender<Waiting>>,
     writer: Option<JoinHandle<()>>,
     groups: Arc<AtomicU64>,
+}
+
+/// How often `STATE` and `ARRIVING` have changed places, as far as readers are concerned; begins with 0 or 1, by what
+/// the directory says.
+#[derive(Default)]
+struct Swaps(AtomicU64);
+
+impl Swaps {
+    /// Reads by `read`, which is told the swaps so far. Again where they changed meanwhile: what was the state is cleared
+    /// behind a swap, and a reader that was under way would find it empty.
+    fn steady<T>(&self, mut read: impl FnMut(u64) -> T) -> T {
+        loop {
+            let before = self.0.load(Ordering::Acquire);
+            let found = read(before);
+            if self.0.load(Ordering::Acquire) == before {
+                return found;
+            }
+        }
+    }
+}
+
+/// The table whose family holds `table` after so many swaps.
+fn place_of(table: Table, swaps: u64) -> Table {
+    match (swaps % 2, table) {
+        (1, STATE) => ARRIVING,
+        (1, ARRIVING) => STATE,
+        _ => table,
+    }
 }
 
 struct Waiting {
@@ -97,12 +128,21 @@ impl RocksKv {
         let db = Arc::new(open::open(dir, settings)?);
         let (queue, waiting) = mpsc::channel(settings.waiting_writes_max.max(1));
         let groups = Arc::new(AtomicU64::new(0));
-        let writer = Writer { db: Arc::clone(&db), groups: Arc::clone(&groups), failed: None };
+        let swapped = get(&db, ReadOptions::default(), META, SWAPPED_KEY)
+            .map_err(|error| OpenError::Unreadable { dir: dir.into(), source: error })?;
+        let swaps = Arc::new(Swaps(AtomicU64::new(u64::from(swapped.is_some_and(|value| value[..] == [1])))));
+        let writer = Writer {
+            db: Arc::clone(&db),
+            groups: Arc::clone(&groups),
+            swaps_ahead: swaps.0.load(Ordering::Acquire),
+            swaps: Arc::clone(&swaps),
+            failed: None,
+        };
         let writer = std::thread::Builder::new()
             .name("rocks-writer".into())
             .spawn(move || writer.run(waiting))
             .map_err(|source| OpenError::Directory { dir: dir.into(), source })?;
-        Ok(Arc::new(Self { db, queue: Some(queue), writer: Some(writer), groups }))
+        Ok(Arc::new(Self { db, swaps, queue: Some(queue), writer: Some(writer), groups }))
     }
 
     /// How many groups were written, each with at most one sync.
@@ -126,6 +166,9 @@ impl Drop for RocksKv {
 struct Writer {
     db: Arc<DB>,
     groups: Arc<AtomicU64>,
+    swaps: Arc<Swaps>,
+    /// Those of batches that are being gathered too.
+    swaps_ahead: u64,
     failed: Option<String>,
 }
 
@@ -150,15 +193,20 @@ impl Writer {
         }
     }
 
-    fn append(&self, changes: &mut WriteBatch, batch: &Batch) {
+    fn append(&mut self, changes: &mut WriteBatch, batch: &Batch) {
         for change in &batch.0 {
-            let family = family(&self.db, table_of(change)).expect("the table was looked up before it was queued");
+            let family = family(&self.db, place_of(table_of(change), self.swaps_ahead))
+                .expect("the table was looked up before it was queued");
             match change {
                 Change::Put { key, value, .. } => changes.put_cf(family, key, value),
                 Change::Delete { key, .. } => changes.delete_cf(family, key),
                 // RocksDB takes an empty range for a mistake.
                 Change::DeleteRange { from, to, .. } if from >= to => {}
                 Change::DeleteRange { from, to, .. } => changes.delete_range_cf(family, from, to),
+                Change::SwapState => {
+                    self.swaps_ahead += 1;
+                    changes.put_cf(family, SWAPPED_KEY, [(self.swaps_ahead % 2) as u8]);
+                }
             }
         }
     }
@@ -176,6 +224,9 @@ impl Writer {
             self.db.write_opt(changes, &options)
         };
         self.groups.fetch_add(1, Ordering::Relaxed);
+        if written.is_ok() {
+            self.swaps.0.store(self.swaps_ahead, Ordering::Release);
+        }
         written.map_err(|err| self.failed.insert(err.to_string()).clone())
     }
 }
@@ -183,6 +234,8 @@ impl Writer {
 fn table_of(change: &Change) -> Table {
     match change {
         Change::Put { table, .. } | Change::Delete { table, .. } | Change::DeleteRange { table, .. } => *table,
+        // That is where it is noted.
+        Change::SwapState => META,
     }
 }
 
@@ -253,11 +306,12 @@ fn scan(
 
 impl KvRead for RocksKv {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        get(&self.db, ReadOptions::default(), table, key)
+        self.swaps.steady(|swaps| get(&self.db, ReadOptions::default(), place_of(table, swaps), key))
     }
 
     fn scan(&self, table: Table, range: Range<'_>, limit: usize, backwards: bool) -> Result<Vec<Pair>, KvError> {
-        scan(&self.db, ReadOptions::default(), table, range, limit, backwards)
+        self.swaps
+            .steady(|swaps| scan(&self.db, ReadOptions::default(), place_of(table, swaps), range, limit, backwards))
     }
 }
 
@@ -282,7 +336,7 @@ impl Kv for RocksKv {
     }
 
     fn view(&self) -> Arc<dyn KvRead> {
-        Arc::new(RocksView::new(Arc::clone(&self.db)))
+        Arc::new(self.swaps.steady(|swaps| RocksView::new(Arc::clone(&self.db), swaps)))
     }
 }
 
@@ -291,14 +345,15 @@ struct RocksView {
     /// Declared before the database it borrows from, and so dropped before it.
     snapshot: SnapshotWithThreadMode<'static, DB>,
     db: Arc<DB>,
+    swaps: u64,
 }
 
 impl RocksView {
-    fn new(db: Arc<DB>) -> Self {
+    fn new(db: Arc<DB>, swaps: u64) -> Self {
         // SAFETY: the reference stays valid as long as the snapshot lives: the database does not move, being behind an
         // Arc of which this view keeps a share, and that share is dropped after the snapshot.
         let held: &'static DB = unsafe { &*Arc::as_ptr(&db) };
-        Self { snapshot: held.snapshot(), db }
+        Self { snapshot: held.snapshot(), db, swaps }
     }
 
     fn options(&self) -> ReadOptions {
@@ -310,10 +365,10 @@ impl RocksView {
 
 impl KvRead for RocksView {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        get(&self.db, self.options(), table, key)
+        get(&self.db, self.options(), place_of(table, self.swaps), key)
     }
 
     fn scan(&self, table: Table, range: Range<'_>, limit: usize, backwards: bool) -> Result<Vec<Pair>, KvError> {
-        scan(&self.db, self.options(), table, range, limit, backwards)
+        scan(&self.db, self.options(), place_of(table, self.swaps), range, limit, backwards)
     }
 }

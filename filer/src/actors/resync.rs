@@ -1,4 +1,5 @@
-//! The shell of `storage::resync`, and the sweep of dead segments: both change what is in the clouds by the record.
+//! The shell of `storage::resync`, and the sweep of dead segments: both change what is in the clouds by the record. The
+//! leader's sweep reaps cut-off extents too, from which segments die.
 
 use super::{
     Alarm, MAILBOX_MESSAGES_MAX, RolesChanged, Stopwatch,
@@ -9,10 +10,14 @@ use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message
 use bytes::Bytes;
 use futures::StreamExt;
 use mesh::{FilerId, clock::Random, kv::Kv};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use storage::{
     cache::DiskCache,
     cloudfs::{CloudState, Miss, MissKind, Object, OpBody, read},
+    grace::Grace,
     ids::{CloudId, Epoch, Md5, SegmentId},
     resync::{Input, Output, Progress, Resync, Settings},
     staging::Staging,
@@ -41,11 +46,13 @@ pub struct SweepSettings {
     pub every_ms: u64,
     /// Segments deleted in one sweep.
     pub segments_max: usize,
+    /// Steps of reaping in one sweep, one after another.
+    pub reaps_max: usize,
 }
 
 impl Default for SweepSettings {
     fn default() -> Self {
-        Self { grace_ms: 600_000, every_ms: 1000, segments_max: 256 }
+        Self { grace_ms: 600_000, every_ms: 1000, segments_max: 256, reaps_max: 64 }
     }
 }
 
@@ -67,6 +74,7 @@ pub struct ResyncActor {
     machine: Resync,
     tools: Tools,
     sweep: SweepSettings,
+    grace: Arc<Mutex<Grace>>,
     leads: bool,
     me: FilerId,
     random: Arc<dyn Random>,
@@ -77,8 +85,9 @@ pub struct ResyncActor {
 impl ResyncActor {
     /// A filer's part in draining the missed-write log.
     pub fn new(me: FilerId, settings: Settings, sweep: SweepSettings, tools: Tools, random: Arc<dyn Random>) -> Self {
-        let machine = Resync::new(me, settings);
-        Self { machine, tools, sweep, leads: false, me, random, watch: Stopwatch::start(), alarm: Alarm::default() }
+        let (machine, grace) = (Resync::new(me, settings), Arc::new(Mutex::new(Grace::new(sweep.grace_ms))));
+        let (watch, alarm) = (Stopwatch::start(), Alarm::default());
+        Self { machine, tools, sweep, grace, leads: false, me, random, watch, alarm }
     }
 
     fn feed(&mut self, ctx: &mut Context<Self>, input: Input) {
@@ -111,32 +120,47 @@ impl ResyncActor {
     }
 
     fn repair(&mut self, ctx: &mut Context<Self>, miss: Miss, epoch: Epoch) {
-        let (tools, grace_ms) = (self.tools.clone(), self.sweep.grace_ms);
+        let (tools, grace, watch) = (self.tools.clone(), self.grace.clone(), self.watch);
+        let is_time_to_copy = move |since_ns| {
+            grace.lock().expect("no holder of the grace period panics").is_time_to_copy(watch.now_ms(), since_ns)
+        };
         let Miss { cloud, segment, kind, .. } = miss;
-        let ended =
-            async move { tools.repair(miss, epoch, grace_ms).await }.into_actor(self).map(move |result, actor, ctx| {
-                match result {
-                    Ok(bytes) => actor.feed(ctx, Input::Done { cloud, segment, bytes }),
-                    Err(error @ RepairError::Dying) => {
-                        tracing::debug!(%cloud, %segment, %error);
-                        actor.feed(ctx, Input::Failed { cloud, segment });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%cloud, %segment, ?kind, %error, "a missed write could not be made good yet");
-                        actor.feed(ctx, Input::Failed { cloud, segment });
-                    }
+        let ended = async move { tools.repair(miss, epoch, is_time_to_copy).await }.into_actor(self).map(
+            move |result, actor, ctx| match result {
+                Ok(bytes) => actor.feed(ctx, Input::Done { cloud, segment, bytes }),
+                Err(error @ RepairError::Dying) => {
+                    tracing::debug!(%cloud, %segment, %error);
+                    actor.feed(ctx, Input::Failed { cloud, segment });
                 }
-            });
+                Err(error) => {
+                    tracing::warn!(%cloud, %segment, ?kind, %error, "a missed write could not be made good yet");
+                    actor.feed(ctx, Input::Failed { cloud, segment });
+                }
+            },
+        );
         ctx.spawn(ended);
+    }
+
+    /// Notes the agreed time; what has been dead since before the answer may be deleted.
+    fn look_at_time(&self) -> u64 {
+        let now_ms = self.watch.now_ms();
+        let mut grace = self.grace.lock().expect("no holder of the grace period panics");
+        match read::newest_ns(&*self.tools.kv) {
+            Ok(newest_ns) => grace.note(now_ms, newest_ns),
+            Err(error) => tracing::error!(%error, "the agreed time cannot be read"),
+        }
+        grace.before_ns(now_ms)
     }
 
     fn sweep_later(&self, ctx: &mut Context<Self>) {
         ctx.run_later(Duration::from_millis(self.sweep.every_ms), |actor, ctx| {
             let (tools, sweep) = (actor.tools.clone(), actor.sweep.clone());
+            // Whoever leads next has watched as well.
+            let before_ns = actor.look_at_time();
             let leads = actor.leads;
             let swept = async move {
                 if leads {
-                    tools.sweep(&sweep).await;
+                    futures::join!(tools.reap(&sweep), tools.sweep(before_ns, &sweep));
                 }
             };
             ctx.spawn(swept.into_actor(actor).map(|(), actor, ctx| actor.sweep_later(ctx)));
@@ -160,8 +184,14 @@ enum RepairError {
 }
 
 impl Tools {
-    /// Carries out a row of the missed-write log; gives the bytes copied. `grace_ms` is the sweep's.
-    async fn repair(&self, miss: Miss, epoch: Epoch, grace_ms: u64) -> Result<u64, RepairError> {
+    /// Carries out a row of the missed-write log; gives the bytes copied. `is_time_to_copy` judges by the time since
+    /// which a segment is dead.
+    async fn repair(
+        &self,
+        miss: Miss,
+        epoch: Epoch,
+        is_time_to_copy: impl Fn(u64) -> bool,
+    ) -> Result<u64, RepairError> {
         let Miss { cloud, segment, .. } = miss;
         // Look again: the row may have become a delete, or be gone, since it was read. Behind a barrier: tables of a filer
         // that was away show rows of long ago, and a copy of what was deleted since would stay in the cloud for ever.
@@ -178,8 +208,7 @@ impl Tools {
                 };
                 // The sweep may delete it at any moment from the end of the grace period on, and a copy must not arrive
                 // behind that: one half of the period is for copies to begin, the other for them to end.
-                let begun_until_ns = row.dead_since_ns.map(|since_ns| since_ns + grace_ms * 1_000_000 / 2);
-                if begun_until_ns.is_some_and(|until_ns| self.door.wall_ns() >= until_ns) {
+                if row.dead_since_ns.is_some_and(|since_ns| !is_time_to_copy(since_ns)) {
                     return Err(RepairError::Dying);
                 }
                 let Some(Object { bytes, md5, .. }) = row.object else {
@@ -211,9 +240,29 @@ impl Tools {
         Ok(self.connectors[from.index()].send(GetObject { segment, bytes, md5 }).await??)
     }
 
-    /// Deletes segments that nothing has referred to for the grace period.
-    async fn sweep(&self, settings: &SweepSettings) {
-        let before_ns = self.door.wall_ns().saturating_sub(settings.grace_ms * 1_000_000);
+    /// Has the next cut-off extents taken away, of one file after another.
+    async fn reap(&self, settings: &SweepSettings) {
+        let mut after_ino = 0;
+        for _ in 0..settings.reaps_max {
+            let next = |after_ino| read::orphans(&*self.kv, after_ino, 1).map(|found| found.first().copied());
+            let ino = match next(after_ino).and_then(|found| found.map_or_else(|| next(0), |ino| Ok(Some(ino)))) {
+                Ok(Some(ino)) => ino,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(%error, "cut-off extents cannot be looked up");
+                    return;
+                }
+            };
+            after_ino = ino;
+            if let Err(error) = self.door.propose(OpBody::Reap { ino }).await {
+                tracing::debug!(ino, %error, "cut-off extents are not reaped yet");
+                return;
+            }
+        }
+    }
+
+    /// Deletes segments that nothing has referred to for the grace period: those dead since before `before_ns`.
+    async fn sweep(&self, before_ns: u64, settings: &SweepSettings) {
         let dead = match read::dead_segments(&*self.kv, before_ns, settings.segments_max) {
             Ok(dead) => dead,
             Err(error) => {

@@ -1,6 +1,6 @@
 //! What settings must be to each other.
 
-use super::{Config, clouds::CloudEntry, form::Notes};
+use super::{Config, clouds::CloudEntry, form::Notes, sections::Reads};
 use std::net::SocketAddr;
 use storage::clouds::CloudSettings;
 
@@ -14,6 +14,7 @@ pub(super) fn check(config: &Config, notes: &mut Notes) {
     exports(config, notes);
     admin(config, notes);
     orders(config, notes);
+    deletes(config, notes);
 }
 
 /// Where a cloud's objects end up, as far as one failure or one deletion reaches.
@@ -189,6 +190,42 @@ fn orders(config: &Config, notes: &mut Notes) {
             };
             notes.problem(blamed, what);
         }
+    }
+}
+
+/// A delete must come behind every put and every reader of what it deletes.
+fn deletes(config: &Config, notes: &mut Notes) {
+    let grace_ms = config.segments.delete_grace_ms;
+    let put_ms = |entry: &CloudEntry| {
+        let limits = match &entry.settings {
+            CloudSettings::S3(s3) => &s3.limits,
+            CloudSettings::Azure(azure) => &azure.limits,
+            CloudSettings::Gcs(gcs) => &gcs.limits,
+            CloudSettings::Directory(directory) => &directory.limits,
+        };
+        u64::try_from(limits.deadline(config.segments.bytes_max).as_millis()).unwrap_or(u64::MAX)
+    };
+    let clouds = [("clouds.primary", &config.clouds.primary), ("clouds.secondary", &config.clouds.secondary)];
+    let longest = clouds.map(|(name, entry)| (put_ms(entry), name)).into_iter().max().unwrap_or_default();
+    // Copies begin in its first half, and the second half is for them to end in.
+    let (least_ms, why) = (longest.0.saturating_mul(2), longest.1);
+    if grace_ms < least_ms {
+        let what = format!(
+            "= \"{}\" is too short: one put to {why} may take \"{}\" (request_timeout, and time_per_mib for segments.bytes_max), and one that is begun in the first half must not arrive behind the delete; set \"{}\" or more",
+            super::show_ms(grace_ms),
+            super::show_ms(longest.0),
+            super::show_ms(least_ms)
+        );
+        notes.problem("segments.delete_grace", what);
+    }
+    let stale_ms = config.consistency.stale_within_ms;
+    if config.consistency.reads == Reads::Stale && grace_ms < stale_ms {
+        let what = format!(
+            "= \"{}\" is too short: readers may see a state as old as consistency.stale_within = \"{}\", and need the segments of it; set that or more",
+            super::show_ms(grace_ms),
+            super::show_ms(stale_ms)
+        );
+        notes.problem("segments.delete_grace", what);
     }
 }
 

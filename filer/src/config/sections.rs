@@ -33,6 +33,8 @@ pub struct MeshSettings {
     pub election_ms_min: u64,
     /// and at most this.
     pub election_ms_max: u64,
+    /// Largest replicated state that this filer takes from a peer, in bytes.
+    pub snapshot_bytes_max: u64,
     /// Sessions.
     pub transport: Transport,
 }
@@ -46,6 +48,7 @@ impl Default for MeshSettings {
             heartbeat_ms: 250,
             election_ms_min: 1_000,
             election_ms_max: 2_000,
+            snapshot_bytes_max: 64 * GIB,
             transport: Transport::default(),
         }
     }
@@ -75,6 +78,12 @@ impl MeshSettings {
         let doc = "A leader silent for this long is replaced; each filer draws its patience from this range.";
         form.set("election_min", doc, Millis(50..=MINUTE), &mut self.election_ms_min);
         form.set("election_max", "", Millis(50..=2 * MINUTE), &mut self.election_ms_max);
+        form.set(
+            "snapshot_bytes_max",
+            "Largest replicated state (names, attributes, places of data) that this filer takes from a peer, when it was away\nfor long or is new; it needs the same room in data_dir besides.",
+            Bytes(MIB..=16 * TIB),
+            &mut self.snapshot_bytes_max,
+        );
         let t = &mut self.transport;
         form.set(
             "keep_alive",
@@ -248,8 +257,8 @@ impl SegmentSettings {
         );
         form.set(
             "delete_grace",
-            "A segment to which no file refers stays in the clouds for this long.",
-            Millis(0..=365 * DAY),
+            "A segment to which no file refers stays in the clouds for this long, for puts and readers that are under way: at\nleast twice the longest put. The leader's setting counts, so give all filers the same.",
+            Millis(SECOND..=365 * DAY),
             &mut self.delete_grace_ms,
         );
     }

@@ -163,6 +163,23 @@ fn every_problem_is_listed_with_its_line() {
             vec!["line 14: segments.frame_bytes_max = \"2 MiB\" is too large: it must fit in cache.memory_bytes_max = \"1 MiB\"".into()],
         ),
         (
+            "[segments]\ndelete_grace = \"0 s\"\n",
+            vec!["line 12: segments.delete_grace \"0 ms\" is out of range; give \"1 s\" to \"365 d\"".into()],
+        ),
+        (
+            "[segments]\ndelete_grace = \"99 s\"\n",
+            vec![
+                "line 12: segments.delete_grace = \"99 s\" is too short: one put to clouds.secondary may take \"50 s\" (request_timeout, and time_per_mib for segments.bytes_max), and one that is begun in the first half must not arrive behind the delete; set \"100 s\" or more".into(),
+            ],
+        ),
+        ("[segments]\ndelete_grace = \"100 s\"\n", vec![]),
+        (
+            "[consistency]\nreads = \"stale\"\nstale_within = \"10 min\"\n[segments]\ndelete_grace = \"5 min\"\n",
+            vec![
+                "line 15: segments.delete_grace = \"5 min\" is too short: readers may see a state as old as consistency.stale_within = \"10 min\", and need the segments of it; set that or more".into(),
+            ],
+        ),
+        (
             "[segments]\nbytes_max = \"8 MiB\"\nbytes_max = \"4 MiB\"\n",
             vec!["line 13: is no valid TOML here: duplicate key".into()],
         ),

@@ -76,7 +76,20 @@ impl Filer {
     /// them, and becomes a member by [`Filer::run`].
     pub async fn start(who: Who, world: World, settings: Settings) -> Result<(Self, Vec<Recovered>), StartError> {
         let boot = take_tables(&*world.kv, &who, world.clock.wall_ns()).await?;
-        let Settings { consensus, staging, cache, health, mirror, resync, sweep, reading, vfs, mesh, steps } = settings;
+        let Settings {
+            consensus,
+            staging,
+            cache,
+            health,
+            mirror,
+            resync,
+            sweep,
+            reading,
+            vfs,
+            mesh,
+            operations,
+            steps,
+        } = settings;
         let (disk, clock, random) = (world.disk.clone(), world.clock.clone(), world.random.clone());
         let (staging, recovered) =
             Staging::recover(who.me, who.cloudfs, boot, staging, disk.clone(), clock.clone()).await?;
@@ -85,7 +98,7 @@ impl Filer {
 
         let applied = Arc::new(Notify::new());
         let tell = applied.clone();
-        let machine = Arc::new(CloudFs::new(Arc::new(move |_, _| tell.notify_one())));
+        let machine = Arc::new(CloudFs::new(Arc::new(move |_, _| tell.notify_one()), operations));
         let consensus =
             Consensus::start(consensus, who.me, world.kv.clone(), machine, world.peers.clone(), random.clone()).await?;
         let deadline = Duration::from_millis(steps.operation_ms_max);
@@ -181,13 +194,30 @@ impl Filer {
     }
 
     /// What a filer does by itself beside its actors: becomes a member, judges what it recovered, and then asks its
-    /// peers for their news for ever.
+    /// peers for their news and shows them its clock for ever.
     pub async fn run(&self, recovered: Vec<Recovered>) {
         self.become_member().await;
-        self.judge(recovered).await;
+        let asking = async {
+            self.judge(recovered).await;
+            loop {
+                self.ask_peers().await;
+                tokio::time::sleep(Duration::from_millis(self.steps.reports_every_ms)).await;
+            }
+        };
+        futures::join!(asking, self.show_clock());
+    }
+
+    /// Shows this filer's clock to the others for ever, so that no clock alone makes the time.
+    async fn show_clock(&self) {
+        let mut shown: Option<Instant> = None;
         loop {
-            self.ask_peers().await;
-            tokio::time::sleep(Duration::from_millis(self.steps.reports_every_ms)).await;
+            let now = Instant::now();
+            let since_ms = shown.map_or(0, |shown| (now - shown).as_millis() as u64);
+            match self.door.propose(OpBody::Clock { since_ms }).await {
+                Ok(_) => shown = Some(now),
+                Err(error) => tracing::debug!(%error, "this filer's clock is not shown yet"),
+            }
+            tokio::time::sleep(Duration::from_millis(self.steps.clock_every_ms)).await;
         }
     }
 

@@ -21,6 +21,7 @@ pub fn of(config: &Config) -> Settings {
             heartbeat_ms: config.mesh.heartbeat_ms,
             election_timeout_ms_min: config.mesh.election_ms_min,
             election_timeout_ms_max: config.mesh.election_ms_max,
+            snapshot_bytes_max: config.mesh.snapshot_bytes_max,
             ..Default::default()
         },
         staging: staging::Settings {
@@ -64,6 +65,7 @@ pub fn of(config: &Config) -> Settings {
             ..Default::default()
         },
         mesh: mesh_actor::Settings { live_ms: heard_ms, ..Default::default() },
+        operations: Default::default(),
         steps: Steps::default(),
     }
 }

@@ -33,6 +33,21 @@ use tokio::sync::RwLock;
 /// Files remembered before those without unrecorded data are looked for.
 const SWEEP_FILES_MIN: usize = 64;
 
+/// The extents of an operation as those of two, which together write the same; `None` for what has no parts.
+fn in_parts(extents: &[Extent]) -> Option<[Vec<Extent>; 2]> {
+    match extents {
+        [] => None,
+        [one] => {
+            let middle = one.offset + u64::from(one.len / 2);
+            Some([vec![one.clipped(0..middle)?], vec![one.clipped(middle..u64::MAX)?]])
+        }
+        several => {
+            let (first, second) = several.split_at(several.len() / 2);
+            Some([first.to_vec(), second.to_vec()])
+        }
+    }
+}
+
 /// All files with unrecorded data.
 #[derive(Default)]
 pub struct UnrecordedFiles {
@@ -228,7 +243,20 @@ impl Vfs {
         }
         while let Some(operation) = operations.front() {
             match self.door.ask(operation).await {
-                Ok(_) => operations.pop_front(),
+                Ok(_) => {
+                    operations.pop_front();
+                }
+                Err(DoorError::Refused(error @ OpError::TooManyExtents { .. })) => {
+                    // Nothing of it was applied: it comes again in parts, in its place.
+                    let OpBody::Write { file, extents, mtime_ns } = operation.body() else {
+                        return Err(error.into());
+                    };
+                    let parts = in_parts(&extents).ok_or(error)?;
+                    operations.pop_front();
+                    for extents in parts.into_iter().rev() {
+                        operations.push_front(self.door.once(OpBody::Write { file, extents, mtime_ns }));
+                    }
+                }
                 Err(DoorError::Refused(error)) => {
                     operations.clear();
                     if error == OpError::Stale {
@@ -238,7 +266,7 @@ impl Vfs {
                     return Err(error.into());
                 }
                 Err(error) => return Err(error.into()),
-            };
+            }
         }
         unrecorded.recorded();
         Ok(())

@@ -181,18 +181,22 @@ impl Log {
     fn try_read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let (from, in_memory_from, mut recent, to) = {
             let tail = self.tail();
-            let first = tail.purged.map_or(0, |id| id.index() + 1);
+            let kept_from = tail.purged.map_or(0, |id| id.index() + 1);
             let end = tail.last.map_or(0, |id| id.index() + 1);
-            let (from, to) = (from.max(first), to.min(end));
+            let (from, to) = (from.max(kept_from), to.min(end));
             if from >= to {
                 return Ok(Vec::new());
             }
             let in_memory_from = tail.recent.keys().next().map_or(to, |&index| index.min(to));
             let mut bytes = 0;
             let mut recent = Vec::new();
-            for (_, held) in tail.recent.range(from.max(in_memory_from)..to) {
+            let first = from.max(in_memory_from);
+            for (expected, (&index, held)) in (first..).zip(tail.recent.range(first..to)) {
                 if bytes > bytes_max {
                     break;
+                }
+                if index != expected {
+                    return Err(gap(expected));
                 }
                 bytes += held.bytes;
                 recent.push(held.entry.clone());
@@ -306,13 +310,18 @@ impl RaftLogReader<Types> for LogReader {
     where
         RB: RangeBounds<u64> + Clone + Debug + Send,
     {
+        // Who asks for a stream applies it, and takes its end for the end of the range: whatever of it the log does not
+        // have must be an error, be it purged, not there yet, or lost.
         let (from, to) = bounds(&range);
         let log = self.0.clone();
         let pages = futures::stream::unfold((log, from), move |(log, next)| async move {
             if next >= to {
                 return None;
             }
-            let page = log.read(next, to, log.read_bytes_max);
+            let page = log.read(next, to, log.read_bytes_max).and_then(|entries| match entries.first() {
+                Some(first) if first.log_id.index() == next => Ok(entries),
+                _ => Err(gap(next)),
+            });
             let behind = match &page {
                 Ok(entries) => entries.last().map_or(to, |entry| entry.log_id.index() + 1),
                 Err(_) => to,

@@ -1,4 +1,4 @@
-//! The replica's state: committed entries become changes of table STATE, a round of entries one batch.
+//! The replica's state: committed entries become changes of table STATE, many entries one batch.
 //!
 //! The batch carries the index it leads to, and the members as of then, in META. It is written without waiting for
 //! the disk: the log is there already, the tables keep a prefix of what was written, and after a crash the engine
@@ -39,14 +39,18 @@ pub struct Machine {
     applied: Option<LogId>,
     membership: StoredMembership,
     round_bytes_max: usize,
+    batch_rows_max: usize,
 }
 
 /// Entries that are applied together, and who waits for each.
 #[derive(Default)]
 struct Round {
-    entries: Vec<(Entry, Option<ApplyResponder<Types>>)>,
+    entries: Vec<Waited>,
     bytes: usize,
 }
+
+/// An entry, and who waits for it.
+type Waited = (Entry, Option<ApplyResponder<Types>>);
 
 impl Machine {
     /// The state as the tables hold it.
@@ -63,7 +67,8 @@ impl Machine {
         };
         shared.set_removed(dedup::removed(&*kv)?);
         shared.set_applied(applied.map_or(0, |id| id.index()));
-        Ok(Self { kv, app, shared, applied, membership, round_bytes_max: settings.append_bytes_max })
+        let (round_bytes_max, batch_rows_max) = (settings.append_bytes_max, settings.apply_rows_max);
+        Ok(Self { kv, app, shared, applied, membership, round_bytes_max, batch_rows_max })
     }
 
     /// The members as of the last entry applied.
@@ -97,14 +102,25 @@ impl Machine {
         }
     }
 
+    /// Applies a round in batches of a bounded size: a small entry may change many rows.
     async fn apply_round(&mut self, round: Round) -> Result<(), KvError> {
+        let mut entries = round.entries.into_iter();
+        while !entries.as_slice().is_empty() {
+            self.apply_some(&mut entries).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies the next entries, as one batch.
+    async fn apply_some(&mut self, entries: &mut std::vec::IntoIter<Waited>) -> Result<(), KvError> {
         let kv = self.kv.clone();
         let mut left = Vec::new();
-        let mut outcomes = Vec::with_capacity(round.entries.len());
+        let mut applied_here = Vec::new();
         let mut batch = {
             let mut txn = Txn::new(&*kv, STATE);
-            for (entry, _) in &round.entries {
-                outcomes.push(self.apply_entry(&mut txn, entry, &mut left)?);
+            while txn.rows() < self.batch_rows_max {
+                let Some((entry, responder)) = entries.next() else { break };
+                applied_here.push((self.apply_entry(&mut txn, &entry, &mut left)?, responder));
             }
             txn.into_batch()
         };
@@ -113,7 +129,7 @@ impl Machine {
         left.into_iter().for_each(|id| self.shared.add_removed(id));
         self.shared.set_applied(applied);
         self.app.applied(applied, false);
-        for ((_, responder), outcome) in round.entries.into_iter().zip(outcomes) {
+        for (outcome, responder) in applied_here {
             if let Some(responder) = responder {
                 responder.send(outcome);
             }
@@ -129,18 +145,25 @@ impl Machine {
     }
 
     async fn install(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> Result<(), KvError> {
-        let state = match data {
+        let arrived = match data {
             // The tables hold it already.
             SnapshotData::Promise => return Ok(()),
-            SnapshotData::View(view) => snapshot::changes_of(view, self.round_bytes_max)?,
-            SnapshotData::Received(state) => state,
+            SnapshotData::Arrived(arrived) => arrived,
+            SnapshotData::View(_) => {
+                let why = "the state to install is a view of a filer's own".into();
+                return Err(KvError { attempted: "replacing", table: STATE.0, why });
+            }
         };
-        let mut batch = snapshot::replacement(&*self.kv, state)?;
+        let mut batch = Batch::default();
+        batch.swap_state();
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         let applied = self.put_applied(&mut batch).unwrap_or(0);
         // Synced: the log up to here is dropped next.
         self.kv.write(batch, Durability::Synced).await?;
+        // What was the state.
+        self.kv.write(snapshot::clearing(&*self.kv)?, Durability::Buffered).await?;
+        drop(arrived);
         self.shared.set_removed(dedup::removed(&*self.kv)?);
         self.shared.set_applied(applied);
         self.app.applied(applied, true);
@@ -183,6 +206,11 @@ impl RaftStateMachine<Types> for Machine {
         let mut round = Round::default();
         while let Some(entry) = entries.next().await {
             let (entry, responder) = entry.map_err(|e| self.fail("reading the log", &e))?;
+            let applied = round.entries.last().map(|(last, _)| last.log_id).or(self.applied);
+            let (index, expected) = (entry.log_id.index(), applied.map_or(0, |id| id.index() + 1));
+            if index != expected {
+                return Err(self.fail("reading the log", &format!("entry {expected} is missing before entry {index}")));
+            }
             if let EntryPayload::Normal(command) = &entry.payload {
                 round.bytes += command.bytes();
             }

@@ -84,11 +84,13 @@ impl Consensus {
         // First of all: behind this write, nothing of an earlier run is still on its way to the tables.
         let session = next_session(&*kv).await?;
         let log = LogStore::open(kv.clone(), &settings, &env)?;
-        let machine = Machine::open(kv, machine, shared.clone(), &settings)?;
+        let machine = Machine::open(kv.clone(), machine, shared.clone(), &settings)?;
         let members = machine.members();
         if !members.is_empty() {
             peers.set_members(members);
         }
+        let arrivals = Arrivals::new(kv, settings.snapshot_bytes_max, 2 * settings.snapshot_deadline());
+        arrivals.begin().await?;
         let network =
             Network { peers: peers.clone(), shared: shared.clone(), settings: settings.clone(), env: env.clone() };
         let raft = env.scope(Raft::build(me, config, network, log, machine)).await;
@@ -100,7 +102,7 @@ impl Consensus {
             slots: Semaphore::new(settings.proposals_in_flight_max),
             forwards,
             gate: Gate::default(),
-            arrivals: Arrivals::new(settings.snapshot_bytes_max, 2 * settings.snapshot_deadline()),
+            arrivals,
             settings,
             env: env.clone(),
             peers,

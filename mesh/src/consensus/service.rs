@@ -4,12 +4,11 @@ use super::{
     engine::{Command, SnapshotMeta, Vote},
     propose::Attempt,
     replica::Core,
-    snapshot::SnapshotData,
+    snapshot::{Arrived, SnapshotData},
     wire::{Call, Changed, PieceHead, Proposed, ReadIndex, Reply, read_call, write_reply},
 };
 use crate::{
     FilerId,
-    kv::Change,
     peers::{Message, Service},
 };
 use bytes::Bytes;
@@ -31,7 +30,7 @@ impl Service for Replies {
     async fn handle(&self, from: FilerId, call: Message) -> Result<Message, String> {
         let core = self.0.clone();
         core.shared.stopped().map_err(|e| e.to_string())?;
-        core.arrivals.tidy();
+        core.arrivals.tidy().await.map_err(|e| e.to_string())?;
         let question = read_call(&call).map_err(|e| e.to_string())?;
         let reply = core.env.scope(core.reply(from, question, call.body)).await?;
         Ok(write_reply(&reply))
@@ -121,8 +120,8 @@ impl Core {
         body: &Bytes,
     ) -> Result<Option<SnapshotResponse<super::engine::Types>>, String> {
         let PieceHead { vote, meta, transfer, number, checksum, last } = head;
-        match self.arrivals.take(from, transfer, number, body, checksum, last).map_err(text)? {
-            Some(state) => self.install(vote, meta, state).await.map(Some),
+        match self.arrivals.take(from, transfer, number, body, checksum, last).await.map_err(text)? {
+            Some(arrived) => self.install(vote, meta, arrived).await.map(Some),
             None => Ok(None),
         }
     }
@@ -131,9 +130,9 @@ impl Core {
         &self,
         vote: Vote,
         meta: SnapshotMeta,
-        state: Vec<Change>,
+        arrived: Arrived,
     ) -> Result<SnapshotResponse<super::engine::Types>, String> {
-        let snapshot = Snapshot { meta, snapshot: SnapshotData::Received(state) };
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Arrived(arrived) };
         self.raft.install_full_snapshot(vote, snapshot).await.map_err(text)
     }
 }

@@ -21,7 +21,8 @@ pub struct Settings {
     pub election_timeout_ms_max: u64,
     /// A snapshot is taken, and the log behind it dropped, after so many entries.
     pub snapshot_every_entries: u64,
-    /// So many entries are kept behind a snapshot, for filers that were away briefly.
+    /// So many entries are kept behind a snapshot, for filers that were away briefly, and for those that take a snapshot:
+    /// it must arrive before so many more entries are there, or the next one is due already.
     pub log_entries_kept: u64,
     /// Largest operation, in bytes.
     pub op_bytes_max: usize,
@@ -29,14 +30,18 @@ pub struct Settings {
     pub append_entries_max: u64,
     /// Most bytes of entries in one call to a follower (one entry is always sent), and in one pass of applying.
     pub append_bytes_max: usize,
+    /// Rows of the state that one batch of applied entries changes before the next one begins: what the last entry of a
+    /// batch changes comes on top.
+    pub apply_rows_max: usize,
     /// Bytes of entries gathered into one synced write, at most, before others wait for the next one.
     pub write_bytes_max: usize,
     /// Bytes of recent entries kept in memory for followers and for applying.
     pub log_cache_bytes_max: usize,
     /// Size of a piece of a snapshot on the wire, in bytes.
     pub snapshot_chunk_bytes: usize,
-    /// Largest snapshot that this filer receives, in bytes of keys and values: it is held in memory until complete.
-    pub snapshot_bytes_max: usize,
+    /// Largest snapshot that this filer receives, in bytes of keys and values: it takes so much of the disk, besides the
+    /// state that it replaces.
+    pub snapshot_bytes_max: u64,
     /// How long one piece of a snapshot, and its installation, may take, in milliseconds.
     pub snapshot_timeout_ms: u64,
     /// Operations of this filer that are under way at the same time; others wait.
@@ -56,14 +61,15 @@ impl Default for Settings {
             election_timeout_ms_min: 1_000,
             election_timeout_ms_max: 2_000,
             snapshot_every_entries: 50_000,
-            log_entries_kept: 10_000,
+            log_entries_kept: 200_000,
             op_bytes_max: 1 << 20,
             append_entries_max: 4_096,
             append_bytes_max: 1 << 20,
+            apply_rows_max: 16_384,
             write_bytes_max: 4 << 20,
             log_cache_bytes_max: 32 << 20,
-            snapshot_chunk_bytes: 1 << 20,
-            snapshot_bytes_max: 2 << 30,
+            snapshot_chunk_bytes: 4 << 20,
+            snapshot_bytes_max: 64 << 30,
             snapshot_timeout_ms: 30_000,
             proposals_in_flight_max: 1_024,
             forward_ops_max: 256,
@@ -88,6 +94,7 @@ impl Settings {
                 "election_timeout_ms_max must be above election_timeout_ms_min".to_string(),
             ),
             (self.snapshot_every_entries > 0, "snapshot_every_entries must be above 0".to_string()),
+            (self.apply_rows_max > 0, "apply_rows_max must be above 0".to_string()),
             (self.append_entries_max > 0, "append_entries_max must be above 0".to_string()),
             (
                 self.op_bytes_max > 0 && self.op_bytes_max.saturating_add(self.append_bytes_max) <= entry_bytes_max,

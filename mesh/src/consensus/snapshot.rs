@@ -1,22 +1,27 @@
 //! The state as a whole: how it is cut into pieces for a filer that was away too long, and put together there.
 //!
-//! The sender reads a view that stands still, one piece at a time, so a snapshot costs it no memory. The receiver
-//! keeps the pieces as the changes they will be, up to a limit, and writes all of them as one batch: at any crash it
-//! has the old state or the new one, and no reader of its tables sees a mixture.
+//! The sender reads a view that stands still, one piece at a time, so a snapshot costs it no memory. The receiver writes
+//! each piece to table ARRIVING, so it costs no memory there either; when all are there, ARRIVING and STATE change places
+//! in one step, and what was the state is cleared. At any crash a filer has the old state or the new one, and no reader of
+//! its tables sees a mixture.
+//!
+//! ```text
+//!   piece 0, 1, .. n-1 --> ARRIVING    last piece --> Arrived --> engine installs --> SwapState --> ARRIVING is cleared
+//!                                                    (while it lives, no other snapshot arrives)
+//! ```
 
 use super::engine::{LogId, SnapshotMeta, StoredMembership};
 use crate::{
     FilerId,
-    kv::{Batch, Change, KvError, KvRead, Pair, STATE},
+    kv::{ARRIVING, Batch, Durability, Kv, KvError, KvRead, Pair, STATE},
     record,
 };
 use bytes::Bytes;
-use std::{
-    ops::Bound,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+use std::{ops::Bound, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::Instant,
 };
-use tokio::time::Instant;
 
 /// Format version of a piece's body.
 const VERSION: u8 = 1;
@@ -30,7 +35,7 @@ pub enum SnapshotData {
     /// The state as it stands at the sender.
     View(Arc<dyn KvRead>),
     /// The state as it arrived from a peer.
-    Received(Vec<Change>),
+    Arrived(Arrived),
 }
 
 /// One piece, as the sender cuts it.
@@ -81,50 +86,94 @@ impl Cutter {
     }
 }
 
-/// Where a snapshot arrives, at most one at a time: a newer one replaces an older.
+/// Where a snapshot arrives, at most one at a time: a newer one replaces an older, unless that has arrived as a whole.
 pub struct Arrivals {
-    arriving: Mutex<Option<Arriving>>,
-    bytes_max: usize,
+    kv: Arc<dyn Kv>,
+    slot: Arc<Mutex<Slot>>,
+    bytes_max: u64,
     /// One whose next piece takes longer than this is forgotten.
     patience: Duration,
 }
 
+/// What is known of table ARRIVING.
+#[derive(Default)]
+struct Slot {
+    arriving: Option<Arriving>,
+    /// Whether something may be in it.
+    used: bool,
+}
+
+/// How far a snapshot has arrived.
 struct Arriving {
     from: FilerId,
     transfer: u64,
     pieces: u64,
-    bytes: usize,
-    changes: Vec<Change>,
+    bytes: u64,
     heard: Instant,
 }
 
+/// Table ARRIVING holds a whole state. Nothing else is written to it while this lives.
+pub struct Arrived {
+    _held: OwnedMutexGuard<Slot>,
+}
+
 /// Why a piece was not taken.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error)]
 pub enum PieceError {
     #[error("piece {number} of a snapshot is damaged")]
     Damaged { number: u64 },
     #[error("piece {number} of a snapshot is not the one that is waited for")]
     OutOfOrder { number: u64 },
-    #[error("the snapshot is larger than the limit of {bytes_max} bytes")]
-    TooLarge { bytes_max: usize },
+    #[error(
+        "the snapshot is larger than mesh.snapshot_bytes_max, {bytes_max} bytes; raise that setting of the filer it is for"
+    )]
+    TooLarge { bytes_max: u64 },
+    #[error("another piece of a snapshot is being written, or a snapshot is being installed")]
+    Busy,
+    #[error(transparent)]
+    Table(#[from] KvError),
+}
+
+/// The change that clears table ARRIVING.
+pub fn clearing(kv: &dyn KvRead) -> Result<Batch, KvError> {
+    let mut batch = Batch::default();
+    let newest = kv.scan(ARRIVING, (Bound::Unbounded, Bound::Unbounded), 1, true)?;
+    if let Some((key, _)) = newest.first() {
+        let mut behind = key.to_vec();
+        behind.push(0);
+        batch.delete_range(ARRIVING, Vec::new(), behind);
+    }
+    Ok(batch)
 }
 
 impl Arrivals {
-    pub fn new(bytes_max: usize, patience: Duration) -> Self {
-        Self { arriving: Mutex::new(None), bytes_max, patience }
+    /// Takes snapshots of at most `bytes_max` bytes of keys and values.
+    pub fn new(kv: Arc<dyn Kv>, bytes_max: u64, patience: Duration) -> Self {
+        Self { kv, slot: Arc::default(), bytes_max, patience }
     }
 
-    fn arriving(&self) -> MutexGuard<'_, Option<Arriving>> {
-        self.arriving.lock().expect("no access to an arriving snapshot panics")
+    async fn clear(&self, slot: &mut Slot) -> Result<(), KvError> {
+        slot.arriving = None;
+        self.kv.write(clearing(&*self.kv)?, Durability::Buffered).await?;
+        slot.used = false;
+        Ok(())
     }
 
-    /// Forgets a snapshot that has stopped to arrive.
-    pub fn tidy(&self) {
-        self.arriving().take_if(|arriving| arriving.heard.elapsed() > self.patience);
+    /// Clears away what an earlier run left.
+    pub async fn begin(&self) -> Result<(), KvError> {
+        let mut slot = self.slot.lock().await;
+        self.clear(&mut slot).await
+    }
+
+    /// Forgets a snapshot that has stopped to arrive, and what was not or is no longer needed of one.
+    pub async fn tidy(&self) -> Result<(), KvError> {
+        let Ok(mut slot) = self.slot.try_lock() else { return Ok(()) };
+        let still_arrives = slot.arriving.as_ref().is_some_and(|arriving| arriving.heard.elapsed() <= self.patience);
+        if still_arrives || !slot.used { Ok(()) } else { self.clear(&mut slot).await }
     }
 
     /// Takes the piece `number` (from 0) of a transfer; the whole state, when it was the last one.
-    pub fn take(
+    pub async fn take(
         &self,
         from: FilerId,
         transfer: u64,
@@ -132,56 +181,34 @@ impl Arrivals {
         body: &Bytes,
         checksum: u32,
         last: bool,
-    ) -> Result<Option<Vec<Change>>, PieceError> {
+    ) -> Result<Option<Arrived>, PieceError> {
         if crc32c::crc32c(body) != checksum {
             return Err(PieceError::Damaged { number });
         }
         let pairs: Vec<Pair> = record::decode(VERSION, body).map_err(|_| PieceError::Damaged { number })?;
-        let mut slot = self.arriving();
+        let mut slot = self.slot.clone().try_lock_owned().map_err(|_| PieceError::Busy)?;
         if number == 0 {
-            let (bytes, changes) = (0, Vec::new());
-            *slot = Some(Arriving { from, transfer, pieces: 0, bytes, changes, heard: Instant::now() });
+            self.clear(&mut slot).await?;
+            slot.used = true;
+            slot.arriving = Some(Arriving { from, transfer, pieces: 0, bytes: 0, heard: Instant::now() });
         }
         let expected = |a: &&mut Arriving| a.from == from && a.transfer == transfer && a.pieces == number;
-        let arriving = slot.as_mut().filter(expected).ok_or(PieceError::OutOfOrder { number })?;
-        arriving.pieces += 1;
-        arriving.heard = Instant::now();
-        arriving.bytes += pairs.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let arriving = slot.arriving.as_mut().filter(expected).ok_or(PieceError::OutOfOrder { number })?;
+        arriving.bytes += pairs.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum::<u64>();
         if arriving.bytes > self.bytes_max {
-            *slot = None;
+            self.clear(&mut slot).await?;
             return Err(PieceError::TooLarge { bytes_max: self.bytes_max });
         }
-        let put = |(key, value): Pair| Change::Put { table: STATE, key: key.into(), value: value.into() };
-        arriving.changes.extend(pairs.into_iter().map(put));
-        Ok(if last { slot.take().map(|arriving| arriving.changes) } else { None })
-    }
-}
-
-/// The batch that puts `state` in the place of whatever `kv` has.
-pub fn replacement(kv: &dyn KvRead, state: Vec<Change>) -> Result<Batch, KvError> {
-    let mut batch = Batch::default();
-    let newest = kv.scan(STATE, (Bound::Unbounded, Bound::Unbounded), 1, true)?;
-    if let Some((key, _)) = newest.first() {
-        let mut behind = key.to_vec();
-        behind.push(0);
-        batch.delete_range(STATE, Vec::new(), behind);
-    }
-    batch.0.extend(state);
-    Ok(batch)
-}
-
-/// A view's state as changes.
-pub fn changes_of(view: Arc<dyn KvRead>, piece_bytes: usize) -> Result<Vec<Change>, KvError> {
-    let mut cutter = Cutter::new(view, piece_bytes);
-    let arrivals = Arrivals::new(usize::MAX, Duration::MAX);
-    let mut number = 0;
-    loop {
-        let piece = cutter.next()?;
-        let taken = arrivals.take(FilerId(0), 0, number, &piece.body, piece.checksum, piece.last);
-        if let Some(changes) = taken.expect("a piece just cut is whole and in order") {
-            return Ok(changes);
-        }
-        number += 1;
+        let mut batch = Batch::default();
+        pairs.into_iter().for_each(|(key, value)| batch.put(ARRIVING, key, value));
+        self.kv.write(batch, Durability::Buffered).await?;
+        // Counted when it is written: a call that was given up meanwhile leaves a transfer that takes no next piece.
+        arriving.pieces += 1;
+        arriving.heard = Instant::now();
+        Ok(last.then(|| {
+            slot.arriving = None;
+            Arrived { _held: slot }
+        }))
     }
 }
 
@@ -193,7 +220,9 @@ pub fn meta(applied: LogId, membership: StoredMembership) -> SnapshotMeta {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{Durability, Kv, MemoryKv};
+    use crate::kv::MemoryKv;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     fn numbered(count: u32) -> Batch {
         let mut batch = Batch::default();
@@ -201,44 +230,78 @@ mod tests {
         batch
     }
 
+    async fn with_numbers(count: u32) -> MemoryKv {
+        let kv = MemoryKv::default();
+        kv.write(numbered(count), Durability::Synced).await.expect("memory does not fail");
+        kv
+    }
+
+    fn rows(kv: &MemoryKv, table: crate::kv::Table) -> Vec<Pair> {
+        kv.scan(table, (Bound::Unbounded, Bound::Unbounded), usize::MAX, false).expect("memory does not fail")
+    }
+
     #[tokio::test]
     async fn a_state_arrives_in_pieces_and_replaces_another() {
-        let (sender, receiver) = (MemoryKv::default(), MemoryKv::default());
-        sender.write(numbered(1_000), Durability::Synced).await.expect("memory does not fail");
-        receiver.write(numbered(2_000), Durability::Synced).await.expect("memory does not fail");
+        let (sender, receiver) = (with_numbers(1_000).await, with_numbers(2_000).await);
         let mut cutter = Cutter::new(sender.view(), 3_000);
-        let arrivals = Arrivals::new(1 << 20, Duration::from_secs(1));
+        let arrivals = Arrivals::new(Arc::new(receiver.clone()), 1 << 20, SECOND);
         let mut number = 0;
-        let state = loop {
+        let arrived = loop {
             let piece = cutter.next().expect("memory does not fail");
             assert!(piece.body.len() < 8_000);
-            let taken = arrivals.take(FilerId(1), 5, number, &piece.body, piece.checksum, piece.last);
-            if let Some(state) = taken.expect("the piece is whole") {
-                break state;
+            let taken = arrivals.take(FilerId(1), 5, number, &piece.body, piece.checksum, piece.last).await;
+            if let Some(arrived) = taken.expect("the piece is whole") {
+                break arrived;
             }
+            assert_eq!(rows(&receiver, STATE).len(), 2_000, "nothing is replaced yet");
             number += 1;
         };
         assert!(number > 10);
-        let batch = replacement(&receiver, state).expect("memory does not fail");
+        let piece = Cutter::new(sender.view(), 3_000).next().expect("memory does not fail");
+        let other = arrivals.take(FilerId(2), 6, 0, &piece.body, piece.checksum, false).await;
+        assert!(matches!(other, Err(PieceError::Busy)), "not over one that is to be installed");
+        let mut batch = Batch::default();
+        batch.swap_state();
         receiver.write(batch, Durability::Synced).await.expect("memory does not fail");
-        let all = |kv: &MemoryKv| kv.scan(STATE, (Bound::Unbounded, Bound::Unbounded), usize::MAX, false);
-        assert_eq!(all(&receiver).expect("memory does not fail"), all(&sender).expect("memory does not fail"));
+        assert_eq!(rows(&receiver, STATE), rows(&sender, STATE));
+        drop(arrived);
+        arrivals.tidy().await.expect("memory does not fail");
+        assert_eq!(rows(&receiver, ARRIVING), []);
     }
 
     #[tokio::test]
     async fn damaged_strange_and_endless_pieces_are_refused() {
-        let kv = MemoryKv::default();
-        kv.write(numbered(100), Durability::Synced).await.expect("memory does not fail");
+        let kv = with_numbers(100).await;
         let mut cutter = Cutter::new(kv.view(), 1_000);
         let piece = cutter.next().expect("memory does not fail");
-        let arrivals = Arrivals::new(1_500, Duration::from_secs(1));
-        let take =
-            |transfer, number, checksum| arrivals.take(FilerId(1), transfer, number, &piece.body, checksum, false);
-        assert_eq!(take(5, 0, piece.checksum ^ 1), Err(PieceError::Damaged { number: 0 }));
-        assert_eq!(take(5, 1, piece.checksum), Err(PieceError::OutOfOrder { number: 1 }));
-        assert_eq!(take(5, 0, piece.checksum), Ok(None));
-        assert_eq!(take(6, 1, piece.checksum), Err(PieceError::OutOfOrder { number: 1 }));
-        assert_eq!(take(5, 1, piece.checksum), Err(PieceError::TooLarge { bytes_max: 1_500 }));
-        assert_eq!(take(5, 2, piece.checksum), Err(PieceError::OutOfOrder { number: 2 }));
+        let arrivals = Arrivals::new(Arc::new(MemoryKv::default()), 1_500, SECOND);
+        let take = async |transfer, number, checksum| {
+            let taken = arrivals.take(FilerId(1), transfer, number, &piece.body, checksum, false).await;
+            taken.map(|arrived| arrived.is_some()).map_err(|error| error.to_string())
+        };
+        let out_of_order = |number| Err::<bool, _>(PieceError::OutOfOrder { number }.to_string());
+        assert_eq!(take(5, 0, piece.checksum ^ 1).await, Err(PieceError::Damaged { number: 0 }.to_string()));
+        assert_eq!(take(5, 1, piece.checksum).await, out_of_order(1));
+        assert_eq!(take(5, 0, piece.checksum).await, Ok(false));
+        assert_eq!(take(6, 1, piece.checksum).await, out_of_order(1));
+        assert_eq!(take(5, 1, piece.checksum).await, Err(PieceError::TooLarge { bytes_max: 1_500 }.to_string()));
+        assert_eq!(take(5, 2, piece.checksum).await, out_of_order(2));
+        assert_eq!(take(7, 0, piece.checksum).await, Ok(false), "another one may come");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_that_stops_to_arrive_is_forgotten_and_leaves_nothing() {
+        let (sender, receiver) = (with_numbers(100).await, MemoryKv::default());
+        let piece = Cutter::new(sender.view(), 1_000).next().expect("memory does not fail");
+        let arrivals = Arrivals::new(Arc::new(receiver.clone()), 1 << 20, SECOND);
+        let taken = arrivals.take(FilerId(1), 5, 0, &piece.body, piece.checksum, false).await;
+        assert!(matches!(taken, Ok(None)));
+        arrivals.tidy().await.expect("memory does not fail");
+        assert!(!rows(&receiver, ARRIVING).is_empty(), "the next piece may still come");
+        tokio::time::sleep(2 * SECOND).await;
+        arrivals.tidy().await.expect("memory does not fail");
+        assert_eq!(rows(&receiver, ARRIVING), []);
+        let late = arrivals.take(FilerId(1), 5, 1, &piece.body, piece.checksum, false).await;
+        assert!(matches!(late, Err(PieceError::OutOfOrder { number: 1 })));
     }
 }

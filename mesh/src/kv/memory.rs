@@ -3,7 +3,7 @@
 //! What was written since the last synced write can be taken back, newest batch first: a crash leaves a prefix of the
 //! batches, as it does with real tables.
 
-use super::{Batch, Change, Durability, Kv, KvError, KvRead, Pair, Range, Table, is_empty_range};
+use super::{ARRIVING, Batch, Change, Durability, Kv, KvError, KvRead, Pair, Range, STATE, Table, is_empty_range};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -45,6 +45,12 @@ impl State {
                 if let Some(old) = self.tables.entry(table).or_default().remove(&key) {
                     undo.push(put_back(table, key, Some(old)));
                 }
+            }
+            Change::SwapState => {
+                let (state, arrived) = (self.tables.remove(&STATE), self.tables.remove(&ARRIVING));
+                self.tables.extend(state.map(|rows| (ARRIVING, rows)));
+                self.tables.extend(arrived.map(|rows| (STATE, rows)));
+                undo.push(Change::SwapState);
             }
             Change::DeleteRange { table, from, to } => {
                 if from >= to {
@@ -153,7 +159,6 @@ impl Kv for MemoryKv {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::STATE;
 
     fn put(key: u8, value: u8) -> Batch {
         let mut batch = Batch::default();
@@ -183,6 +188,23 @@ mod tests {
         assert_eq!((value(&kv, 1), value(&kv, 2), value(&kv, 3)), (Some(2), Some(1), None));
         kv.crash(|unsynced| unsynced);
         assert_eq!(value(&kv, 1), Some(2), "what lasted once is durable");
+    }
+
+    #[tokio::test]
+    async fn a_swap_is_undone_with_its_batch() {
+        let kv = MemoryKv::default();
+        kv.write(put(1, 1), Durability::Synced).await.expect("memory does not fail");
+        let view = kv.view();
+        let mut batch = Batch::default();
+        batch.put(ARRIVING, [2], [2]);
+        batch.swap_state();
+        batch.put(STATE, [3], [3]);
+        kv.write(batch, Durability::Buffered).await.expect("memory does not fail");
+        assert_eq!((value(&kv, 1), value(&kv, 2), value(&kv, 3)), (None, Some(2), Some(3)));
+        assert_eq!(kv.get(ARRIVING, &[1]).expect("memory does not fail").map(|value| value[0]), Some(1));
+        assert!(view.get(STATE, &[1]).expect("memory does not fail").is_some());
+        kv.crash(|_| 0);
+        assert_eq!((value(&kv, 1), value(&kv, 2), value(&kv, 3)), (Some(1), None, None));
     }
 
     #[test]

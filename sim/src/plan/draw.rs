@@ -79,7 +79,7 @@ impl Plan {
                 1 => What::FullDisk { filer, left_bytes: dice.below(200_000) },
                 _ => What::FlipCache { filer, bits: dice.between(1, 40) },
             },
-            Family::Clocks => What::ClockOff { filer, ms: dice.between(0, 20_000) as i64 - 10_000 },
+            Family::Clocks => What::ClockOff { filer, ms: clock_off_ms(dice) },
             Family::Members if dice.per_mille(400) => What::Lose { filer },
             Family::Members => What::Add,
         }
@@ -117,6 +117,16 @@ impl Plan {
                 jitter_ms: dice.between(0, 300),
             },
         }
+    }
+}
+
+/// How far a clock is off: mostly a little, sometimes by years in either direction.
+fn clock_off_ms(dice: &Dice) -> i64 {
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    match dice.below(6) {
+        0 => 10 * YEAR_MS,
+        1 => -10 * YEAR_MS,
+        _ => dice.between(0, 20_000) as i64 - 10_000,
     }
 }
 

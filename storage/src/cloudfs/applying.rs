@@ -50,6 +50,7 @@ pub(super) struct Applying<'a, 't> {
     pub filer: FilerId,
     /// The operation's time: never before any earlier operation's, in nanoseconds since the Unix epoch.
     pub now_ns: u64,
+    pub limits: Limits,
     pub counters: Counters,
 }
 
@@ -75,8 +76,8 @@ impl Applying<'_, '_> {
     /// Writes the counters; called once, at the end.
     pub fn finish(&mut self) {
         self.counters.newest_ns = self.now_ns;
-        let counters = self.counters;
-        self.put(keys::counters(), &counters);
+        let row = record::encode(ROW_VERSION, &self.counters);
+        self.txn.put(keys::counters(), row);
     }
 
     /// The object that a client's handle means.
@@ -121,7 +122,7 @@ impl Applying<'_, '_> {
         self.txn.delete(keys::cookie(dir, row.cookie));
     }
 
-    /// Removes an inode and all that belongs to it.
+    /// Removes an inode and all that belongs to it; the extents of a large file become orphans.
     pub fn free_inode(&mut self, attr: &Attr) -> Result<(), Stop> {
         let ino = attr.handle.ino;
         match attr.kind {

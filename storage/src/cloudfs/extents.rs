@@ -3,10 +3,13 @@
 //! An older extent that a newer one covers in part is trimmed or split, so that extents of a file never overlap.
 //! What each segment gains and loses is summed up first and set off once, at the end of the operation: a segment that
 //! loses its last byte and gets another in the same operation never dies in between.
+//!
+//! No operation takes away more than [`Limits::extents_per_op_max`]: a file's end that has more is cut off and left for
+//! the reaping (`orphans`), and a write over more is refused, so that its filer brings it in parts.
 
 use super::{
     applying::{Applying, Stop, invalid},
-    keys,
+    keys::{self, ExtentRow, OrphanRow},
     ops::{Answer, OpError},
     read::{self, PAGE_ROWS, damaged},
     types::*,
@@ -16,14 +19,14 @@ use std::{collections::BTreeMap, ops::Range};
 
 /// What segments gain and lose in live bytes.
 #[derive(Default)]
-struct Balance(BTreeMap<SegmentId, (u64, u64)>);
+pub(super) struct Balance(BTreeMap<SegmentId, (u64, u64)>);
 
 impl Balance {
     fn gain(&mut self, extent: &Extent) {
         self.0.entry(extent.segment).or_default().0 += u64::from(extent.len);
     }
 
-    fn lose(&mut self, extent: &Extent) {
+    pub(super) fn lose(&mut self, extent: &Extent) {
         self.0.entry(extent.segment).or_default().1 += u64::from(extent.len);
     }
 }
@@ -64,13 +67,15 @@ impl Applying<'_, '_> {
         if extents.is_empty() {
             return Ok(Answer::Node { before: Some(before), after, dir_before: None, dir_after: None });
         }
+        let orphan = read::orphan(self, file.ino)?;
+        self.check_overwritable(&before, &extents, orphan.is_some())?;
         for (&id, _) in new_segments.iter().filter(|(_, is_new)| **is_new) {
             self.add_segment(id, &Segment { live_bytes: 0, object: None, dead_since_ns: None });
         }
         let mut balance = Balance::default();
         for extent in &extents {
             self.carve(file.ino, extent.offset..extent.end(), &mut balance)?;
-            self.lay(file.ino, extent)?;
+            self.lay(file.ino, extent, orphan.as_ref())?;
             balance.gain(extent);
             after.bytes = after.bytes.max(extent.end());
         }
@@ -84,10 +89,12 @@ impl Applying<'_, '_> {
         Ok(Answer::Node { before: Some(before), after, dir_before: None, dir_after: None })
     }
 
-    /// Whether a segment that a write refers to is new; refuses one that no file may refer to.
+    /// Whether a segment that a write refers to is new; refuses one that no file may refer to, or none any more: with its
+    /// object on record all that refers to it is on record, and what comes later is a mistake or a ghost.
     fn check_writable(&self, id: SegmentId) -> Result<bool, Stop> {
         match read::segment(self, id)? {
             Some(segment) if segment.dead_since_ns.is_some() => Err(invalid(format!("segment {id} is dead")).into()),
+            Some(segment) if segment.object.is_some() => Err(invalid(format!("segment {id} is stored already")).into()),
             Some(_) => Ok(false),
             None if id.filer != self.filer => {
                 Err(invalid(format!("segment {id} of another filer is not on record")).into())
@@ -97,55 +104,71 @@ impl Applying<'_, '_> {
         }
     }
 
-    /// Takes away what a file has from `bytes` on.
-    pub(super) fn cut(&mut self, ino: u64, bytes: u64) -> Result<(), Stop> {
-        let mut balance = Balance::default();
-        self.carve(ino, bytes..u64::MAX, &mut balance)?;
-        self.settle(balance)
+    /// Refuses a write that would take away too many extents.
+    fn check_overwritable(&self, file: &Attr, extents: &[Extent], has_orphans: bool) -> Result<(), Stop> {
+        let extents_max = self.limits.extents_per_op_max;
+        let mut room = extents_max;
+        for extent in extents {
+            // Nothing lies behind a file's end but what is cut off.
+            if extent.offset < file.bytes || has_orphans {
+                let found = read::extents_from(self, file.handle.ino, extent.offset..extent.end(), room + 1)?.len();
+                room = room.checked_sub(found).ok_or(OpError::TooManyExtents { extents_max })?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes `range` out of a file's extents: those within go, those that reach into it are trimmed.
-    fn carve(&mut self, ino: u64, range: Range<u64>, balance: &mut Balance) -> Result<(), Stop> {
-        if let Some(first) = read::extent_before(self, ino, range.start)? {
-            self.carve_one(ino, &first, &range, balance);
-        }
+    pub(super) fn carve(&mut self, ino: u64, range: Range<u64>, balance: &mut Balance) -> Result<(), Stop> {
+        self.trim(ino, &range, balance)?;
         let mut from = range.start;
         loop {
             let page = read::extents_from(self, ino, from..range.end, PAGE_ROWS)?;
-            for extent in &page {
-                self.carve_one(ino, extent, &range, balance);
+            for row in &page {
+                self.carve_one(ino, row, &range, balance);
             }
             match page.last() {
-                Some(last) if page.len() == PAGE_ROWS => from = last.end(),
+                Some(last) if page.len() == PAGE_ROWS => from = last.extent.end(),
                 _ => return Ok(()),
             }
         }
     }
 
-    fn carve_one(&mut self, ino: u64, extent: &Extent, range: &Range<u64>, balance: &mut Balance) {
+    /// Takes `range` out of the extent that begins before it, where it reaches into it.
+    pub(super) fn trim(&mut self, ino: u64, range: &Range<u64>, balance: &mut Balance) -> Result<(), Stop> {
+        if let Some(first) = read::extent_before(self, ino, range.start)? {
+            self.carve_one(ino, &first, range, balance);
+        }
+        Ok(())
+    }
+
+    /// Takes `range` out of one extent. What is left of it is as old as it was.
+    fn carve_one(&mut self, ino: u64, row: &ExtentRow, range: &Range<u64>, balance: &mut Balance) {
+        let extent = &row.extent;
         let Some(lost) = extent.clipped(range.clone()) else {
             return;
         };
         balance.lose(&lost);
         match extent.clipped(0..range.start) {
-            Some(left) => self.put(keys::extent(ino, left.offset), &left),
+            Some(left) => self.put(keys::extent(ino, left.offset), &ExtentRow { extent: left, ..*row }),
             None => self.txn.delete(keys::extent(ino, extent.offset)),
         }
         if let Some(right) = extent.clipped(range.end..u64::MAX) {
-            self.put(keys::extent(ino, right.offset), &right);
+            self.put(keys::extent(ino, right.offset), &ExtentRow { extent: right, ..*row });
         }
     }
 
     /// Puts an extent where nothing lies any more, as part of the one before it where they belong together.
-    fn lay(&mut self, ino: u64, extent: &Extent) -> Result<(), Stop> {
+    fn lay(&mut self, ino: u64, extent: &Extent, orphan: Option<&OrphanRow>) -> Result<(), Stop> {
         let before = read::extent_before(self, ino, extent.offset)?;
-        let whole = before.and_then(|left| merged(&left, extent)).unwrap_or(*extent);
-        self.put(keys::extent(ino, whole.offset), &whole);
+        let before = before.filter(|row| orphan.is_none_or(|orphan| !orphan.has(row)));
+        let extent = before.and_then(|left| merged(&left.extent, extent)).unwrap_or(*extent);
+        self.put(keys::extent(ino, extent.offset), &ExtentRow { extent, next_cut: self.counters.next_cut });
         Ok(())
     }
 
     /// Sets off what the segments gained and lost. One that nothing refers to any more is dead, if it has an object.
-    fn settle(&mut self, balance: Balance) -> Result<(), Stop> {
+    pub(super) fn settle(&mut self, balance: Balance) -> Result<(), Stop> {
         for (id, (gained, lost)) in balance.0 {
             let mut segment = read::segment(self, id)?.ok_or_else(|| damaged(format!("segment {id} is missing")))?;
             let live = |bytes: u64| (bytes + gained).checked_sub(lost);

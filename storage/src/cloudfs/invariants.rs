@@ -4,7 +4,7 @@
 //! replica, not for the running file system.
 
 use super::{
-    keys::{self, CookieRow, MissRow, NameRow},
+    keys::{self, CookieRow, Counters, ExtentRow, MissRow, NameRow, OrphanRow},
     read::{self, PAGE_ROWS, decode_row},
     types::*,
 };
@@ -30,7 +30,8 @@ pub fn check_invariants(kv: &dyn KvRead) -> Result<(), String> {
         format!("totals say {} inodes, and there are {}", counters.totals.inodes, inodes.len())
     })?;
     invariant_names_make_one_tree(kv, &inodes, counters.next_cookie)?;
-    let live = invariant_extents_fit_their_files(kv, &inodes)?;
+    let orphans = invariant_orphans_are_cut_off(kv, &inodes, &counters)?;
+    let live = invariant_extents_fit_their_files(kv, &inodes, &orphans, counters.next_cut)?;
     ensure(counters.totals.live_bytes == live.values().sum::<u64>(), || "the total of live bytes is wrong".into())?;
     let segments = invariant_segments_count_their_bytes(kv, &live, &counters.totals)?;
     let roles = read::roles(kv).map_err(told)?.ok_or("the roles of the clouds are missing")?;
@@ -145,25 +146,58 @@ fn invariant_names_make_one_tree(
     ensure(reached.len() as u64 == directories, || format!("{} of {directories} are under the root", reached.len()))
 }
 
-/// Extents of a file do not overlap, end before it does, and belong to a file. Answers the live bytes by segment.
+/// Cuts are in order, their numbers were handed out, and those of an inode that is gone have all of it.
+fn invariant_orphans_are_cut_off(
+    kv: &dyn KvRead,
+    inodes: &BTreeMap<u64, Attr>,
+    counters: &Counters,
+) -> Result<BTreeMap<u64, OrphanRow>, String> {
+    let mut orphans = BTreeMap::new();
+    walk(kv, keys::ORPHANS, |key, value| {
+        let ino = number(key, 1)?;
+        let row: OrphanRow = decode_row(key, value).map_err(told)?;
+        let rises = row.cuts.windows(2).all(|pair| pair[0].from < pair[1].from && pair[0].number < pair[1].number);
+        let newest = row.cuts.last().ok_or_else(|| format!("nothing is cut off from inode {ino}, but noted"))?;
+        ensure(rises && newest.number < counters.next_cut, || format!("the cuts of inode {ino} are {row:?}"))?;
+        match inodes.get(&ino).map(|attr| &attr.kind) {
+            Some(NodeKind::File) => {}
+            Some(other) => return Err(format!("inode {ino} is {other:?}, and something is cut off from it")),
+            None => ensure(row.cuts[0].from == 0, || format!("inode {ino} is gone, and not all of it: {row:?}"))?,
+        }
+        orphans.insert(ino, row);
+        Ok(())
+    })?;
+    let (counted, found) = (counters.totals.orphans, orphans.len() as u64);
+    ensure(counted == found, || format!("totals say {counted} orphans, and there are {found}"))?;
+    Ok(orphans)
+}
+
+/// Extents of a file do not overlap, end before it does, and belong to a file; or they are cut off and not reaped yet.
+/// Answers the live bytes by segment.
 fn invariant_extents_fit_their_files(
     kv: &dyn KvRead,
     inodes: &BTreeMap<u64, Attr>,
+    orphans: &BTreeMap<u64, OrphanRow>,
+    next_cut: u64,
 ) -> Result<BTreeMap<SegmentId, u64>, String> {
     let mut live = BTreeMap::<SegmentId, u64>::new();
     let mut last = (0u64, 0u64);
     walk(kv, keys::EXTENTS, |key, value| {
         let (ino, offset) = (number(key, 1)?, number(key, 9)?);
-        let extent: Extent = decode_row(key, value).map_err(told)?;
+        let row: ExtentRow = decode_row(key, value).map_err(told)?;
+        let extent = row.extent;
         let shown = || format!("the extent at {offset} of inode {ino}");
         ensure(extent.offset == offset && extent.len > 0, || format!("{} is {extent:?}", shown()))?;
-        let file = inodes.get(&ino).filter(|attr| attr.kind == NodeKind::File);
-        let file = file.ok_or_else(|| format!("{} belongs to no file", shown()))?;
-        ensure(extent.end() <= file.bytes, || format!("{} ends behind {} bytes", shown(), file.bytes))?;
+        ensure(row.next_cut <= next_cut, || format!("{} is of after cut {}", shown(), row.next_cut))?;
         ensure(last.0 != ino || last.1 <= offset, || format!("{} overlaps the one before", shown()))?;
         last = (ino, extent.end());
         *live.entry(extent.segment).or_default() += u64::from(extent.len);
-        Ok(())
+        if let Some(orphan) = orphans.get(&ino).filter(|orphan| orphan.has(&row)) {
+            return ensure(orphan.reaped_to <= offset, || format!("{} was left by the reaping", shown()));
+        }
+        let file = inodes.get(&ino).filter(|attr| attr.kind == NodeKind::File);
+        let file = file.ok_or_else(|| format!("{} belongs to no file", shown()))?;
+        ensure(extent.end() <= file.bytes, || format!("{} ends behind {} bytes", shown(), file.bytes))
     })?;
     Ok(live)
 }

@@ -10,7 +10,7 @@
 //! | 0x02 names | directory, name | [`NameRow`]: the inode, and the name's cookie |
 //! | 0x03 cookies | directory, cookie | [`CookieRow`]: the name and the inode; the order of listings |
 //! | 0x04 places | directory's ino | the directory's own name in its parent (the root has none) |
-//! | 0x05 extents | ino, offset | [`Extent`](super::Extent); extents of a file never overlap, holes have no row |
+//! | 0x05 extents | ino, offset | [`ExtentRow`]; extents of a file never overlap, holes have no row |
 //! | 0x06 segments | segment | [`Segment`](super::Segment) |
 //! | 0x07 dead segments | dead since, segment | nothing |
 //! | 0x08 misses | cloud, segment | [`MissRow`]: kind, and since when |
@@ -18,13 +18,17 @@
 //! | 0x0a roles | | [`Roles`](super::Roles) |
 //! | 0x0b counters | | [`Counters`] |
 //! | 0x0c decisions | number | [`Decision`](super::Decision) |
+//! | 0x0d orphans | ino | [`OrphanRow`]: what of the file's extents is cut off, and is still to be reaped |
 
-use super::types::{MissKind, Totals};
+use super::{
+    time::Heard,
+    types::{Extent, MissKind, Totals},
+};
 use crate::ids::{CloudId, SegmentId};
 use serde::{Deserialize, Serialize};
 
 /// Format version of every row of the state.
-pub(super) const ROW_VERSION: u8 = 1;
+pub(super) const ROW_VERSION: u8 = 2;
 
 pub(super) const INODES: u8 = 0x01;
 pub(super) const NAMES: u8 = 0x02;
@@ -38,6 +42,7 @@ pub(super) const MISS_AGES: u8 = 0x09;
 pub(super) const ROLES: u8 = 0x0a;
 pub(super) const COUNTERS: u8 = 0x0b;
 pub(super) const DECISIONS: u8 = 0x0c;
+pub(super) const ORPHANS: u8 = 0x0d;
 
 /// What a name in a directory stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +58,42 @@ pub(super) struct CookieRow {
     pub ino: u64,
 }
 
+/// An extent, and when it was laid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ExtentRow {
+    pub extent: Extent,
+    /// The number that the next cut was to have: cuts of at least this number are later than the extent.
+    pub next_cut: u64,
+}
+
+/// A file's end that was taken away all at once, while its extents are still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Cut {
+    /// The first byte that was taken away.
+    pub from: u64,
+    /// Cuts are numbered in their order, over all files.
+    pub number: u64,
+}
+
+/// What of a file (which may be gone) is cut off and is still to be reaped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OrphanRow {
+    /// In their order. One that begins before earlier ones says all that they say, and takes their place: so from each
+    /// to the next, both fields rise.
+    pub cuts: Vec<Cut>,
+    /// Extents that begin before this byte of the file are reaped.
+    pub reaped_to: u64,
+}
+
+impl OrphanRow {
+    /// Whether an extent is cut off: it lies behind a cut that is later than it.
+    pub fn has(&self, row: &ExtentRow) -> bool {
+        let behind = self.cuts.partition_point(|cut| cut.from <= row.extent.offset);
+        // The latest of the cuts that it lies behind.
+        self.cuts[..behind].last().is_some_and(|cut| cut.number >= row.next_cut)
+    }
+}
+
 /// A row of the missed-write log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MissRow {
@@ -61,15 +102,18 @@ pub(super) struct MissRow {
 }
 
 /// Numbers that are handed out once, and sums that are kept up to date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counters {
     /// The number that the CloudFS was formatted with.
     pub cloudfs: u64,
     pub next_ino: u64,
     pub next_cookie: u64,
     pub next_decision: u64,
+    pub next_cut: u64,
     /// The newest time that any operation had, in nanoseconds since the Unix epoch.
     pub newest_ns: u64,
+    /// What filers' clocks showed lately.
+    pub clocks: Vec<Heard>,
     pub totals: Totals,
 }
 
@@ -127,6 +171,10 @@ pub(super) fn counters() -> Vec<u8> {
 
 pub(super) fn decision(number: u64) -> Vec<u8> {
     key(DECISIONS, &[&number.to_be_bytes()])
+}
+
+pub(super) fn orphan(ino: u64) -> Vec<u8> {
+    key(ORPHANS, &[&ino.to_be_bytes()])
 }
 
 /// All keys of a family that continue with `part`.

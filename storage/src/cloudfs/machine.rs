@@ -19,7 +19,7 @@ use mesh::{
 use std::sync::Arc;
 
 /// Format version of an answer's record.
-pub const ANSWER_VERSION: u8 = 1;
+pub const ANSWER_VERSION: u8 = 2;
 /// Cookies 0, 1 and 2 stand for the start of a listing, `.` and `..`.
 const COOKIE_FIRST: u64 = 3;
 
@@ -29,19 +29,20 @@ pub type AppliedHook = Arc<dyn Fn(u64, bool) + Send + Sync>;
 /// The CloudFS as the log's state machine.
 pub struct CloudFs {
     applied: AppliedHook,
+    limits: Limits,
 }
 
 impl CloudFs {
-    /// A state machine that tells `applied` about its progress.
-    pub fn new(applied: AppliedHook) -> Self {
-        Self { applied }
+    /// A state machine that tells `applied` about its progress. Every filer of a CloudFS has the same `limits`.
+    pub fn new(applied: AppliedHook, limits: Limits) -> Self {
+        Self { applied, limits }
     }
 }
 
 impl StateMachine for CloudFs {
     fn apply(&self, txn: &mut Txn<'_>, op: &[u8]) -> Result<Vec<u8>, KvError> {
-        let outcome = match record::decode::<Op>(OP_VERSION, op) {
-            Ok(op) => apply_op(txn, &op)?,
+        let outcome = match decode_op(op) {
+            Ok(op) => apply_op(txn, &op, self.limits)?,
             // A newer filer knows what it means: going on without it would part this replica from the others.
             Err(error @ RecordError::Newer { .. }) => {
                 let why = format!("an operation in the log: {error}; update this filer");
@@ -62,6 +63,11 @@ pub fn encode_op(op: &Op) -> Vec<u8> {
     record::encode(OP_VERSION, op)
 }
 
+/// Reads an operation's record.
+pub fn decode_op(bytes: &[u8]) -> Result<Op, RecordError> {
+    record::decode(OP_VERSION, bytes)
+}
+
 /// Reads what [`CloudFs`] answered.
 pub fn decode_answer(bytes: &[u8]) -> Result<Result<Answer, OpError>, RecordError> {
     record::decode(ANSWER_VERSION, bytes)
@@ -69,24 +75,26 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Result<Answer, OpError>, RecordErro
 
 /// Applies one operation. A refused one leaves no change behind, but for a refused trip, which stays on record as a
 /// decision.
-pub fn apply_op(txn: &mut Txn<'_>, op: &Op) -> Result<Result<Answer, OpError>, KvError> {
+pub fn apply_op(txn: &mut Txn<'_>, op: &Op, limits: Limits) -> Result<Result<Answer, OpError>, KvError> {
     let known = read::counters(txn)?;
-    let counters = match (known, &op.body) {
+    let mut counters = match (known, &op.body) {
         (None, OpBody::Format { cloudfs, .. }) => Counters {
             cloudfs: *cloudfs,
             next_ino: ROOT.ino + 1,
             next_cookie: COOKIE_FIRST,
             next_decision: 0,
+            next_cut: 0,
             newest_ns: op.wall_ns,
+            clocks: Vec::new(),
             totals: Totals { inodes: 1, ..Totals::default() },
         },
         (Some(_), OpBody::Format { .. }) => return Ok(Err(OpError::Format("already formatted".into()))),
         (None, _) => return Ok(Err(OpError::Format("not formatted".into()))),
         (Some(counters), _) => counters,
     };
-    // Later than every operation before, so that a changed ctime always differs.
-    let now_ns = op.wall_ns.max(counters.newest_ns.saturating_add(1));
-    let mut applying = Applying { txn, filer: op.filer, now_ns, counters };
+    let now_ns = counters.time_of(op.filer, op.wall_ns);
+    counters.hear(op.filer, op.wall_ns);
+    let mut applying = Applying { txn, filer: op.filer, now_ns, limits, counters };
     match dispatch(&mut applying, op.body.clone()) {
         Ok(answer) => {
             applying.finish();
@@ -115,10 +123,15 @@ fn dispatch(state: &mut Applying<'_, '_>, body: OpBody) -> Result<Answer, Stop> 
         OpBody::Remove { dir, name } => state.remove(dir, &name),
         OpBody::RemoveDir { dir, name } => state.remove_dir(dir, &name),
         OpBody::Rename { from_dir, from_name, to_dir, to_name } => state.rename(from_dir, &from_name, to_dir, &to_name),
+        OpBody::Reap { ino } => state.reap(ino),
         OpBody::Stored { segment, bytes, md5, copies, epoch } => state.stored(segment, bytes, md5, copies, epoch),
         OpBody::Abandon { segment } => state.abandon(segment),
         OpBody::Deleted { segment, done, epoch } => state.deleted(segment, done, epoch),
         OpBody::Format { preferred, .. } => state.format(preferred),
+        OpBody::Clock { since_ms } => {
+            state.counters.wait(state.filer, since_ms);
+            Ok(Answer::Done)
+        }
         OpBody::Trip { cloud, epoch, why, ballots, policy } => state.trip(cloud, epoch, why, ballots, policy),
         OpBody::Reached { cloud, epoch, reached } => state.reached(cloud, epoch, reached),
         OpBody::StartResync { cloud, epoch, live } => state.start_resync(cloud, epoch, &live),

@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 pub const BY_OPERATOR: &str = "operator";
 
 /// Format version of an operation's record.
-pub const OP_VERSION: u8 = 1;
+pub const OP_VERSION: u8 = 2;
 
 /// An operation as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Op {
     /// Who proposes it.
     pub filer: FilerId,
-    /// The proposer's wall clock, nanoseconds since the Unix epoch. Applied times never run backwards: the state
-    /// uses the later of this and the newest time it has seen.
+    /// The proposer's wall clock, nanoseconds since the Unix epoch. Applied times never run backwards, and one clock
+    /// alone cannot bring them far ahead.
     pub wall_ns: u64,
     pub body: OpBody,
 }
@@ -62,8 +62,8 @@ pub enum OpBody {
     Make { dir: Handle, name: Vec<u8>, node: NewNode, mode: u32, uid: u32, gid: u32, times: Times },
     /// Changes attributes; a new size cuts or extends (by a hole).
     SetAttr { file: Handle, change: AttrChange, guard_ctime_ns: Option<u64> },
-    /// Makes written data visible. The extents lie in segments of the proposing filer. Data beyond the end extends
-    /// the file. `mtime_ns`: when the last of it was written.
+    /// Makes written data visible. The extents lie in segments of the proposing filer that are not stored yet. Data
+    /// beyond the end extends the file. `mtime_ns`: when the last of it was written.
     Write { file: Handle, extents: Vec<Extent>, mtime_ns: u64 },
     /// Gives a file another name.
     Link { file: Handle, dir: Handle, name: Vec<u8> },
@@ -73,6 +73,9 @@ pub enum OpBody {
     RemoveDir { dir: Handle, name: Vec<u8> },
     /// Renames, replacing what POSIX lets it replace.
     Rename { from_dir: Handle, from_name: Vec<u8>, to_dir: Handle, to_name: Vec<u8> },
+    /// Takes away the next of the extents that are cut off from inode `ino`, which may be gone. Asked for until none
+    /// is left; harmless then, and when several filers ask.
+    Reap { ino: u64 },
 
     // --- segments -------------------------------------------------------------------------------------------------
     /// The origin's word that a sealed segment is in the clouds: `copies` says which gave a receipt, under `epoch`.
@@ -85,6 +88,9 @@ pub enum OpBody {
     // --- clouds ---------------------------------------------------------------------------------------------------
     /// First operation of a CloudFS.
     Format { cloudfs: u64, preferred: CloudId },
+    /// A filer shows its clock, as it does every now and then. `since_ms`: the time since it last did in the same run,
+    /// by a clock that does not jump; 0 for the first.
+    Clock { since_ms: u64 },
     /// A filer finds that a cloud has failed, at the epoch it sees, with the ballots it could gather (its own first).
     Trip { cloud: CloudId, epoch: Epoch, why: String, ballots: Vec<Ballot>, policy: TripPolicy },
     /// The proposing filer's probes of a failed cloud began to succeed (or to fail again).
@@ -136,6 +142,12 @@ pub enum OpError {
     TooManyLinks,
     #[error("invalid argument: {0}")]
     Invalid(String),
+    /// A write lies over too many older extents: write it in parts.
+    #[error("the write lies over more than {extents_max} older extents; write it in parts")]
+    TooManyExtents { extents_max: usize },
+    /// Earlier cuts of the file are still to be reaped: try again.
+    #[error("{cuts} cuts of the file are still to be reaped; try again")]
+    Reaping { cuts: usize },
     /// The roles have changed since: look again.
     #[error("epoch {got} is not the current epoch {current}")]
     StaleEpoch { got: Epoch, current: Epoch },

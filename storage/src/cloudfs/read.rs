@@ -4,7 +4,7 @@
 //! inode numbers; whoever holds a client's handle uses [`node`], which checks the generation.
 
 use super::{
-    keys::{self, CookieRow, Counters, MissRow, NameRow, ROW_VERSION},
+    keys::{self, CookieRow, Counters, ExtentRow, MissRow, NameRow, OrphanRow, ROW_VERSION},
     types::*,
 };
 use crate::ids::{CloudId, SegmentId};
@@ -178,38 +178,35 @@ pub fn names<R: StateRead + ?Sized>(
 /// The extents that hold data of `range`, in order of offset and clipped to it. What lies between them is a hole and
 /// reads as zeros; so does what lies between the last of them and the file's end.
 pub fn extents<R: StateRead + ?Sized>(kv: &R, ino: u64, range: Range<u64>) -> Result<Vec<Extent>, KvError> {
+    if range.is_empty() {
+        return Ok(Vec::new());
+    }
+    // First: what is cut off meanwhile is then seen as it was before, and what is laid anew is later than any cut.
+    let orphan = orphan(kv, ino)?;
+    let is_cut_off = |row: &ExtentRow| orphan.as_ref().is_some_and(|orphan| orphan.has(row));
     let mut found = Vec::new();
+    let mut show = |rows: &[ExtentRow]| {
+        let shown = rows.iter().filter(|row| !is_cut_off(row));
+        found.extend(shown.filter_map(|row| row.extent.clipped(range.clone())));
+    };
+    show(extent_before(kv, ino, range.start)?.as_slice());
     let mut from = range.start;
     loop {
-        let page = extents_page(kv, ino, from..range.end, PAGE_ROWS)?;
-        let complete = page.len() < PAGE_ROWS;
-        from = page.last().map_or(from, Extent::end);
-        found.extend(page.iter().filter_map(|extent| extent.clipped(range.clone())));
-        if complete {
-            return Ok(found);
+        let page = extents_from(kv, ino, from..range.end, PAGE_ROWS)?;
+        show(&page);
+        match page.last() {
+            Some(last) if page.len() == PAGE_ROWS => from = last.extent.end(),
+            _ => return Ok(found),
         }
     }
 }
 
-/// The first `limit` extents that overlap `range`, whole.
-pub(super) fn extents_page<R: StateRead + ?Sized>(
+/// The last extent that begins before `offset`: as extents do not overlap, the only one that can reach over it.
+pub(super) fn extent_before<R: StateRead + ?Sized>(
     kv: &R,
     ino: u64,
-    range: Range<u64>,
-    limit: usize,
-) -> Result<Vec<Extent>, KvError> {
-    if range.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut found: Vec<Extent> = extent_before(kv, ino, range.start)?.into_iter().collect();
-    found.retain(|extent| extent.end() > range.start);
-    found.extend(extents_from(kv, ino, range, limit)?);
-    found.truncate(limit);
-    Ok(found)
-}
-
-/// The last extent that begins before `offset`: as extents do not overlap, the only one that can reach over it.
-pub(super) fn extent_before<R: StateRead + ?Sized>(kv: &R, ino: u64, offset: u64) -> Result<Option<Extent>, KvError> {
+    offset: u64,
+) -> Result<Option<ExtentRow>, KvError> {
     let first = keys::extent(ino, offset.saturating_sub(u64::from(u32::MAX)));
     let rows = kv.scan((Bound::Included(&first[..]), Bound::Excluded(&keys::extent(ino, offset)[..])), 1, true)?;
     rows.first().map(|(key, value)| decode_row(key, value)).transpose()
@@ -221,10 +218,22 @@ pub(super) fn extents_from<R: StateRead + ?Sized>(
     ino: u64,
     range: Range<u64>,
     limit: usize,
-) -> Result<Vec<Extent>, KvError> {
+) -> Result<Vec<ExtentRow>, KvError> {
     let (start, end) = (keys::extent(ino, range.start), keys::extent(ino, range.end));
     let rows = kv.scan((Bound::Included(&start[..]), Bound::Excluded(&end[..])), limit, false)?;
     rows.into_iter().map(|(key, value)| decode_row(&key, &value)).collect()
+}
+
+/// What of a file is cut off and still to be reaped.
+pub(super) fn orphan<R: StateRead + ?Sized>(kv: &R, ino: u64) -> Result<Option<OrphanRow>, KvError> {
+    row(kv, &keys::orphan(ino))
+}
+
+/// Up to `limit` inodes behind `after_ino` (0: from the start) of which extents are still to be reaped; the inodes
+/// themselves may be gone.
+pub fn orphans<R: StateRead + ?Sized>(kv: &R, after_ino: u64, limit: usize) -> Result<Vec<u64>, KvError> {
+    let rows = page(kv, &[keys::ORPHANS], Some(&keys::orphan(after_ino)), limit)?;
+    rows.into_iter().map(|(key, _)| number_of(&key, 1)).collect()
 }
 
 /// A segment on record.

@@ -13,9 +13,11 @@ use std::sync::Arc;
 mod door;
 mod extents;
 mod model;
+mod orphans;
 mod rename;
 mod segments;
 mod table;
+mod time;
 mod tree;
 
 pub(super) const AMS: FilerId = FilerId(0xa);
@@ -31,12 +33,22 @@ pub(super) struct Bench {
 impl Bench {
     /// An empty table.
     pub fn bare() -> Self {
-        Self { kv: MemoryKv::default(), filer: AMS, wall_ns: 1_000, machine: CloudFs::new(Arc::new(|_, _| {})) }
+        Self::bare_within(Limits::default())
+    }
+
+    fn bare_within(limits: Limits) -> Self {
+        let machine = CloudFs::new(Arc::new(|_, _| {}), limits);
+        Self { kv: MemoryKv::default(), filer: AMS, wall_ns: 1_000, machine }
     }
 
     /// A CloudFS whose preferred cloud is `a`.
     pub fn new() -> Self {
-        let mut bench = Self::bare();
+        Self::within(Limits::default())
+    }
+
+    /// The same, with other limits of an operation.
+    pub fn within(limits: Limits) -> Self {
+        let mut bench = Self::bare_within(limits);
         bench.ok(OpBody::Format { cloudfs: 7, preferred: CloudId::A });
         bench
     }
@@ -108,6 +120,21 @@ impl Bench {
 
     pub fn totals(&self) -> Totals {
         read::totals(&self.kv).expect("memory does not fail")
+    }
+
+    /// Inodes of which something is still to be reaped.
+    pub fn orphans(&self) -> Vec<u64> {
+        read::orphans(&self.kv, 0, 1_000).expect("memory does not fail")
+    }
+
+    /// Reaps all that is cut off; how many steps that took.
+    pub fn reap_all(&mut self) -> usize {
+        let mut steps = 0;
+        while let Some(&ino) = self.orphans().first() {
+            self.ok(OpBody::Reap { ino });
+            steps += 1;
+        }
+        steps
     }
 
     pub fn missed(&self, cloud: CloudId) -> Vec<Miss> {

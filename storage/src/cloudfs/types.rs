@@ -155,7 +155,7 @@ pub struct Object {
 /// A segment on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
-    /// Bytes of files that refer to it.
+    /// Bytes of extents that refer to it, cut-off ones too until they are reaped.
     pub live_bytes: u64,
     /// `None` until it is released: its data is in its filer's staging alone.
     pub object: Option<Object>,
@@ -282,12 +282,30 @@ pub struct Decision {
 /// How many decisions are kept.
 pub const DECISIONS_KEPT_MAX: usize = 256;
 
+/// How much one operation may do at a time. Part of what operations mean, so the same at every filer of a CloudFS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Extents that one operation takes away or looks through, besides those that it brings. A file's end with more is
+    /// cut off at once and reaped in steps; a write over more is refused, and comes again in parts.
+    pub extents_per_op_max: usize,
+    /// Cuts of one file that are still to be reaped; a further one waits for the reaping, if it does not replace them.
+    pub cuts_pending_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { extents_per_op_max: 4096, cuts_pending_max: 64 }
+    }
+}
+
 /// Totals of the CloudFS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     pub inodes: u64,
-    /// Bytes of file data that extents refer to.
+    /// Bytes of file data that extents refer to, cut-off ones too until they are reaped.
     pub live_bytes: u64,
     pub segments: u64,
     pub dead_segments: u64,
+    /// Files, removed ones too, of which cut-off extents are still to be reaped.
+    pub orphans: u64,
 }

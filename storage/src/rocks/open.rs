@@ -4,7 +4,7 @@
 //! alone; only then is the directory opened for writing.
 
 use super::{RocksSettings, TABLES};
-use mesh::kv::{META, Table};
+use mesh::kv::{KvError, META, Table};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, IteratorMode, LogLevel, Options,
     WriteOptions,
@@ -42,6 +42,9 @@ pub enum OpenError {
     /// It holds data, and not the record that says what they mean. Nothing was changed.
     #[error("tables in {dir} have no valid record of their format")]
     NoFormat { dir: PathBuf },
+    /// What it holds cannot be read.
+    #[error("tables in {dir}")]
+    Unreadable { dir: PathBuf, source: KvError },
     /// RocksDB refuses: another process has it open, or it is damaged.
     #[error("{attempted} tables in {dir}")]
     Rocks { attempted: &'static str, dir: PathBuf, source: rocksdb::Error },

@@ -90,6 +90,62 @@ async fn a_view_stands_still_and_outlives_its_tables() {
 }
 
 #[tokio::test]
+async fn an_arrived_state_takes_the_place_of_the_other_at_once_and_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    kv.write(batch(&[("old", "1")]), Durability::Buffered).await.unwrap();
+    for round in ["first", "second", "third"] {
+        let mut arrived = Batch::default();
+        arrived.put(ARRIVING, round, "2");
+        kv.write(arrived, Durability::Buffered).await.unwrap();
+        let (view, before) = (kv.view(), keys(kv.scan(STATE, all, 9, false).unwrap()));
+        let mut swap = Batch::default();
+        swap.swap_state();
+        swap.put(META, "applied", round);
+        swap.put(STATE, "with it", "3");
+        kv.write(swap, Durability::Synced).await.unwrap();
+        assert_eq!(keys(kv.scan(STATE, all, 9, false).unwrap()), [round, "with it"]);
+        let mut clear = Batch::default();
+        clear.delete_range(ARRIVING, "", "zzz");
+        kv.write(clear, Durability::Buffered).await.unwrap();
+        assert_eq!(keys(kv.scan(ARRIVING, all, 9, false).unwrap()), [""; 0]);
+        assert_eq!(keys(view.scan(STATE, all, 9, false).unwrap()), before, "a view stands still");
+    }
+    drop(kv);
+    let kv = open(dir.path());
+    assert_eq!(keys(kv.scan(STATE, all, 9, false).unwrap()), ["third", "with it"]);
+    assert_eq!(kv.get(META, b"applied").unwrap().unwrap(), "third");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_reader_sees_a_cleared_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    kv.write(batch(&[("key", "0")]), Durability::Buffered).await.unwrap();
+    let (reader, done) = (kv.clone(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let stop = done.clone();
+    let reading = std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            assert!(reader.get(STATE, b"key").unwrap().is_some());
+            assert_eq!(reader.scan(STATE, (Bound::Unbounded, Bound::Unbounded), 9, false).unwrap().len(), 1);
+            assert!(reader.view().get(STATE, b"key").unwrap().is_some());
+        }
+    });
+    for round in 0..200 {
+        let mut swap = Batch::default();
+        swap.put(ARRIVING, "key", round.to_string());
+        swap.swap_state();
+        kv.write(swap, Durability::Buffered).await.unwrap();
+        let mut clear = Batch::default();
+        clear.delete_range(ARRIVING, "", "zzz");
+        kv.write(clear, Durability::Buffered).await.unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    reading.join().expect("every read found the state");
+}
+
+#[tokio::test]
 async fn a_write_of_nothing_can_still_sync() {
     let dir = tempfile::tempdir().unwrap();
     let kv = open(dir.path());
@@ -165,6 +221,7 @@ fn any_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (key(), any::<u8>()).prop_map(|(key, value)| Change::Put { table: STATE, key, value: vec![value] }),
         2 => key().prop_map(|key| Change::Delete { table: STATE, key }),
+        1 => Just(Change::SwapState),
         1 => (key(), key()).prop_map(|(from, to)| Change::DeleteRange { table: STATE, from, to }),
     ]
 }

@@ -30,8 +30,8 @@ const SETTINGS: [&str; 10] = [
     "clouds.primary.time_per_mib=500 ms",
     "clouds.secondary.request_timeout=3 s",
     "clouds.secondary.time_per_mib=500 ms",
-    // Longer than a put of the largest segment may take.
-    "segments.delete_grace=10 s",
+    // Twice as long as a put of the largest segment may take.
+    "segments.delete_grace=14 s",
     "staging.bytes_max=4 GiB",
     "cache.memory_bytes_max=64 MiB",
 ];

@@ -11,7 +11,7 @@ use crate::{
 use bytes::Bytes;
 use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed, time::Duration};
 use storage::{
-    cloudfs::{Copy, ROOT, read},
+    cloudfs::{Copy, Limits, ROOT, read},
     ids::SegmentId,
     staging,
 };
@@ -386,5 +386,52 @@ fn a_commit_without_an_answer_is_not_laid_over_a_later_write_of_another_site() {
         for site in &world.sites {
             assert_eq!(site.client().read_all(file).await, Ok(noise(3, 100)), "filer {}", site.id);
         }
+    });
+}
+
+#[test]
+fn a_file_of_many_pieces_is_overwritten_cut_and_removed_in_operations_of_few() {
+    let tight = Settings { operations: Limits { extents_per_op_max: 4, cuts_pending_max: 2 }, ..settings() };
+    World::run_with(2, tight, async |world| {
+        const EVERY: usize = 1_000;
+        let (here, there) = (world.site(0).client(), world.site(1).client());
+        let file = here.create("a").await;
+        let scattered = async |from: usize, expected: &mut Vec<u8>| {
+            for piece in from..from + 40 {
+                let (at, data) = (piece * EVERY, noise(piece as u64, 100));
+                expected.resize(expected.len().max(at + 100), 0);
+                expected[at..at + 100].copy_from_slice(&data);
+                here.write(file, at as u64, data).await;
+            }
+            here.commit(file).await;
+        };
+        let mut expected = Vec::new();
+        scattered(0, &mut expected).await;
+        // Written over by few large pieces.
+        let large = noise(99, 20_500);
+        there.write(file, 300, large.clone()).await;
+        there.commit(file).await;
+        expected[300..20_800].copy_from_slice(&large);
+        assert_eq!(here.read_all(file).await, Ok(expected.clone().into()));
+        // Cut off, extended, and written to behind that.
+        there.truncate(file, 22_050).await.expect("a truncation");
+        there.truncate(file, 60_000).await.expect("an extension");
+        expected.truncate(22_050);
+        expected.resize(60_000, 0);
+        assert_eq!(here.read_all(file).await, Ok(expected.clone().into()));
+        scattered(15, &mut expected).await;
+        for site in [&here, &there] {
+            assert_eq!(site.read_all(file).await, Ok(expected.clone().into()));
+        }
+        let totals = |world: &World| read::totals(&world.site(1).kv).expect("memory does not fail");
+        world.until("everything cut off is reaped", |world| totals(world).orphans == 0).await;
+        assert_eq!(there.read_all(file).await, Ok(expected.clone().into()));
+        there.remove(ROOT, "a").await.expect("a removal");
+        world
+            .until("nothing is left of it", |world| {
+                let totals = totals(world);
+                (totals.live_bytes, totals.orphans, totals.segments) == (0, 0, 0)
+            })
+            .await;
     });
 }

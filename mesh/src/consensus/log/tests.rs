@@ -107,3 +107,42 @@ fn the_stored_form_of_an_entry_and_a_vote_is_fixed() {
     assert_eq!(record::encode(VERSION, &op), [1, 3, 1, 5, 1, 0, 7, 2, 9, 8, 2, b'o', b'p']);
     assert_eq!(record::encode(VERSION, &Vote::new_committed(3, FilerId(1))), [1, 3, 1, 1]);
 }
+
+/// The entries of a stream, up to its first error.
+async fn streamed(log: &mut LogStore, range: std::ops::Range<u64>) -> (Vec<u64>, Option<String>) {
+    let mut reader = log.get_log_reader().await;
+    let mut entries = std::pin::pin!(reader.entries_stream(range).await);
+    let mut found = Vec::new();
+    while let Some(entry) = futures::StreamExt::next(&mut entries).await {
+        match entry {
+            Ok(entry) => found.push(entry.log_id.index()),
+            Err(error) => return (found, Some(error.to_string())),
+        }
+    }
+    (found, None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_applies_is_told_of_every_entry_that_is_not_there() {
+    let missing = |index: u64| Some(format!("entry {index} is missing in the log"));
+    let kv = slow();
+    let tiny = Settings { log_cache_bytes_max: 300, append_bytes_max: 400, ..Settings::default() };
+    let mut log = open(kv.clone(), &tiny);
+    log.append((0..100).map(|n| entry(1, n)), IOFlushed::noop()).await.expect("the writer runs");
+    log.save_vote(&Vote::new(1, FilerId(1))).await.expect("memory does not fail");
+    assert_eq!(streamed(&mut log, 0..100).await, ((0..100).collect(), None));
+    assert_eq!(streamed(&mut log, 90..110).await, ((90..100).collect(), missing(100)), "behind the end");
+    log.purge(log_id::<Types>(1, FilerId(1), 9)).await.expect("memory does not fail");
+    assert_eq!(streamed(&mut log, 5..20).await, (vec![], missing(5)), "purged");
+    assert_eq!(streamed(&mut log, 5..8).await, (vec![], missing(5)), "purged altogether");
+    let mut hole = Batch::default();
+    hole.delete(LOG, key(50));
+    kv.write(hole, Durability::Synced).await.expect("memory does not fail");
+    let (found, error) = streamed(&mut log, 10..100).await;
+    assert!(found.len() <= 40, "{found:?}");
+    assert_eq!((found.clone(), error), ((10..10 + found.len() as u64).collect(), missing(50)), "lost");
+    assert_eq!(streamed(&mut log, 50..60).await, (vec![], missing(50)));
+    let mut again = open(kv, &tiny);
+    let read = again.try_get_log_entries(10..100).await;
+    assert_eq!(read.err().map(|error| error.to_string()), missing(50));
+}

@@ -143,7 +143,7 @@ pub fn member(id: u64) -> Member {
 }
 
 pub fn settings() -> Settings {
-    Settings { snapshot_chunk_bytes: 1_000, ..Settings::default() }
+    Settings { snapshot_chunk_bytes: 1_000, apply_rows_max: 10, ..Settings::default() }
 }
 
 pub async fn start_with(mesh: &Mesh, id: u64, kv: MemoryKv, settings: Settings, machine: Counters) -> Filer {

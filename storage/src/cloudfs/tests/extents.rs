@@ -89,11 +89,25 @@ fn a_segment_that_loses_and_gains_in_one_write_lives_on() {
     let mut bench = Bench::new();
     let file = bench.file(ROOT, "f");
     bench.ok(write(file, &[extent(0, 10, seg(1))]));
-    bench.ok(stored(seg(1), [true, true], Epoch(1)));
     bench.ok(write(file, &[extent(0, 10, seg(2)), extent(20, 10, seg(1))]));
-    assert_eq!(bench.segment(seg(1)).and_then(|segment| segment.dead_since_ns), None);
     bench.ok(write(file, &[extent(0, 40, seg(1))]));
     assert_eq!(live(&bench, 1), 40);
+    bench.ok(stored(seg(1), [true, true], Epoch(1)));
+    assert_eq!(bench.segment(seg(1)).and_then(|segment| segment.dead_since_ns), None);
+}
+
+#[test]
+fn what_is_stored_gets_no_more_extents() {
+    let mut bench = Bench::new();
+    let file = bench.file(ROOT, "f");
+    bench.ok(write(file, &[extent(0, 10, seg(1))]));
+    bench.ok(stored(seg(1), [true, true], Epoch(1)));
+    let OpError::Invalid(why) = bench.err(write(file, &[extent(10, 10, seg(2)), extent(20, 10, seg(1))])) else {
+        panic!("refused");
+    };
+    assert!(why.contains("stored already"), "{why}");
+    assert_eq!((all(&bench, file), live(&bench, 1)), (vec![(0, 10, 1, 0)], 10));
+    assert_eq!(bench.segment(seg(2)), None, "a write is refused whole");
 }
 
 #[test]

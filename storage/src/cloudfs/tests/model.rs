@@ -181,6 +181,7 @@ enum Step {
     Rename(usize, usize, usize, usize),
     Resize(usize, u8),
     Write(usize, Vec<(u8, u8, u8, u8)>),
+    Reap(usize),
     Stored(u8, [bool; 2]),
     Abandon(u8),
     Deleted(u8, [bool; 2]),
@@ -194,7 +195,9 @@ enum Step {
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-const SEGMENTS: u8 = 6;
+const SEGMENTS: u8 = 12;
+/// Few enough that most files have more.
+const LIMITS: Limits = Limits { extents_per_op_max: 3, cuts_pending_max: 2 };
 
 fn step() -> impl Strategy<Value = Step> {
     let (node, name, seg) = (0..8usize, 0..NAMES.len(), 0..SEGMENTS);
@@ -207,8 +210,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (node.clone(), name.clone()).prop_map(|(d, n)| Step::Remove(d, n)),
         1 => (node.clone(), name.clone()).prop_map(|(d, n)| Step::RemoveDir(d, n)),
         6 => (node.clone(), name.clone(), node.clone(), name).prop_map(|(d, n, e, m)| Step::Rename(d, n, e, m)),
-        2 => (node.clone(), 0..64u8).prop_map(|(f, to)| Step::Resize(f, to)),
-        8 => (node, pieces).prop_map(|(f, pieces)| Step::Write(f, pieces)),
+        4 => (node.clone(), 0..64u8).prop_map(|(f, to)| Step::Resize(f, to)),
+        8 => (node.clone(), pieces).prop_map(|(f, pieces)| Step::Write(f, pieces)),
+        3 => node.prop_map(Step::Reap),
         3 => (seg.clone(), any::<[bool; 2]>()).prop_map(|(s, copies)| Step::Stored(s, copies)),
         1 => seg.clone().prop_map(Step::Abandon),
         2 => (seg.clone(), any::<[bool; 2]>()).prop_map(|(s, done)| Step::Deleted(s, done)),
@@ -256,7 +260,7 @@ impl Pair {
     /// Whether a write may refer to these segments.
     fn writable(&self, extents: &[Extent]) -> bool {
         extents.iter().all(|extent| match self.bench.segment(extent.segment) {
-            Some(segment) => segment.dead_since_ns.is_none(),
+            Some(segment) => segment.object.is_none(),
             None => {
                 let missed = CloudId::BOTH.map(|cloud| read::miss(&self.bench.kv, cloud, extent.segment));
                 extent.segment.filer == self.bench.filer && missed.iter().all(|row| matches!(row, Ok(None)))
@@ -317,6 +321,7 @@ impl Pair {
                 };
                 (write(file, &extents), Some(expected))
             }
+            Step::Reap(file) => (OpBody::Reap { ino: self.handle(file).ino }, Some(Ok(()))),
             Step::Stored(number, copies) => (stored(segment(number), copies, epoch), None),
             Step::Abandon(number) => (OpBody::Abandon { segment: segment(number) }, None),
             Step::Deleted(number, done) => (OpBody::Deleted { segment: segment(number), done, epoch }, None),
@@ -335,10 +340,46 @@ impl Pair {
             }
         };
         let shown = format!("{body:?}");
-        let got = self.bench.apply(body);
+        let got = self.carry_out(body);
         if let Some(expected) = expected {
             assert_eq!(got.as_ref().map(|_| ()).map_err(kind_of), expected, "{shown}");
         }
+    }
+
+    /// Applies an operation as a filer does: in parts, or again after the reaping, where the state machine says so.
+    fn carry_out(&mut self, body: OpBody) -> Result<Answer, OpError> {
+        match (self.bench.apply(body.clone()), body) {
+            (Err(OpError::TooManyExtents { .. }), OpBody::Write { file, extents, .. }) => {
+                let (first, second) = match &extents[..] {
+                    [one] => {
+                        let middle = one.offset + u64::from(one.len / 2);
+                        let part = |range| vec![one.clipped(range).expect("one byte is never too much")];
+                        (part(0..middle), part(middle..u64::MAX))
+                    }
+                    several => (several[..several.len() / 2].to_vec(), several[several.len() / 2..].to_vec()),
+                };
+                self.carry_out(write(file, &first))?;
+                self.carry_out(write(file, &second))
+            }
+            (Err(OpError::Reaping { .. }), body) => {
+                let OpBody::SetAttr { file, .. } = body else { panic!("{body:?} waits for the reaping") };
+                self.bench.ok(OpBody::Reap { ino: file.ino });
+                self.carry_out(body)
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    /// With everything reaped, nothing counts but what files show.
+    fn finish(&mut self) {
+        self.bench.reap_all();
+        self.compare();
+        let attrs = read::files(&self.bench.kv, 0, 1_000).expect("memory");
+        let extents = attrs.iter().flat_map(|attr| {
+            read::extents(&self.bench.kv, attr.handle.ino, 0..u64::MAX).expect("memory does not fail")
+        });
+        let bytes: u64 = extents.map(|extent| u64::from(extent.len)).sum();
+        assert_eq!(self.bench.totals().live_bytes, bytes);
     }
 
     /// Both show the same tree and the same bytes.
@@ -384,10 +425,11 @@ proptest! {
 
     #[test]
     fn random_operations_do_what_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
-        let mut pair = Pair { bench: Bench::new(), model: Model::new(), handles: vec![ROOT] };
+        let mut pair = Pair { bench: Bench::within(LIMITS), model: Model::new(), handles: vec![ROOT] };
         for step in steps {
             pair.step(step);
             pair.compare();
         }
+        pair.finish();
     }
 }

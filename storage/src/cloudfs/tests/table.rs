@@ -30,6 +30,8 @@ const COLUMNS: [Situation; 8] = [
     situation(true, Resyncing, Healthy),
 ];
 
+const DONE: [&str; 8] = ["done"; 8];
+
 /// What happened to the cloud, in a word:
 /// `swap` it failed and the other is active; `failed`, `resyncing`, `healthy` its new state; `active` its new role;
 /// `reached`, `left` by the proposer; `missed` a row more in its log, `repaired` a row less; `done` none of these;
@@ -58,16 +60,34 @@ const TABLE: &[(&str, [&str; 8])] = &[
     ("repaired, no row",   ["done",    "done",     "done",     "done",    "done",      "done",      "done",    "done"]),
     ("repaired, its row",  ["repaired","repaired", "repaired", "repaired","repaired",  "repaired",  "repaired","repaired"]),
     ("repaired, other row",["done",    "done",     "done",     "done",    "done",      "done",      "done",    "done"]),
+    // What has nothing to do with the clouds.
+    ("create",              DONE),
+    ("make",                DONE),
+    ("set_attr",            DONE),
+    ("write",               DONE),
+    ("link",                DONE),
+    ("remove",              DONE),
+    ("remove_dir",          DONE),
+    ("rename",              DONE),
+    ("reap",                DONE),
+    ("abandon",             DONE),
+    ("clock",               DONE),
+    ("format",             ["refused", "refused",  "refused",  "refused", "refused",   "refused",   "refused", "refused"]),
 ];
 
+/// The file, and the directory, that are there.
+const FILE: Handle = Handle { ino: 2, generation: 1 };
 const CLOUD: CloudId = CloudId::B;
 const EPOCH: Epoch = Epoch(6);
 
-/// A CloudFS in that situation, with segment 1 in staging, segment 2 dead, and, where `missing`, segment 3 missed.
+/// A CloudFS in that situation, with segment 1 in staging, segment 2 dead, segment 4 in staging and without use, and,
+/// where `missing`, segment 3 missed.
 fn in_situation(column: Situation, missing: bool, reached: bool) -> Bench {
     let mut bench = Bench::new();
     let file = bench.file(ROOT, "f");
-    bench.ok(write(file, &[extent(0, 10, seg(1)), extent(10, 10, seg(3))]));
+    assert_eq!(file, FILE);
+    bench.dir(ROOT, "d");
+    bench.ok(write(file, &[extent(0, 10, seg(4)), extent(0, 10, seg(1)), extent(10, 10, seg(3))]));
     bench.ok(stored(seg(2), [true, true], Epoch(1)));
     bench.ok(stored(seg(3), [true, true], Epoch(1)));
     let mut roles = bench.roles();
@@ -80,7 +100,8 @@ fn in_situation(column: Situation, missing: bool, reached: bool) -> Bench {
     }
     let mut txn = Txn::new(&bench.kv, STATE);
     let counters = read::counters(&bench.kv).expect("memory").expect("formatted");
-    let mut state = Applying { txn: &mut txn, filer: AMS, now_ns: bench.wall_ns, counters };
+    let (limits, now_ns) = (Limits::default(), bench.wall_ns);
+    let mut state = Applying { txn: &mut txn, filer: AMS, now_ns, limits, counters };
     if missing {
         assert!(state.put_miss(&mut roles, CLOUD, seg(3), MissKind::Put).is_ok());
     }
@@ -126,9 +147,48 @@ fn operation(row: &str) -> (OpBody, bool, bool) {
         "repaired, no row" => (repaired(MissKind::Put), false, false),
         "repaired, its row" => (repaired(MissKind::Put), true, false),
         "repaired, other row" => (repaired(MissKind::Delete), true, false),
+        "create" => (create(ROOT, "new"), false, false),
+        "make" => (mkdir(ROOT, "new"), false, false),
+        "set_attr" => (resize(FILE, 5), false, false),
+        "write" => (write(FILE, &[extent(0, 10, seg(5))]), false, false),
+        "link" => (link(FILE, ROOT, "new"), false, false),
+        "remove" => (remove(ROOT, "f"), false, false),
+        "remove_dir" => (rmdir(ROOT, "d"), false, false),
+        "rename" => (rename(ROOT, "f", ROOT, "new"), false, false),
+        "reap" => (OpBody::Reap { ino: FILE.ino }, false, false),
+        "abandon" => (OpBody::Abandon { segment: seg(4) }, false, false),
+        "clock" => (OpBody::Clock { since_ms: 60_000 }, false, false),
+        "format" => (OpBody::Format { cloudfs: 7, preferred: cloud }, false, false),
         other => panic!("no operation {other}"),
     }
 }
+
+/// Another operation has another number; without a gap.
+fn kind(body: &OpBody) -> usize {
+    match body {
+        OpBody::Create { .. } => 0,
+        OpBody::Make { .. } => 1,
+        OpBody::SetAttr { .. } => 2,
+        OpBody::Write { .. } => 3,
+        OpBody::Link { .. } => 4,
+        OpBody::Remove { .. } => 5,
+        OpBody::RemoveDir { .. } => 6,
+        OpBody::Rename { .. } => 7,
+        OpBody::Reap { .. } => 8,
+        OpBody::Stored { .. } => 9,
+        OpBody::Abandon { .. } => 10,
+        OpBody::Deleted { .. } => 11,
+        OpBody::Format { .. } => 12,
+        OpBody::Clock { .. } => 13,
+        OpBody::Trip { .. } => 14,
+        OpBody::Reached { .. } => 15,
+        OpBody::StartResync { .. } => 16,
+        OpBody::Repaired { .. } => 17,
+        OpBody::FinishResync { .. } => 18,
+        OpBody::Activate { .. } => 19,
+    }
+}
+const KINDS: usize = 20;
 
 /// What an operation did, as a word of the table.
 fn outcome(bench: &mut Bench, body: OpBody) -> &'static str {
@@ -151,6 +211,7 @@ fn outcome(bench: &mut Bench, body: OpBody) -> &'static str {
         }
         Err(OpError::StaleEpoch { .. }) => "stale",
         Err(OpError::ReceiptMissing { .. }) => "receipt",
+        Err(OpError::Format(_)) => "refused",
         Err(other) => panic!("{other}"),
         Ok(Answer::Roles(roles)) => {
             assert_eq!(roles, after);
@@ -172,8 +233,10 @@ fn outcome(bench: &mut Bench, body: OpBody) -> &'static str {
         }
         Ok(Answer::Done) if missed(new) > missed(old) => "missed",
         Ok(Answer::Done) if missed(new) < missed(old) => "repaired",
-        Ok(Answer::Done) => "done",
-        Ok(other) => panic!("{other:?}"),
+        Ok(Answer::Done | Answer::Node { .. } | Answer::Dir { .. } | Answer::Dirs { .. }) => {
+            assert_eq!(before, after, "the clouds are as they were");
+            "done"
+        }
     }
 }
 
@@ -194,43 +257,67 @@ fn every_state_and_role_has_an_answer_to_every_operation() {
 }
 
 #[test]
-fn every_role_and_state_is_a_column_and_every_cloud_operation_is_a_row() {
+fn every_role_and_state_is_a_column_and_every_operation_is_a_row() {
     for active in [true, false] {
         for state in [Healthy, Failed, Resyncing] {
             assert!(COLUMNS.iter().any(|column| column.active == active && column.state == state));
         }
     }
-    let rows: Vec<OpBody> = TABLE.iter().map(|(row, _)| operation(row).0).collect();
-    let has = |is: fn(&OpBody) -> bool| assert!(rows.iter().any(is));
-    has(|body| matches!(body, OpBody::Trip { .. }));
-    has(|body| matches!(body, OpBody::Reached { .. }));
-    has(|body| matches!(body, OpBody::StartResync { .. }));
-    has(|body| matches!(body, OpBody::Repaired { .. }));
-    has(|body| matches!(body, OpBody::FinishResync { .. }));
-    has(|body| matches!(body, OpBody::Activate { .. }));
-    has(|body| matches!(body, OpBody::Stored { .. }));
-    has(|body| matches!(body, OpBody::Deleted { .. }));
+    let rows: std::collections::BTreeSet<usize> = TABLE.iter().map(|(row, _)| kind(&operation(row).0)).collect();
+    assert_eq!(rows, (0..KINDS).collect());
+}
+
+#[test]
+fn no_combination_of_states_moves_to_a_cloud_that_is_not_healthy_or_has_no_answer() {
+    let states = [Healthy, Failed, Resyncing];
+    for active in [true, false] {
+        for (state, other) in states.into_iter().flat_map(|state| states.map(|other| (state, other))) {
+            for (row, _) in TABLE {
+                let (body, missing, reached) = operation(row);
+                let mut bench = in_situation(situation(active, state, other), missing, reached);
+                let before = bench.roles().active;
+                let word = outcome(&mut bench, body);
+                let roles = bench.roles();
+                let moved_to = roles.cloud(roles.active);
+                let is_well = moved_to.state == Healthy && moved_to.missed_puts + moved_to.missed_deletes == 0;
+                assert!(roles.active == before || is_well, "{row}, {active} {state:?} {other:?}: {word}");
+            }
+        }
+    }
+}
+
+/// Sets the epoch of an operation, where it has one.
+fn has_epoch(body: &mut OpBody, set: Epoch) -> bool {
+    match body {
+        OpBody::Trip { epoch, .. }
+        | OpBody::Reached { epoch, .. }
+        | OpBody::StartResync { epoch, .. }
+        | OpBody::Repaired { epoch, .. }
+        | OpBody::FinishResync { epoch, .. }
+        | OpBody::Activate { epoch, .. }
+        | OpBody::Stored { epoch, .. }
+        | OpBody::Deleted { epoch, .. } => {
+            *epoch = set;
+            true
+        }
+        _ => false,
+    }
 }
 
 #[test]
 fn every_epoch_of_the_past_is_stale_for_every_operation_that_carries_one() {
+    let mut kinds = std::collections::BTreeSet::new();
     for (row, _) in TABLE {
         let (mut body, ..) = operation(row);
-        match &mut body {
-            OpBody::Trip { epoch, .. }
-            | OpBody::Reached { epoch, .. }
-            | OpBody::StartResync { epoch, .. }
-            | OpBody::Repaired { epoch, .. }
-            | OpBody::FinishResync { epoch, .. }
-            | OpBody::Activate { epoch, .. }
-            | OpBody::Stored { epoch, .. }
-            | OpBody::Deleted { epoch, .. } => *epoch = Epoch(5),
-            other => panic!("{other:?} carries no epoch"),
+        if !has_epoch(&mut body, Epoch(5)) {
+            continue;
         }
+        kinds.insert(kind(&body));
         for column in COLUMNS {
             assert_eq!(outcome(&mut in_situation(column, true, true), body.clone()), "stale", "{row}");
         }
     }
+    assert_eq!(kinds.len(), 8, "every operation that is about the clouds, and every one that is about copies");
 }
 
 #[test]

@@ -1,0 +1,135 @@
+use super::*;
+use crate::cloudfs::time::{AHEAD_NS_MAX, SILENT_MS_MAX};
+
+const SGP: FilerId = FilerId(0xc);
+const MINUTE_MS: u64 = 60_000;
+const MINUTE_NS: u64 = 60_000_000_000;
+const YEAR_NS: u64 = 365 * 24 * 60 * MINUTE_NS;
+
+/// Filers that show their clocks.
+struct Clocks(Bench);
+
+impl Clocks {
+    fn show(&mut self, filer: FilerId, wall_ns: u64, since_ms: u64) -> u64 {
+        self.0.filer = filer;
+        // The bench adds these.
+        self.0.wall_ns = wall_ns - 10;
+        self.0.ok(OpBody::Clock { since_ms });
+        self.newest_ns()
+    }
+
+    fn newest_ns(&self) -> u64 {
+        read::newest_ns(&self.0.kv).expect("memory does not fail")
+    }
+}
+
+/// Two filers that agree on the time.
+fn agreed() -> (Clocks, u64) {
+    let mut clocks = Clocks(Bench::new());
+    let now_ns = 50 * YEAR_NS;
+    assert_eq!(clocks.show(AMS, now_ns, 0), now_ns);
+    clocks.show(NYC, now_ns, 0);
+    (clocks, now_ns)
+}
+
+#[test]
+fn one_clock_that_is_years_ahead_does_not_make_the_time() {
+    let (mut clocks, mut now_ns) = agreed();
+    for _ in 0..1_000 {
+        now_ns += MINUTE_NS;
+        let right = clocks.show(NYC, now_ns, MINUTE_MS);
+        assert!(right >= now_ns && right <= now_ns + AHEAD_NS_MAX);
+        let wrong = clocks.show(AMS, now_ns + 10 * YEAR_NS, MINUTE_MS);
+        assert!(wrong <= now_ns + AHEAD_NS_MAX, "ahead by {} ns", wrong - now_ns);
+    }
+    // Put right, all is right.
+    now_ns += AHEAD_NS_MAX + MINUTE_NS;
+    assert_eq!(clocks.show(NYC, now_ns, MINUTE_MS), now_ns);
+    now_ns += MINUTE_NS;
+    assert_eq!(clocks.show(AMS, now_ns, MINUTE_MS), now_ns);
+}
+
+#[test]
+fn a_fast_clock_does_not_make_the_time() {
+    let (mut clocks, now_ns) = agreed();
+    for n in 0..1_000 {
+        let at_ns = clocks.show(AMS, now_ns + n * MINUTE_NS, 0);
+        // Each operation is later than the one before, if only by a nanosecond.
+        assert!(at_ns <= now_ns + AHEAD_NS_MAX + 1_000);
+    }
+}
+
+#[test]
+fn time_that_all_clocks_agree_on_is_believed_after_an_outage() {
+    let (mut clocks, before_ns) = agreed();
+    let now_ns = before_ns + YEAR_NS;
+    assert_eq!(clocks.show(AMS, now_ns, 0), before_ns + AHEAD_NS_MAX, "nobody confirms it yet");
+    assert_eq!(clocks.show(NYC, now_ns, 0), now_ns);
+    assert_eq!(clocks.show(AMS, now_ns + 1_000, 0), now_ns + 1_000);
+}
+
+#[test]
+fn a_clock_that_is_behind_does_not_stop_the_time() {
+    let (mut clocks, now_ns) = agreed();
+    for minute in 1..100 {
+        let then_ns = now_ns + minute * MINUTE_NS;
+        clocks.show(NYC, then_ns - YEAR_NS, MINUTE_MS);
+        assert_eq!(clocks.show(AMS, then_ns, MINUTE_MS), then_ns);
+    }
+}
+
+#[test]
+fn a_filer_that_is_gone_does_not_stop_the_time() {
+    let (mut clocks, now_ns) = agreed();
+    // NYC says nothing any more; AMS is the only filer left.
+    for minute in 1..100 {
+        let then_ns = now_ns + minute * MINUTE_NS;
+        assert_eq!(clocks.show(AMS, then_ns, MINUTE_MS), then_ns);
+    }
+    // Coming back, its clock counts again.
+    let then_ns = now_ns + 100 * MINUTE_NS;
+    clocks.show(NYC, then_ns, 0);
+    assert_eq!(clocks.show(AMS, then_ns + YEAR_NS, MINUTE_MS), then_ns + AHEAD_NS_MAX);
+}
+
+#[test]
+fn a_filer_that_was_away_for_long_does_not_call_the_others_silent() {
+    let (mut clocks, now_ns) = agreed();
+    clocks.show(AMS, now_ns + YEAR_NS, 10 * SILENT_MS_MAX);
+    assert!(clocks.show(AMS, now_ns + YEAR_NS, 0) <= now_ns + AHEAD_NS_MAX + 10);
+    // Nor does one that starts again and again.
+    for _ in 0..100 {
+        assert!(clocks.show(AMS, now_ns + YEAR_NS, 0) <= now_ns + AHEAD_NS_MAX + 200);
+    }
+}
+
+#[test]
+fn the_only_filer_is_believed() {
+    let mut clocks = Clocks(Bench::new());
+    assert_eq!(clocks.show(AMS, YEAR_NS, 0), YEAR_NS);
+    assert_eq!(clocks.show(AMS, 2 * YEAR_NS, 0), 2 * YEAR_NS);
+}
+
+#[test]
+fn two_of_three_clocks_make_the_time() {
+    let (mut clocks, now_ns) = agreed();
+    clocks.show(SGP, now_ns - YEAR_NS, 0);
+    let then_ns = now_ns + MINUTE_NS;
+    assert_eq!(clocks.show(AMS, then_ns, MINUTE_MS), then_ns);
+    assert_eq!(clocks.show(NYC, then_ns + YEAR_NS, MINUTE_MS), then_ns + AHEAD_NS_MAX);
+}
+
+#[test]
+fn what_happens_has_the_agreed_time() {
+    let (mut clocks, now_ns) = agreed();
+    let bench = &mut clocks.0;
+    (bench.filer, bench.wall_ns) = (AMS, now_ns + YEAR_NS);
+    let file = bench.file(ROOT, "f");
+    bench.ok(OpBody::Write { file, extents: vec![extent(0, 10, seg(1))], mtime_ns: now_ns + YEAR_NS });
+    let attr = bench.attr(file);
+    assert!(attr.mtime_ns <= now_ns + AHEAD_NS_MAX + 100 && attr.ctime_ns <= now_ns + AHEAD_NS_MAX + 100);
+    bench.ok(stored(seg(1), [true, true], Epoch(1)));
+    bench.ok(remove(ROOT, "f"));
+    let since_ns = bench.segment(seg(1)).and_then(|segment| segment.dead_since_ns).expect("it is dead");
+    assert!(since_ns <= now_ns + AHEAD_NS_MAX + 100);
+}
