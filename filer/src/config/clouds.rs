@@ -44,11 +44,7 @@ impl CloudsSettings {
     pub fn directories(base: &Path) -> Self {
         let entry = |name: &str| CloudEntry {
             name: name.into(),
-            settings: CloudSettings::Directory(DirectorySettings {
-                path: base.join("clouds").join(name),
-                prefix: String::new(),
-                limits: Limits::default(),
-            }),
+            settings: CloudSettings::Directory(DirectorySettings::new(base.join("clouds").join(name))),
             machine_role: false,
         };
         Self { primary: entry("a"), secondary: entry("b") }
@@ -136,6 +132,8 @@ impl CloudEntry {
                 let doc = "An existing directory, local or mounted.";
                 form.need("path", doc, FilePath, &mut directory.path);
                 prefix(&mut directory.prefix, form);
+                let doc = "Calls at once, each of which holds a thread: a mount that hangs takes no more than these.";
+                form.set("calls_in_flight_max", doc, count(1..=200), &mut directory.calls_in_flight_max);
                 limits(&mut directory.limits, form);
             }
         }

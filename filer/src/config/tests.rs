@@ -126,7 +126,7 @@ fn every_problem_is_listed_with_its_line() {
                 "line 17: log.filter must be a text in quotes, not true or false".into(),
             ],
         ),
-        ("health = 3\n", vec!["line 11: clouds.secondary.health is no known setting in [clouds.secondary]; known in [clouds.secondary]: kind, name, path, prefix, connect_timeout, request_timeout, time_per_mib, idle_connections_max, always_read_back".into()]),
+        ("health = 3\n", vec!["line 11: clouds.secondary.health is no known setting in [clouds.secondary]; known in [clouds.secondary]: kind, name, path, prefix, calls_in_flight_max, connect_timeout, request_timeout, time_per_mib, idle_connections_max, always_read_back".into()]),
         (
             "[nfs]\nlisten = \"127.0.0.1:7480\"\n[admin]\nlisten = \"0.0.0.0:7480\"\n",
             vec![

@@ -6,6 +6,9 @@
 //!
 //! The folder for incoming files is also the mark that the directory is the right one: when it is gone (a mount that
 //! was lost), a missing file is a failure and not an absent object.
+//!
+//! Calls of the operating system wait for as long as a dead mount likes. Each is made on a thread of its own, a bounded
+//! number at a time, and nobody waits for it beyond its deadline.
 
 use super::{DirectorySettings, Limits, OpenError};
 use crate::{
@@ -21,10 +24,12 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
     },
     time::Duration,
 };
+use tokio::sync::Semaphore;
 
 const INCOMING: &str = ".filermesh-incoming";
 /// The longest name of an object, in bytes, as S3 has it.
@@ -38,12 +43,18 @@ pub(super) struct Directory {
     inner: Arc<Inner>,
     name: String,
     limits: Limits,
+    /// One for each call; who makes a call has one until it returns.
+    turns: Arc<Semaphore>,
 }
 
 struct Inner {
+    /// As the operator named it: it is never made.
+    path: PathBuf,
     root: PathBuf,
     incoming: PathBuf,
     next: AtomicU64,
+    /// The folder for incoming files was seen or made.
+    ready: AtomicBool,
 }
 
 /// Why a blocking step failed, before it has words for the caller.
@@ -68,20 +79,36 @@ impl Directory {
         if !prefix.is_empty() && !is_key(prefix) {
             return Err(OpenError::Setting { name: "prefix", why: format!("{prefix:?} is no path below a directory") });
         }
-        let wrong = |path: &Path| {
-            let (cloud, path) = (name.to_owned(), path.to_owned());
-            |source| OpenError::Path { cloud, path, source }
-        };
-        let found = fs::metadata(&settings.path).map_err(wrong(&settings.path))?;
-        if !found.is_dir() {
-            return Err(wrong(&settings.path)(ErrorKind::NotADirectory.into()));
-        }
         let root = if prefix.is_empty() { settings.path.clone() } else { settings.path.join(prefix) };
-        let incoming = root.join(INCOMING);
-        make_directories(&incoming).map_err(wrong(&incoming))?;
-        let inner = Inner { root, incoming, next: AtomicU64::new(0) };
-        inner.remove_stale().map_err(wrong(&inner.incoming))?;
-        Ok(Self { inner: Arc::new(inner), name: name.into(), limits: settings.limits.clone() })
+        let (incoming, path) = (root.join(INCOMING), settings.path.clone());
+        let inner = Arc::new(Inner { path, root, incoming, next: AtomicU64::new(0), ready: AtomicBool::new(false) });
+        let turns = Arc::new(Semaphore::new(settings.calls_in_flight_max.clamp(1, Semaphore::MAX_PERMITS)));
+        let opened = Self { inner, name: name.into(), limits: settings.limits.clone(), turns };
+        opened.prepare()?;
+        Ok(opened)
+    }
+
+    /// Prepares the directory, or finds out why it cannot be. One that does not answer in time is no reason not to start:
+    /// it is prepared by the first call that it answers.
+    fn prepare(&self) -> Result<(), OpenError> {
+        let (told, heard) = mpsc::sync_channel(1);
+        let inner = self.inner.clone();
+        std::thread::spawn(move || {
+            // Nobody listens any more when it took too long.
+            let _ = told.send(inner.prepare());
+        });
+        let after_ms = self.limits.connect_timeout_ms;
+        match heard.recv_timeout(Duration::from_millis(after_ms)) {
+            Ok(prepared) => prepared.map_err(|source| {
+                let (cloud, path) = (self.name.clone(), self.inner.path.clone());
+                OpenError::Path { cloud, path, source }
+            }),
+            Err(_) => {
+                let path = self.inner.path.display();
+                tracing::error!(cloud = %self.name, %path, after_ms, "the directory does not answer; it is tried at every call");
+                Ok(())
+            }
+        }
     }
 
     async fn run<T: Send + 'static>(
@@ -93,13 +120,24 @@ impl Directory {
     ) -> Result<T, CloudError> {
         let attempted = format!("cloud {}: {doing} {key}", self.name);
         let (inner, deadline) = (Arc::clone(&self.inner), self.limits.deadline(bytes));
-        let task = tokio::task::spawn_blocking(move || {
+        let blocking = move || {
+            inner.prepare().map_err(Trouble::Io)?;
             work(&inner).map_err(|trouble| match trouble {
                 // A directory that is gone as a whole keeps its objects out of reach; it does not lack them.
                 Trouble::Missing if !inner.incoming.is_dir() => Trouble::Io(io::Error::other("the directory is gone")),
                 trouble => trouble,
             })
-        });
+        };
+        let turns = Arc::clone(&self.turns);
+        let task = async move {
+            let turn = turns.acquire_owned().await.expect("this semaphore is never closed");
+            let call = move || {
+                let done = blocking();
+                drop(turn);
+                done
+            };
+            tokio::task::spawn_blocking(call).await
+        };
         match tokio::time::timeout(deadline, task).await {
             Err(_) => Err(CloudError::TimedOut { attempted, after_ms: deadline.as_millis() as u64 }),
             Ok(Err(join)) => Err(CloudError::Failed { attempted, why: join.to_string() }),
@@ -146,6 +184,20 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 impl Inner {
+    /// Makes sure once that the directory is there and has its folder for incoming files.
+    fn prepare(&self) -> io::Result<()> {
+        if self.ready.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if !fs::metadata(&self.path)?.is_dir() {
+            return Err(ErrorKind::NotADirectory.into());
+        }
+        make_directories(&self.incoming)?;
+        self.remove_stale()?;
+        self.ready.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn path(&self, key: &str) -> Result<PathBuf, Trouble> {
         if is_key(key) {
             return Ok(self.root.join(key));
@@ -340,7 +392,7 @@ mod tests {
     use super::*;
 
     fn directory(at: &Path) -> Directory {
-        let settings = DirectorySettings { path: at.into(), prefix: "fs/one".into(), limits: Limits::default() };
+        let settings = DirectorySettings { prefix: "fs/one".into(), ..DirectorySettings::new(at) };
         Directory::open(&settings, "a").unwrap()
     }
 
@@ -377,8 +429,7 @@ mod tests {
     async fn a_missing_directory_is_not_made() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("absent");
-        let settings = DirectorySettings { path, prefix: String::new(), limits: Limits::default() };
-        assert!(matches!(Directory::open(&settings, "a"), Err(OpenError::Path { .. })));
+        assert!(matches!(Directory::open(&DirectorySettings::new(path), "a"), Err(OpenError::Path { .. })));
     }
 
     #[tokio::test]
@@ -409,5 +460,30 @@ mod tests {
         old.set_modified(long_ago).unwrap();
         drop(directory(dir.path()));
         assert!(incoming.join("young").exists() && !incoming.join("old").exists());
+    }
+
+    /// A FIFO that nobody writes to hangs whoever opens it, as a dead mount does.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_mount_that_hangs_takes_a_bounded_number_of_threads_and_every_call_has_its_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = Limits { request_timeout_ms: 200, ms_per_mib: 0, ..Limits::default() };
+        let settings = DirectorySettings { calls_in_flight_max: 3, limits, ..DirectorySettings::new(dir.path()) };
+        let cloud = Arc::new(Directory::open(&settings, "a").unwrap());
+        let fifo = dir.path().join("hangs");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let calls = (0..10).map(|_| {
+            let cloud = cloud.clone();
+            tokio::spawn(async move { cloud.get("hangs", 0..1).await })
+        });
+        for call in futures::future::join_all(calls).await {
+            let answer = call.unwrap();
+            assert!(matches!(answer, Err(CloudError::TimedOut { after_ms: 200, .. })), "{answer:?}");
+        }
+        assert_eq!(cloud.turns.available_permits(), 0, "three calls hang, and no more were begun");
+        // Once it answers, all is as before: whoever opened it is let go.
+        drop(OpenOptions::new().write(true).open(&fifo).unwrap());
+        drop(cloud.turns.acquire_many(3).await.unwrap());
+        let body = Bytes::from_static(b"x");
+        cloud.put("a", body.clone(), Md5::of(&body)).await.unwrap();
     }
 }

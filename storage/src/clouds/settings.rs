@@ -170,8 +170,24 @@ pub struct DirectorySettings {
     /// Objects lie below this prefix.
     #[serde(default)]
     pub prefix: String,
+    /// Calls of the operating system at one time, each of which holds a thread until it returns: a mount that hangs takes so
+    /// many and no more.
+    #[serde(default = "DirectorySettings::default_calls_in_flight_max")]
+    pub calls_in_flight_max: usize,
     #[serde(default)]
     pub limits: Limits,
+}
+
+impl DirectorySettings {
+    /// This directory, with the defaults of everything else.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let (prefix, limits) = Default::default();
+        Self { path: path.into(), prefix, calls_in_flight_max: Self::default_calls_in_flight_max(), limits }
+    }
+
+    fn default_calls_in_flight_max() -> usize {
+        32
+    }
 }
 
 /// How long one attempt may take, and how it is proved.

@@ -39,7 +39,7 @@ fn hello() -> (Bytes, Md5) {
 #[tokio::test]
 async fn a_directory_conforms() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = DirectorySettings { path: dir.path().into(), prefix: "fs".into(), limits: Limits::default() };
+    let settings = DirectorySettings { prefix: "fs".into(), ..DirectorySettings::new(dir.path()) };
     conformance(&*open(&CloudSettings::Directory(settings), "a").unwrap()).await;
 }
 
