@@ -31,7 +31,7 @@ use storage::{
     cache::{DiskCache, FrameCache},
     cloudfs::{CloudState, Copy, Extent, Object, read},
     ids::{CloudId, SegmentId},
-    segment::decode_frame,
+    segment::{FrameError, decode_frame},
     staging::Staging,
 };
 use tokio::time::Instant;
@@ -215,7 +215,7 @@ impl Reader {
         if let Some(raw) = staged.map_err(|e| ReadError::Local(e.to_string()))? {
             match decode_frame(&raw) {
                 Ok(frame) => return Ok(Some(frame.data)),
-                // A damaged staging file may yet be in a cloud.
+                // Damaged here, or known as lost, it may yet be whole in a cloud.
                 Err(error) => self.damaged("staging", segment, &error),
             }
         }
@@ -246,30 +246,37 @@ impl Reader {
 
     /// Reads a run from afar into the cache: one fetch of a frame, however many wait for it.
     async fn fetch(self: &Arc<Self>, run: Run) -> Result<(), ReadError> {
-        let places: Vec<Place> = run.frames.iter().map(|(at, len)| (run.segment, *at, *len)).collect();
-        let fetch = {
-            let mut under_way = self.fetches();
-            match under_way.get(&places[0]) {
-                Some((_, fetch)) => fetch.clone(),
-                None => {
-                    let number = self.fetches.fetch_add(1, Relaxed);
-                    let this = self.clone();
-                    // A task of its own, so that the waiter that goes away does not take the others' fetch along.
-                    let task = tokio::spawn(async move {
-                        let result = this.fetch_once(&run).await;
-                        this.fetches().retain(|_, (other, _)| *other != number);
-                        result
-                    });
-                    let ended = task.map(|end| end.unwrap_or_else(|e| Err(ReadError::Local(e.to_string()))));
-                    let fetch = ended.boxed().shared();
-                    for place in places {
-                        under_way.entry(place).or_insert_with(|| (number, fetch.clone()));
-                    }
-                    fetch
-                }
+        loop {
+            let (fetch, own) = self.begin_or_join(&run);
+            match fetch.await {
+                // Perhaps another frame of the run that was joined is lost, and not this one.
+                Err(ReadError::Lost { .. }) if !own => {}
+                ended => return ended,
             }
-        };
-        fetch.await
+        }
+    }
+
+    /// The fetch of a run that is under way, or a new one; and whether it is new.
+    fn begin_or_join(self: &Arc<Self>, run: &Run) -> (Fetch, bool) {
+        let places: Vec<Place> = run.frames.iter().map(|(at, len)| (run.segment, *at, *len)).collect();
+        let mut under_way = self.fetches();
+        if let Some((_, fetch)) = under_way.get(&places[0]) {
+            return (fetch.clone(), false);
+        }
+        let number = self.fetches.fetch_add(1, Relaxed);
+        let (this, run) = (self.clone(), run.clone());
+        // A task of its own, so that the waiter that goes away does not take the others' fetch along.
+        let task = tokio::spawn(async move {
+            let result = this.fetch_once(&run).await;
+            this.fetches().retain(|_, (other, _)| *other != number);
+            result
+        });
+        let ended = task.map(|end| end.unwrap_or_else(|e| Err(ReadError::Local(e.to_string()))));
+        let fetch: Fetch = ended.boxed().shared();
+        for place in places {
+            under_way.entry(place).or_insert_with(|| (number, fetch.clone()));
+        }
+        (fetch, true)
     }
 
     async fn fetch_once(self: &Arc<Self>, run: &Run) -> Result<(), ReadError> {
@@ -307,7 +314,7 @@ impl Reader {
             return Err(ReadError::Gone { segment });
         };
         let Some(object) = row.object else {
-            return Ok(self.ask_origin(run).await);
+            return self.ask_origin(run).await;
         };
         let Some(roles) = self.parts.roles.get() else {
             return Ok(Err("the clouds' roles are not known yet".into()));
@@ -321,12 +328,14 @@ impl Reader {
         if !usable(cloud) {
             return Ok(Err(format!("no cloud that has it is in service ({})", copies(&object))));
         }
-        match self.parts.connectors[cloud.index()].send(GetFrames { segment, frames: run.frames.clone() }).await {
+        let Object { bytes, md5, .. } = object;
+        let get = GetFrames { segment, frames: run.frames.clone(), bytes, md5 };
+        match self.parts.connectors[cloud.index()].send(get).await {
             Ok(Ok(frames)) => {
                 self.stats.cloud_reads.fetch_add(1, Relaxed);
                 if from_standby {
                     self.stats.fallback_reads.fetch_add(1, Relaxed);
-                    self.suspect(roles.active, run);
+                    self.suspect(roles.active, run, &object);
                 }
                 Ok(Ok(frames))
             }
@@ -339,31 +348,54 @@ impl Reader {
                 }
                 Ok(Err(error.to_string()))
             }
-            Ok(Err(error @ AttemptError::NotTried(_))) => Ok(Err(error.to_string())),
+            // What is on record has lost it: the other cloud has the very same.
+            Ok(Err(AttemptError::Lost { why, .. })) => Err(ReadError::Lost { segment, why }),
+            Ok(Err(error @ (AttemptError::NotTried(_) | AttemptError::Damaged { .. }))) => Ok(Err(error.to_string())),
             Err(error) => Ok(Err(error.to_string())),
         }
     }
 
-    async fn ask_origin(&self, run: &Run) -> Result<Vec<(Bytes, Bytes)>, String> {
-        let origin = run.segment.filer;
-        if origin == self.parts.me {
-            // Released a moment ago: the record will say so at the next look.
-            return Err("it is neither in staging nor on record as released".into());
-        }
+    /// Asks the filer that wrote it, where no cloud has it yet. The outer error is final: only its origin has it, and has
+    /// lost it.
+    async fn ask_origin(&self, run: &Run) -> Result<Result<Vec<(Bytes, Bytes)>, String>, ReadError> {
+        let (segment, origin) = (run.segment, run.segment.filer);
         let deadline = Duration::from_millis(self.settings.origin_ms_max);
         let mut frames = Vec::new();
         for &(at, len) in &run.frames {
-            let call = FilerCall::ReadSegment { segment: run.segment, at: u64::from(at), len };
-            let (reply, raw) =
-                wire::call(&*self.parts.peers, origin, &call, deadline).await.map_err(|e| e.to_string())?;
-            if reply != FilerReply::Segment {
-                return Err(format!("filer {origin} answered something else"));
+            let raw = if origin == self.parts.me {
+                self.staged_for_sure(segment, at, len).await
+            } else {
+                let call = FilerCall::ReadSegment { segment, at: u64::from(at), len };
+                match wire::call(&*self.parts.peers, origin, &call, deadline).await {
+                    Ok((FilerReply::Segment, raw)) => Ok(raw),
+                    Ok(_) => Err(format!("filer {origin} answered something else")),
+                    Err(error) => Err(error.to_string()),
+                }
+            };
+            let raw = match raw {
+                Ok(raw) => raw,
+                Err(why) => return Ok(Err(why)),
+            };
+            match decode_frame(&raw) {
+                Ok(frame) => frames.push((raw, frame.data)),
+                Err(lost @ FrameError::Lost { .. }) => {
+                    return Err(ReadError::Lost { segment, why: lost.to_string() });
+                }
+                Err(wrong) => return Ok(Err(format!("from filer {origin}: {wrong}"))),
             }
-            let frame = decode_frame(&raw).map_err(|e| format!("from filer {origin}: {e}"))?;
-            frames.push((raw, frame.data));
         }
         self.stats.origin_reads.fetch_add(1, Relaxed);
-        Ok(frames)
+        Ok(Ok(frames))
+    }
+
+    /// A frame of this filer's own that is in no cloud, as its staging has it.
+    async fn staged_for_sure(&self, segment: SegmentId, at: u32, len: u32) -> Result<Bytes, String> {
+        if self.parts.staging.is_doubtful(segment) {
+            return Err("it was found damaged, and is being looked for in the clouds".into());
+        }
+        let staged = self.parts.staging.read(segment, u64::from(at), len as usize).await.map_err(|e| e.to_string())?;
+        // Released a moment ago: the record will say so at the next look.
+        staged.ok_or_else(|| "it is neither in staging nor on record as released".into())
     }
 }
 

@@ -4,9 +4,13 @@
 //! disk whole segments that were released here and ranges that were read from a cloud. Whatever is read from disk is
 //! checked by its frame's checksum before it is believed; a copy that is wrong is dropped and fetched again.
 //!
+//! The cache lives on the disk of staging, and gives way to it: no writer is refused for want of room that an evictable
+//! copy takes ([`GivingWay`]).
+//!
 //! Owns: evictable copies. Does not own: unreleased data (`staging`), fetching (the filer's reader).
 
 mod frames;
+mod giving_way;
 
 use crate::{
     disk::{Disk, DiskError, DiskFile},
@@ -14,11 +18,13 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
 };
+use tokio::sync::Notify;
 
 pub use frames::FrameCache;
+pub use giving_way::GivingWay;
 
 /// Limits of the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +63,10 @@ struct State {
     /// Copies are numbered, and each has a file of its own: who removes an older copy's file, or still writes to it, does
     /// nothing to a newer one.
     next_copy: u64,
+    /// Files that nobody needs and that could not be removed yet.
+    litter: VecDeque<String>,
+    /// Writers for whom room is being made: nothing more is kept meanwhile.
+    giving_way: u32,
 }
 
 /// The disk level of the cache.
@@ -64,8 +74,12 @@ pub struct DiskCache {
     disk: Arc<dyn Disk>,
     bytes_max: u64,
     state: Mutex<State>,
+    /// A write to a copy has ended.
+    written: Notify,
 }
 
+/// Useless files whose removal is tried in one go.
+const LITTER_AT_ONCE_MAX: usize = 16;
 const WHOLE: &str = ".cache";
 const PART: &str = ".part";
 
@@ -128,13 +142,23 @@ impl Drop for Writing<'_> {
         if let Some(kept) = self.cache.lock().copy(self.segment, &self.file) {
             kept.writing -= 1;
         }
+        self.cache.written.notify_waiters();
+    }
+}
+
+/// Room is being made for a writer, until it is dropped.
+struct MakingRoom<'a>(&'a DiskCache);
+
+impl Drop for MakingRoom<'_> {
+    fn drop(&mut self) {
+        self.0.lock().giving_way -= 1;
     }
 }
 
 impl DiskCache {
     /// Opens the cache as the last run left it: whole segments stay, ranges (whose map was in memory) go.
     pub async fn open(disk: Arc<dyn Disk>, settings: &Settings) -> Result<Self, DiskError> {
-        let cache = Self { disk, bytes_max: settings.disk_bytes_max, state: Mutex::default() };
+        let cache = Self { disk, bytes_max: settings.disk_bytes_max, state: Mutex::default(), written: Notify::new() };
         let mut useless = Vec::new();
         for DiskFile { name, bytes } in cache.disk.list().await? {
             let mut state = cache.lock();
@@ -157,19 +181,48 @@ impl DiskCache {
         self.state.lock().expect("no holder of the cache state panics")
     }
 
-    /// Takes over a released segment's file from staging, where it is called `file`.
-    pub async fn adopt(&self, segment: SegmentId, file: &str, bytes: u64) -> Result<(), DiskError> {
+    /// Takes over a released segment's file from staging, where it is called `file`: keeps it, or removes it.
+    pub async fn adopt(&self, segment: SegmentId, file: &str, bytes: u64) {
         if bytes > self.bytes_max {
-            return self.disk.remove(file).await;
+            return self.discard(file).await;
         }
         let own = self.lock().name_file(segment, WHOLE);
-        self.disk.rename(file, &own).await?;
+        if let Err(error) = self.disk.rename(file, &own).await {
+            tracing::warn!(%segment, %error, "a released segment could not be kept in the cache");
+            return self.discard(file).await;
+        }
         let old = self.lock().insert(segment, Kept::whole(own, bytes));
         if let Some(old) = old {
-            self.remove_file(segment, &old).await;
+            self.discard(&old).await;
         }
         self.evict().await;
-        Ok(())
+    }
+
+    /// Removes a file that nobody needs any more; where that fails, it is tried again later.
+    pub async fn discard(&self, file: &str) {
+        // On the list first: the caller may go away while it waits.
+        self.lock().litter.push_back(file.into());
+        match self.disk.remove(file).await {
+            Ok(()) => self.lock().litter.retain(|other| other != file),
+            Err(error) => tracing::warn!(file, %error, "a file that nobody needs is removed later"),
+        }
+    }
+
+    /// Tries again to remove what could not be removed, a few files at a time, in turn.
+    async fn clear_litter(&self) {
+        let some: Vec<String> = {
+            let mut state = self.lock();
+            let litter = &mut state.litter;
+            let count = litter.len().min(LITTER_AT_ONCE_MAX);
+            litter.rotate_left(count);
+            litter.iter().rev().take(count).cloned().collect()
+        };
+        for file in some {
+            match self.disk.remove(&file).await {
+                Ok(()) => self.lock().litter.retain(|other| *other != file),
+                Err(error) => tracing::debug!(file, %error, "a file that nobody needs is removed later"),
+            }
+        }
     }
 
     /// The bytes of `at..at + len` of a segment, where all of them are here.
@@ -223,14 +276,14 @@ impl DiskCache {
         drop(writing);
         if !is_current {
             // Dropped or replaced meanwhile, but this write may have come after the removal of the file.
-            self.remove_file(segment, &file).await;
+            self.discard(&file).await;
         }
         self.evict().await;
     }
 
     fn begin_to_write(&self, segment: SegmentId, at: u64, end: u64) -> Option<Writing<'_>> {
         let mut state = self.lock();
-        if end - at > self.bytes_max {
+        if end - at > self.bytes_max || state.giving_way > 0 {
             return None;
         }
         if !state.segments.contains_key(&segment) {
@@ -249,33 +302,46 @@ impl DiskCache {
     pub async fn drop_segment(&self, segment: SegmentId) {
         let kept = self.lock().forget(segment);
         if let Some(kept) = kept {
-            self.remove_file(segment, &kept.file).await;
+            self.discard(&kept.file).await;
         }
     }
 
-    async fn remove_file(&self, segment: SegmentId, file: &str) {
-        if let Err(error) = self.disk.remove(file).await {
-            tracing::warn!(%segment, %error, "a cached file could not be removed");
-        }
+    /// The copy that was not used for longest and that nobody writes to, forgotten: its file and length in bytes.
+    fn forget_oldest(&self) -> Option<(String, u64)> {
+        let mut state = self.lock();
+        let idle = state.by_use.values().find(|segment| state.segments[*segment].writing == 0).copied()?;
+        state.forget(idle).map(|kept| (kept.file, kept.bytes))
     }
 
     async fn evict(&self) {
-        loop {
-            let evicted = {
-                let mut state = self.lock();
-                if state.bytes <= self.bytes_max {
-                    return;
-                }
-                let idle = state.by_use.values().find(|segment| state.segments[*segment].writing == 0).copied();
-                let Some(segment) = idle else {
-                    return;
-                };
-                state.forget(segment).map(|kept| (segment, kept.file))
+        while self.bytes() > self.bytes_max {
+            let Some((file, _)) = self.forget_oldest() else {
+                return;
             };
-            if let Some((segment, file)) = evicted {
-                self.remove_file(segment, &file).await;
+            self.discard(&file).await;
+        }
+        self.clear_litter().await;
+    }
+
+    /// Evicts copies, whatever the limit says, until `bytes` more can be written elsewhere. Gives how many bytes went;
+    /// none when nothing is left to evict.
+    async fn give_way(&self, bytes: u64) -> u64 {
+        self.lock().giving_way += 1;
+        let _making_room = MakingRoom(self);
+        let mut freed = 0;
+        while freed < bytes.max(1) {
+            let written = self.written.notified();
+            match self.forget_oldest() {
+                Some((file, bytes)) => {
+                    self.discard(&file).await;
+                    freed += bytes;
+                }
+                // What is being written now can be evicted in a moment.
+                None if freed == 0 && !self.lock().segments.is_empty() => written.await,
+                None => break,
             }
         }
+        freed
     }
 
     /// Bytes on disk.

@@ -12,6 +12,9 @@ pub enum DiskError {
     /// The file is not there.
     #[error("no file {file}")]
     NotFound { file: String },
+    /// What was read is not what was written.
+    #[error("reading {file}: {why}")]
+    Damaged { file: String, why: String },
     /// No room is left.
     #[error("{attempted} {file}: the disk is full")]
     Full { attempted: &'static str, file: String },
@@ -27,6 +30,9 @@ pub struct DiskFile {
     pub bytes: u64,
 }
 
+/// Says what is wrong with bytes that were read.
+pub type Check = Box<dyn FnOnce(&Bytes) -> Result<(), String> + Send>;
+
 /// The files of one directory. Names are plain file names.
 #[async_trait::async_trait]
 pub trait Disk: Send + Sync + 'static {
@@ -40,6 +46,11 @@ pub trait Disk: Send + Sync + 'static {
     /// Reads up to `len` bytes at `offset`; fewer at the file's end.
     async fn read(&self, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError>;
 
+    /// As [`Disk::read`], but what `check` finds wrong is [`DiskError::Damaged`]. It runs where it holds up nobody else.
+    async fn read_checked(&self, file: &str, offset: u64, len: usize, check: Check) -> Result<Bytes, DiskError> {
+        checked(file, self.read(file, offset, len).await?, check)
+    }
+
     /// Cuts the file to `bytes`.
     async fn truncate(&self, file: &str, bytes: u64) -> Result<(), DiskError>;
 
@@ -51,6 +62,13 @@ pub trait Disk: Send + Sync + 'static {
 
     /// All files, in order of name.
     async fn list(&self) -> Result<Vec<DiskFile>, DiskError>;
+}
+
+fn checked(file: &str, bytes: Bytes, check: Check) -> Result<Bytes, DiskError> {
+    match check(&bytes) {
+        Ok(()) => Ok(bytes),
+        Err(why) => Err(DiskError::Damaged { file: file.into(), why }),
+    }
 }
 
 /// Whether a name is that of a plain file: no path, no dots alone, at most 255 bytes.
@@ -76,6 +94,15 @@ pub(crate) async fn conformance(disk: &dyn Disk) {
     assert_eq!(disk.read("b", 10, 3).await.expect("a short read at the end"), "ld");
     assert_eq!(disk.read("b", 12, 3).await.expect("read behind the end"), "");
     assert_eq!(disk.read("b", 1 << 40, usize::MAX).await.expect("read far behind the end"), "");
+
+    let check = |wanted: &'static str| -> Check {
+        Box::new(move |read| if read == wanted { Ok(()) } else { Err(format!("{read:?}")) })
+    };
+    assert_eq!(disk.read_checked("b", 7, 3, check("wor")).await.expect("it is right"), "wor");
+    let wrong = disk.read_checked("b", 7, 3, check("World")).await;
+    assert!(matches!(wrong, Err(DiskError::Damaged { .. })), "{wrong:?}");
+    let missing = disk.read_checked("none", 0, 1, check("")).await;
+    assert!(matches!(missing, Err(DiskError::NotFound { .. })), "{missing:?}");
 
     disk.write("a", 3, vec![bytes("x")]).await.expect("write behind the end");
     assert_eq!(disk.read("a", 0, 9).await.expect("read"), "\0\0\0x");

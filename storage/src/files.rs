@@ -4,7 +4,7 @@
 //! threads for blocking work, a bounded number at a time. A new name is durable once the directory is synced, which
 //! the first sync of the file does.
 
-use crate::disk::{Disk, DiskError, DiskFile, is_file_name};
+use crate::disk::{Check, Disk, DiskError, DiskFile, is_file_name};
 use bytes::Bytes;
 use rustix::{
     fs::{FlockOperation, flock},
@@ -303,6 +303,17 @@ impl Disk for DirDisk {
 
     async fn read(&self, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
         self.run("reading", file, move |inner, name| read_some(&*inner.file(name, false)?, offset, len)).await
+    }
+
+    async fn read_checked(&self, file: &str, offset: u64, len: usize, check: Check) -> Result<Bytes, DiskError> {
+        let (read, wrong) = self
+            .run("reading", file, move |inner, name| {
+                let read = read_some(&*inner.file(name, false)?, offset, len)?;
+                let wrong = check(&read).err();
+                Ok((read, wrong))
+            })
+            .await?;
+        wrong.map_or(Ok(read), |why| Err(DiskError::Damaged { file: file.to_owned(), why }))
     }
 
     async fn truncate(&self, file: &str, bytes: u64) -> Result<(), DiskError> {

@@ -65,6 +65,12 @@ pub enum Input {
         md5: Md5,
         flushed: bool,
     },
+    /// A pending segment was damaged before any cloud had it, and mended: this is what is to be put now.
+    Mended {
+        segment: SegmentId,
+        bytes: u64,
+        md5: Md5,
+    },
     /// Whatever refers to it is on record.
     Flushed {
         segment: SegmentId,
@@ -150,6 +156,16 @@ impl Mirror {
         Some(self.pending.get(&segment)?.clouds.map(|cloud| cloud.receipt))
     }
 
+    /// The MD5 of a pending segment.
+    pub fn md5(&self, segment: SegmentId) -> Option<Md5> {
+        Some(self.pending.get(&segment)?.md5)
+    }
+
+    /// Which clouds a pending segment is being put to.
+    pub fn under_way(&self, segment: SegmentId) -> Option<[bool; 2]> {
+        Some(self.pending.get(&segment)?.clouds.map(|cloud| cloud.in_flight))
+    }
+
     /// When to call again with [`Input::Tick`].
     pub fn deadline_ms(&self) -> Option<u64> {
         let roles = self.roles.as_ref()?;
@@ -182,6 +198,13 @@ impl Mirror {
                 let clouds = [Attempts { at_ms: now_ms, ..Attempts::default() }; 2];
                 let pending = Pending { bytes, md5, flushed, clouds, proposing: false, propose_at_ms: 0 };
                 self.pending.entry(segment).or_insert(pending);
+            }
+            Input::Mended { segment, bytes, md5 } => {
+                if let Some(pending) = self.pending.get_mut(&segment).filter(|pending| pending.md5 != md5) {
+                    // A receipt proves what it was given for, and nothing of what takes its place.
+                    let clouds = pending.clouds.map(|cloud| Attempts { receipt: false, at_ms: now_ms, ..cloud });
+                    (pending.bytes, pending.md5, pending.clouds) = (bytes, md5, clouds);
+                }
             }
             Input::Flushed { segment } => {
                 if let Some(pending) = self.pending.get_mut(&segment) {

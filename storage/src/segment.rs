@@ -10,20 +10,24 @@
 //! A frame is one piece of one file with a checksum of its own, so that any frame can be read, checked and believed
 //! alone; it names its inode and offset, so that files can be rebuilt from segments. The index repeats what the frames'
 //! headers say, so that a whole object can be surveyed by one read of its end. Integers are little-endian.
+//!
+//! The checksums of header, frames and index cover every byte of a sealed segment: what passes them all is right.
 
 mod frame;
+mod mend;
 mod packer;
 mod survey;
 
 pub use frame::{Codec, FRAME_HEADER_BYTES, Frame, FrameError, FrameHead, decode_frame, encode_frame};
+pub use mend::{Damage, Mended, mend};
 pub use packer::{Packed, Packer, Sealed};
-pub use survey::{Survey, SurveyError, frames_of, survey};
+pub use survey::{Found, FrameState, Survey, SurveyError, check_object, survey};
 
 use crate::ids::SegmentId;
 use mesh::FilerId;
 
 /// Version of the format.
-pub const SEGMENT_VERSION: u16 = 1;
+pub const SEGMENT_VERSION: u16 = 2;
 /// Length of a segment's header, in bytes.
 pub const HEADER_BYTES: usize = 40;
 /// Length of its footer, in bytes.
@@ -55,6 +59,17 @@ impl Header {
         bytes
     }
 
+    /// The tag of a frame that begins at byte `at` of this segment.
+    pub fn place(&self, at: usize) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c(&self.to_bytes()), &(at as u64).to_le_bytes())
+    }
+
+    /// How many bits of the header at the start of `bytes` differ from those of this one; `None` when it is not all there.
+    pub fn wrong_bits(&self, bytes: &[u8]) -> Option<u32> {
+        let found = bytes.get(..HEADER_BYTES)?;
+        Some(self.to_bytes().iter().zip(found).map(|(a, b)| (a ^ b).count_ones()).sum())
+    }
+
     /// The header at the start of `bytes`.
     pub fn read(bytes: &[u8]) -> Result<Self, SurveyError> {
         let head = bytes.get(..HEADER_BYTES).ok_or(SurveyError::Short { bytes: bytes.len() as u64 })?;
@@ -62,8 +77,8 @@ impl Header {
             return Err(SurveyError::Foreign);
         }
         let version = u16::from_le_bytes([head[6], head[7]]);
-        if version > SEGMENT_VERSION {
-            return Err(SurveyError::Newer { found: version, known: SEGMENT_VERSION });
+        if version != SEGMENT_VERSION {
+            return Err(SurveyError::Version { found: version, known: SEGMENT_VERSION });
         }
         if crc32c::crc32c(&head[..36]).to_le_bytes() != head[36..40] {
             return Err(SurveyError::Damaged { what: "header", at: 0 });

@@ -5,12 +5,16 @@
 //! synced, and never changes again; [`Staging::next_closed`] hands it on. Only [`Staging::release`] makes it evictable.
 //! After a crash [`Staging::recover`] keeps every whole frame, cuts a torn tail, and seals what was open.
 //!
+//! Disks go bad. Whatever is read back is checked before it goes to a cloud; a damaged frame costs itself alone, is told
+//! by name, and reads as lost from then on, while the rest of its segment is protected as ever ([`Staging::mend`]).
+//!
 //! Every call may be given up at any of its waits: what was packed stays packed, and what was closed stays to be handed on.
 //! A file whose sync failed is replaced by a new one with all of the segment.
 //!
 //! Owns: the files of unreleased segments, their order, the bounds on their bytes on disk and in memory. Does not own:
 //! what refers to them (`cloudfs`), where they go (`mirror`), released copies (`cache`).
 
+mod mending;
 mod recover;
 mod writing;
 
@@ -18,7 +22,7 @@ use crate::{
     cloudfs::{Extent, Handle},
     disk::{Disk, DiskError},
     ids::{Md5, SegmentId},
-    segment::{Header, Packer, Sealed},
+    segment::{Damage, Header, Packer, Sealed, check_object},
 };
 use bytes::Bytes;
 use mesh::{FilerId, clock::Clock};
@@ -34,7 +38,7 @@ pub use recover::{RecoverError, Recovered};
 /// Limits of staging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// File data of one segment, in bytes.
+    /// Length of a segment's object, index included, at which it is sealed, in bytes. Its last frame may reach beyond.
     pub segment_bytes_max: u64,
     /// File data of one frame, in bytes.
     pub frame_bytes_max: usize,
@@ -74,6 +78,9 @@ pub enum StagingError {
     /// The segment is not in staging.
     #[error("segment {0} is not in staging")]
     Gone(SegmentId),
+    /// What the disk gave back of it is not what was written.
+    #[error("staged segment {segment} is damaged on this filer's disk: {why}")]
+    Damaged { segment: SegmentId, why: String },
 }
 
 /// What staging holds, for people and metrics.
@@ -85,6 +92,9 @@ pub struct StagingStatus {
     pub segments: u64,
     /// When the oldest unreleased byte was written, nanoseconds since the Unix epoch.
     pub oldest_wall_ns: Option<u64>,
+    /// Frames that the disk had damaged, noticed since the start, and their bytes.
+    pub damaged_frames: u64,
+    pub damaged_bytes: u64,
 }
 
 /// A segment that was just closed for writing.
@@ -114,6 +124,8 @@ struct Entry {
     synced_bytes: u64,
     /// A sync of its file failed: no later one of that file proves anything.
     failed: bool,
+    /// It was found damaged, and nobody has said yet that no cloud has it as it was.
+    doubtful: bool,
     /// One writer to a file at a time; its waiters share the sync that it makes.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -132,6 +144,9 @@ struct State {
     bytes: u64,
     /// Bytes that writers were admitted with and have not appended yet.
     admitted_bytes: u64,
+    /// Frames that were found damaged, and their bytes.
+    damaged_frames: u64,
+    damaged_bytes: u64,
 }
 
 impl State {
@@ -147,6 +162,18 @@ impl State {
             newest_first.find(|(_, entry)| entry.body.is_some() && entry.synced_bytes < entry.bytes)
         };
         over.then(unsynced).flatten().map(|(segment, _)| Duty::Finish(*segment))
+    }
+
+    /// Notes damage, and tells it by name.
+    fn note_damage(&mut self, segment: SegmentId, damaged: &[Damage]) {
+        for damage in damaged {
+            self.damaged_frames += 1;
+            self.damaged_bytes += damage.range.end - damage.range.start;
+            tracing::error!(
+                %segment,
+                "the disk has damaged {damage} of a staged segment: they are lost, unless a cloud has them; the rest of it is kept"
+            );
+        }
     }
 
     fn drop_body(&mut self, segment: SegmentId) {
@@ -195,6 +222,10 @@ pub fn staging_file(segment: SegmentId) -> String {
 impl Staging {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of the staging state panics")
+    }
+
+    fn header(&self, segment: SegmentId) -> Header {
+        Header { cloudfs: self.cloudfs, segment }
     }
 
     /// Waits until there is room for `bytes` more, at most `wait_max`. The room is the caller's until it drops the answer,
@@ -252,7 +283,7 @@ impl Staging {
         let entry = state.entries.get_mut(&segment).expect("the open segment has an entry");
         let packer = entry.packer.as_mut().expect("the open segment has a packer");
         let packed = packer.pack(file, offset, wall_ns, piece.clone());
-        let full = packer.data_bytes() >= self.settings.segment_bytes_max;
+        let full = packer.sealed_bytes() >= self.settings.segment_bytes_max;
         entry.files.insert(file);
         let added: u64 = packed.parts.iter().map(|part| part.len() as u64).sum();
         entry.unwritten.extend(packed.parts);
@@ -269,7 +300,7 @@ impl Staging {
     fn open(&self, state: &mut State, wall_ns: u64) -> SegmentId {
         let segment = SegmentId { filer: self.me, number: state.next_number };
         state.next_number += 1;
-        let (packer, first) = Packer::new(Header { cloudfs: self.cloudfs, segment });
+        let (packer, first) = Packer::new(self.header(segment));
         let bytes = first.len() as u64;
         let entry = Entry {
             packer: Some(packer),
@@ -284,6 +315,7 @@ impl Staging {
             written_bytes: 0,
             synced_bytes: 0,
             failed: false,
+            doubtful: false,
             turn: Arc::default(),
         };
         state.unwritten_bytes += bytes;
@@ -364,20 +396,34 @@ impl Staging {
         }
     }
 
-    /// The whole object of a sealed segment. What the disk has damaged is an error.
+    /// The whole object of a sealed segment. One that comes from the disk has passed its checksums.
     pub async fn body(&self, segment: SegmentId) -> Result<Bytes, StagingError> {
-        let (bytes, md5) = match self.lock().entries.get(&segment) {
+        let bytes = match self.lock().entries.get(&segment) {
             Some(Entry { body: Some(body), .. }) => return Ok(body.clone()),
-            Some(Entry { md5: Some(md5), bytes, .. }) => (*bytes, *md5),
+            Some(Entry { md5: Some(_), bytes, .. }) => *bytes,
             _ => return Err(StagingError::Gone(segment)),
         };
-        let body = self.read(segment, 0, bytes as usize).await?.ok_or(StagingError::Gone(segment))?;
-        let got = Md5::of(&body);
-        if got != md5 {
-            let why = format!("{} bytes with MD5 {got} of {bytes} with MD5 {md5}", body.len());
-            return Err(DiskError::Failed { attempted: "reading", file: staging_file(segment), why }.into());
+        let (file, header) = (staging_file(segment), self.header(segment));
+        let check = move |read: &Bytes| match read.len() as u64 {
+            len if len == bytes => check_object(&header, read).map_err(|e| e.to_string()),
+            len => Err(format!("it has {len} bytes of {bytes}")),
+        };
+        match self.disk.read_checked(&file, 0, bytes as usize, Box::new(check)).await {
+            // Released between the look and the read.
+            Err(DiskError::NotFound { .. }) => Err(StagingError::Gone(segment)),
+            Err(DiskError::Damaged { why, .. }) => Err(StagingError::Damaged { segment, why }),
+            read => Ok(read?),
         }
-        Ok(body)
+    }
+
+    /// The MD5 of a sealed segment.
+    pub fn md5(&self, segment: SegmentId) -> Option<Md5> {
+        self.lock().entries.get(&segment)?.md5
+    }
+
+    /// The length of a segment so far, in bytes.
+    pub fn bytes(&self, segment: SegmentId) -> Option<u64> {
+        Some(self.lock().entries.get(&segment)?.bytes)
     }
 
     /// Whether a segment is in staging.
@@ -386,11 +432,14 @@ impl Staging {
     }
 
     /// Hands a segment over: it is released, and its file (of this many bytes) belongs to the caller.
-    pub fn release(&self, segment: SegmentId) -> Option<u64> {
+    pub async fn release(&self, segment: SegmentId) -> Option<u64> {
+        let turn = {
+            let state = self.lock();
+            state.entries.get(&segment).filter(|_| state.open != Some(segment))?.turn.clone()
+        };
+        // A write under way would make the file again behind the caller's back.
+        let _turn = turn.lock().await;
         let mut state = self.lock();
-        if state.open == Some(segment) {
-            return None;
-        }
         let entry = state.entries.remove(&segment)?;
         state.bytes -= entry.bytes;
         state.unwritten_bytes -= entry.unwritten_bytes;
@@ -407,6 +456,8 @@ impl Staging {
             bytes: state.bytes,
             segments: state.entries.len() as u64,
             oldest_wall_ns: state.entries.values().map(|entry| entry.since_wall_ns).min(),
+            damaged_frames: state.damaged_frames,
+            damaged_bytes: state.damaged_bytes,
         }
     }
 

@@ -14,7 +14,7 @@ use storage::{
     cloud::{Cloud, CloudError, Receipt},
     cloudfs::CloudState,
     ids::{CloudId, Md5, SegmentId},
-    segment::decode_frame,
+    segment::{FrameError, decode_frame},
 };
 use tokio::{task::AbortHandle, time::Instant};
 
@@ -27,6 +27,12 @@ pub enum AttemptError {
     /// The attempt failed.
     #[error("cloud {cloud}: {source}")]
     Failed { cloud: CloudId, source: CloudError },
+    /// The cloud gave what is on record, and that has lost the frame: no copy anywhere has it. No failure of the cloud.
+    #[error("segment {segment} holds no whole frame at byte {at}, in the clouds as on record: {why}")]
+    Lost { segment: SegmentId, at: u32, why: String },
+    /// The body to put is not what its MD5 says: this filer has damaged it. No failure of the cloud.
+    #[error("segment {segment} is damaged on this filer: {why}")]
+    Damaged { segment: SegmentId, why: String },
 }
 
 /// Put a whole segment.
@@ -44,6 +50,16 @@ pub struct Put {
 pub struct GetFrames {
     pub segment: SegmentId,
     pub frames: Vec<(u32, u32)>,
+    /// Length of the object on record, in bytes, and its MD5: they tell a cloud's mistake from data that is lost.
+    pub bytes: u64,
+    pub md5: Md5,
+}
+
+/// Read whatever a cloud holds of a segment that is not on record; `None` when it holds nothing.
+#[derive(Message)]
+#[rtype(result = "Result<Option<Bytes>, AttemptError>")]
+pub struct FindObject {
+    pub segment: SegmentId,
 }
 
 /// Read a whole object, whose MD5 is on record.
@@ -148,33 +164,83 @@ impl Handler<Put> for ConnectorActor {
 
     fn handle(&mut self, Put { segment, body, md5 }: Put, _ctx: &mut Self::Context) -> Self::Result {
         let cloud = self.cloud.clone();
-        self.attempt(segment, async move { cloud.put(&segment.key(), body, md5).await })
+        let put = self.attempt(segment, async move {
+            match cloud.put(&segment.key(), body.clone(), md5).await {
+                // Who is wrong, the cloud or the body? Asked only here: a body is hashed once, when it is packed.
+                Err(error @ CloudError::Corrupt { .. }) => match Md5::of(&body) {
+                    got if got == md5 => Err(error),
+                    got => Ok(Err(got)),
+                },
+                put => put.map(Ok),
+            }
+        });
+        Box::pin(async move {
+            put.await?
+                .map_err(|got| AttemptError::Damaged { segment, why: format!("its MD5 is {got} and should be {md5}") })
+        })
     }
+}
+
+/// Cuts a run of frames and decodes them. What leaves a cloud is checked before anybody believes it.
+fn decode_run(run: &Bytes, frames: &[(u32, u32)]) -> Result<Vec<(Bytes, Bytes)>, (u32, FrameError)> {
+    let start = frames.first().map_or(0, |first| first.0);
+    let cut = |&(at, len): &(u32, u32)| {
+        let from = (at.saturating_sub(start) as usize).min(run.len());
+        let raw = run.slice(from..(from + len as usize).min(run.len()));
+        let frame = decode_frame(&raw).map_err(|e| (at, e))?;
+        Ok((raw, frame.data))
+    };
+    frames.iter().map(cut).collect()
 }
 
 impl Handler<GetFrames> for ConnectorActor {
     type Result = ResponseFuture<Result<Vec<(Bytes, Bytes)>, AttemptError>>;
 
-    fn handle(&mut self, GetFrames { segment, frames }: GetFrames, _ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, get: GetFrames, _ctx: &mut Self::Context) -> Self::Result {
+        let GetFrames { segment, frames, bytes, md5 } = get;
+        let end = |(at, len): &(u32, u32)| u64::from(*at) + u64::from(*len);
+        // Behind the end of the object on record no cloud has anything.
+        if let Some((at, _)) = frames.iter().find(|frame| end(frame) > bytes).copied() {
+            let why = format!("it has {bytes} bytes");
+            return Box::pin(async move { Err(AttemptError::Lost { segment, at, why }) });
+        }
+        let (Some(first), Some(last)) = (frames.first().copied(), frames.last().copied()) else {
+            return Box::pin(async move { Ok(Vec::new()) });
+        };
+        let cloud = self.cloud.clone();
+        let got = self.attempt(segment, async move {
+            let run = cloud.get(&segment.key(), u64::from(first.0)..end(&last)).await?;
+            let (at, wrong) = match decode_run(&run, &frames) {
+                Ok(frames) => return Ok(Ok(frames)),
+                Err((at, lost @ FrameError::Lost { .. })) => return Ok(Err((at, lost.to_string()))),
+                Err(wrong) => wrong,
+            };
+            // The cloud has given something wrong, or that is what was put: the whole object tells.
+            let whole = cloud.get(&segment.key(), 0..bytes).await?;
+            if Md5::of(&whole) == md5 {
+                let run = whole.slice(first.0 as usize..end(&last) as usize);
+                if let Err((at, lost)) = decode_run(&run, &frames) {
+                    return Ok(Err((at, lost.to_string())));
+                }
+            }
+            let (expected, got) = (format!("a frame at byte {at}"), wrong.to_string());
+            Err(CloudError::Corrupt { key: segment.key(), expected, got })
+        });
+        Box::pin(async move { got.await?.map_err(|(at, why)| AttemptError::Lost { segment, at, why }) })
+    }
+}
+
+impl Handler<FindObject> for ConnectorActor {
+    type Result = ResponseFuture<Result<Option<Bytes>, AttemptError>>;
+
+    fn handle(&mut self, FindObject { segment }: FindObject, _ctx: &mut Self::Context) -> Self::Result {
         let cloud = self.cloud.clone();
         self.attempt(segment, async move {
-            let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
-                return Ok(Vec::new());
-            };
-            let start = u64::from(first.0);
-            let run = cloud.get(&segment.key(), start..u64::from(last.0) + u64::from(last.1)).await?;
-            let cut = |(at, len): &(u32, u32)| {
-                let from = (u64::from(*at).saturating_sub(start) as usize).min(run.len());
-                let raw = run.slice(from..(from + *len as usize).min(run.len()));
-                // What leaves a cloud is checked before anybody believes it; what is wrong is a failed read.
-                let frame = decode_frame(&raw).map_err(|e| CloudError::Corrupt {
-                    key: segment.key(),
-                    expected: format!("a frame at byte {at}"),
-                    got: e.to_string(),
-                })?;
-                Ok((raw, frame.data))
-            };
-            frames.iter().map(cut).collect()
+            match cloud.head(&segment.key()).await {
+                Err(CloudError::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+                Ok(listed) => Ok(Some(cloud.get(&segment.key(), 0..listed.bytes).await?)),
+            }
         })
     }
 }

@@ -50,6 +50,9 @@ impl FilerService {
                 if len > BODY_BYTES_MAX {
                     return Err(format!("{len} bytes are more than an answer holds ({BODY_BYTES_MAX})"));
                 }
+                if self.staging.is_doubtful(segment) {
+                    return Err(format!("segment {segment} was found damaged, and is being looked for in the clouds"));
+                }
                 let staged = self.staging.read(segment, at, len).await.map_err(|e| e.to_string())?;
                 let bytes = match staged {
                     Some(bytes) => Some(bytes),

@@ -4,7 +4,7 @@ use super::{Actors, Filer, Settings, StartError, Who, World, service::FilerServi
 use crate::{
     actors::{
         cache::CacheActor,
-        connector::ConnectorActor,
+        connector::{AttemptError, ConnectorActor, FindObject},
         health::{self, HealthActor},
         mesh::{self as mesh_actor, MeshActor},
         mirror::{MirrorActor, SegmentSealed, release},
@@ -17,6 +17,7 @@ use crate::{
     wire::{self, FilerCall, FilerReply},
 };
 use actix::Actor;
+use bytes::Bytes;
 use mesh::{
     FilerId,
     consensus::Consensus,
@@ -29,9 +30,10 @@ use std::{
     time::Duration,
 };
 use storage::{
-    cache::{DiskCache, FrameCache},
-    cloudfs::{CloudFs, OpBody, OpError, read},
-    ids::CloudId,
+    cache::{DiskCache, FrameCache, GivingWay},
+    cloudfs::{CloudFs, CloudState, OpBody, OpError, read},
+    ids::{CloudId, Md5, SegmentId},
+    segment::{FrameState, Header, check_object, survey},
     staging::{Recovered, Staging, staging_file},
 };
 use tokio::{sync::Notify, time::Instant};
@@ -91,10 +93,12 @@ impl Filer {
             steps,
         } = settings;
         let (disk, clock, random) = (world.disk.clone(), world.clock.clone(), world.random.clone());
+        let giving_way = GivingWay::new(disk.clone());
         let (staging, recovered) =
-            Staging::recover(who.me, who.cloudfs, boot, staging, disk.clone(), clock.clone()).await?;
+            Staging::recover(who.me, who.cloudfs, boot, staging, giving_way.clone(), clock.clone()).await?;
         let staging = Arc::new(staging);
         let disk_cache = Arc::new(DiskCache::open(disk, &cache).await?);
+        giving_way.set_cache(disk_cache.clone());
 
         let applied = Arc::new(Notify::new());
         let tell = applied.clone();
@@ -197,14 +201,14 @@ impl Filer {
     /// peers for their news and shows them its clock for ever.
     pub async fn run(&self, recovered: Vec<Recovered>) {
         self.become_member().await;
+        let doubtful = self.judge(recovered).await;
         let asking = async {
-            self.judge(recovered).await;
             loop {
                 self.ask_peers().await;
                 tokio::time::sleep(Duration::from_millis(self.steps.reports_every_ms)).await;
             }
         };
-        futures::join!(asking, self.show_clock());
+        futures::join!(self.find_damaged(doubtful), asking, self.show_clock());
     }
 
     /// Shows this filer's clock to the others for ever, so that no clock alone makes the time.
@@ -268,31 +272,90 @@ impl Filer {
         }
     }
 
-    /// Releases recovered segments that are on record as stored already, and hands the others to the mirror.
-    async fn judge(&self, recovered: Vec<Recovered>) {
+    /// Releases recovered segments that are on record as stored already, and hands the others to the mirror, but for the
+    /// damaged ones, which it gives back.
+    async fn judge(&self, recovered: Vec<Recovered>) -> Vec<(SegmentId, Md5, u64)> {
+        let mut doubtful = Vec::new();
         if recovered.is_empty() {
-            return;
+            return doubtful;
         }
         while let Err(error) = self.door.barrier().await {
             tracing::info!(%error, "recovered segments wait for the replicated log");
             self.pause().await;
         }
-        for Recovered { segment, md5, bytes, cut_bytes } in recovered {
-            let object = read::segment(&*self.world.kv, segment).ok().flatten().and_then(|row| row.object);
+        for Recovered { segment, md5, bytes, cut_bytes, lost_frames, .. } in recovered {
+            let row = loop {
+                match read::segment(&*self.world.kv, segment) {
+                    Ok(row) => break row,
+                    Err(error) => tracing::error!(%segment, %error, "a recovered segment waits for the local tables"),
+                }
+                self.pause().await;
+            };
+            let object = row.and_then(|row| row.object);
             let stored = object.map(|object| (object.md5, object.bytes) == (md5, bytes));
-            tracing::info!(%segment, bytes, cut_bytes, ?stored, "recovered a segment");
+            tracing::info!(%segment, bytes, cut_bytes, lost_frames, ?stored, "recovered a segment");
             match stored {
                 Some(true) => release(&self.staging, &self.disk_cache, segment).await,
                 Some(false) => {
                     // The clouds have proved that they hold it; what the disk gave back is something else.
                     tracing::error!(%segment, %md5, "a staged segment is damaged and dropped: the clouds have it");
-                    self.staging.release(segment);
-                    if let Err(error) = self.world.disk.remove(&staging_file(segment)).await {
-                        tracing::warn!(%segment, %error, "a damaged file could not be removed");
+                    self.staging.release(segment).await;
+                    self.disk_cache.discard(&staging_file(segment)).await;
+                }
+                None if lost_frames == 0 => {
+                    self.actors.mirror.do_send(SegmentSealed { segment, bytes, md5, flushed: true });
+                }
+                None => doubtful.push((segment, md5, bytes)),
+            }
+        }
+        doubtful
+    }
+
+    /// Looks in the clouds for recovered segments that are damaged here and not on record: the last run may have ended
+    /// between a put and its word. Where one is found whole, it is right; otherwise what is left here is put.
+    async fn find_damaged(&self, doubtful: Vec<(SegmentId, Md5, u64)>) {
+        for (segment, md5, bytes) in doubtful {
+            let mut found = None;
+            for cloud in CloudId::BOTH {
+                if found.is_none() {
+                    found = self.restore_from(cloud, segment).await;
+                }
+            }
+            let (md5, bytes) = found.unwrap_or((md5, bytes));
+            self.staging.settle(segment);
+            self.actors.mirror.do_send(SegmentSealed { segment, bytes, md5, flushed: true });
+        }
+    }
+
+    /// Restores a damaged segment from this cloud; `None` when it does not have it whole.
+    async fn restore_from(&self, cloud: CloudId, segment: SegmentId) -> Option<(Md5, u64)> {
+        let header = Header { cloudfs: self.who.cloudfs, segment };
+        let is_whole = |body: &Bytes| {
+            let frames = || survey(&header, body).frames;
+            check_object(&header, body).is_ok() && frames().iter().all(|frame| frame.state == FrameState::Whole)
+        };
+        loop {
+            match self.actors.connectors[cloud.index()].send(FindObject { segment }).await {
+                Ok(Ok(found)) => {
+                    let body = found.filter(is_whole)?;
+                    let (md5, bytes) = (Md5::of(&body), body.len() as u64);
+                    match self.staging.restore(segment, body, md5).await {
+                        Ok(()) => {
+                            tracing::warn!(%segment, %cloud, "a damaged staged segment was restored from a cloud");
+                            return Some((md5, bytes));
+                        }
+                        Err(error) => tracing::error!(%segment, %error, "a damaged staged segment is not restored yet"),
                     }
                 }
-                None => self.actors.mirror.do_send(SegmentSealed { segment, bytes, md5, flushed: true }),
+                // What it has is written over by its resync anyway.
+                Ok(Err(AttemptError::NotTried(_))) if self.roles.state(cloud) == Some(CloudState::Failed) => {
+                    return None;
+                }
+                Ok(Err(error)) => tracing::info!(%segment, %error, "a damaged segment is looked for in the clouds"),
+                // The filer stops.
+                Err(_) => std::future::pending().await,
             }
+            self.pause().await;
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod client;
 mod clouds;
+mod damage;
 mod files;
 mod model;
 mod network;

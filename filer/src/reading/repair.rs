@@ -15,7 +15,7 @@ use storage::{
 impl Reader {
     /// Goes on asking the active cloud for a piece that was read from the standby, until it answers, or trips. A copy that
     /// is missing or wrong there is put again.
-    pub(super) fn suspect(self: &Arc<Self>, cloud: CloudId, run: &Run) {
+    pub(super) fn suspect(self: &Arc<Self>, cloud: CloudId, run: &Run, object: &Object) {
         let suspect = (cloud, run.segment);
         {
             let mut suspects = self.suspects.lock().expect("no holder of the suspects panics");
@@ -24,10 +24,11 @@ impl Reader {
             }
         }
         let (this, frames) = (self.clone(), vec![run.frames[0]]);
+        let Object { bytes, md5, .. } = *object;
         tokio::spawn(async move {
             let (connector, mut failures) = (&this.parts.connectors[cloud.index()], 0u32);
             while let Ok(Err(AttemptError::Failed { source, .. })) =
-                connector.send(GetFrames { segment: suspect.1, frames: frames.clone() }).await
+                connector.send(GetFrames { segment: suspect.1, frames: frames.clone(), bytes, md5 }).await
             {
                 failures = failures.saturating_add(1);
                 let row = read::segment(&*this.parts.kv, suspect.1).ok().flatten();

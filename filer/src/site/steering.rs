@@ -335,7 +335,7 @@ impl Steering for Site {
     }
 
     async fn extra_metrics(&self) -> Vec<Extra> {
-        let stats = &self.filer.reader.stats;
+        let (stats, staging) = (&self.filer.reader.stats, self.filer.staging.status());
         let mesh = self.mesh.stats();
         let refused = &mesh.refused;
         let certificates = refused.foreign
@@ -347,6 +347,12 @@ impl Steering for Site {
             + refused.missing;
         let mut extra: Vec<Extra> = vec![
             ("damaged_copies", "Local copies that failed their checksum", stats.damaged.load(Relaxed) as f64),
+            (
+                "staging_damaged_frames",
+                "Pieces in staging that the disk was found to have damaged",
+                staging.damaged_frames as f64,
+            ),
+            ("staging_damaged_bytes", "Bytes of such pieces", staging.damaged_bytes as f64),
             (
                 "origin_reads",
                 "Reads answered by the filer that wrote the data",

@@ -58,7 +58,7 @@ impl From<StagingError> for FsError {
         match error {
             StagingError::Full { .. } => FsError::Later(error.to_string()),
             StagingError::Disk(DiskError::Full { .. }) => FsError::NoSpace(error.to_string()),
-            StagingError::Disk(_) | StagingError::Gone(_) => {
+            StagingError::Disk(_) | StagingError::Gone(_) | StagingError::Damaged { .. } => {
                 tracing::error!(%error, "staging fails");
                 FsError::Io(error.to_string())
             }

@@ -58,6 +58,61 @@ impl Disk for SlowDisk {
     }
 }
 
+/// A disk that may refuse to change names.
+#[derive(Clone, Default)]
+struct StubbornDisk {
+    inner: MemoryDisk,
+    refuses: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl StubbornDisk {
+    fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn may(&self, file: &str) -> Result<(), DiskError> {
+        match self.refuses.load(std::sync::atomic::Ordering::Relaxed) {
+            true => {
+                Err(DiskError::Failed { attempted: "changing", file: file.into(), why: "read-only for now".into() })
+            }
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Disk for StubbornDisk {
+    async fn write(&self, file: &str, offset: u64, parts: Vec<Bytes>) -> Result<(), DiskError> {
+        self.inner.write(file, offset, parts).await
+    }
+
+    async fn sync(&self, file: &str) -> Result<(), DiskError> {
+        self.inner.sync(file).await
+    }
+
+    async fn read(&self, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
+        self.inner.read(file, offset, len).await
+    }
+
+    async fn truncate(&self, file: &str, bytes: u64) -> Result<(), DiskError> {
+        self.inner.truncate(file, bytes).await
+    }
+
+    async fn rename(&self, file: &str, to: &str) -> Result<(), DiskError> {
+        self.may(file)?;
+        self.inner.rename(file, to).await
+    }
+
+    async fn remove(&self, file: &str) -> Result<(), DiskError> {
+        self.may(file)?;
+        self.inner.remove(file).await
+    }
+
+    async fn list(&self) -> Result<Vec<DiskFile>, DiskError> {
+        self.inner.list().await
+    }
+}
+
 /// A different number of turns each time, but the same in each run.
 async fn turns() {
     thread_local!(static DRAWN: std::cell::Cell<u32> = const { std::cell::Cell::new(1) });
@@ -86,7 +141,7 @@ async fn has(cache: &DiskCache, number: u64, at: u64, len: usize) -> bool {
 async fn adopt(disk: &dyn Disk, cache: &DiskCache, number: u64, len: usize) {
     let file = format!("{number}.seg");
     disk.write(&file, 0, vec![content(segment(number), 0, len)]).await.expect("there is room");
-    cache.adopt(segment(number), &file, len as u64).await.expect("the file is there");
+    cache.adopt(segment(number), &file, len as u64).await;
 }
 
 /// What is on disk is what is accounted for, and within the bound.
@@ -196,6 +251,48 @@ async fn a_keep_that_is_given_up_pins_nothing() {
     assert!(has(&cache, 119, 0, 100).await);
 }
 
+#[tokio::test]
+async fn what_cannot_be_removed_now_is_removed_later() {
+    let disk = StubbornDisk::default();
+    let settings = Settings { disk_bytes_max: 300, ..Settings::default() };
+    let cache = DiskCache::open(Arc::new(disk.clone()), &settings).await.expect("it is empty");
+    adopt(&disk, &cache, 1, 200).await;
+    disk.refuse(true);
+    // Released, too large to keep, evicted, dropped: nobody knows these files any more.
+    adopt(&disk, &cache, 2, 100).await;
+    adopt(&disk, &cache, 3, 400).await;
+    keep(&cache, 4, 0, 250).await;
+    cache.drop_segment(segment(4)).await;
+    assert_eq!(disk.list().await.expect("memory does not fail").len(), 4);
+    disk.refuse(false);
+    keep(&cache, 5, 0, 100).await;
+    check(&disk.inner, &cache).await;
+    assert!(has(&cache, 5, 0, 100).await);
+}
+
+#[tokio::test]
+async fn a_cache_gives_way_as_far_as_it_must_and_keeps_nothing_meanwhile() {
+    let disk = MemoryDisk::new();
+    let slow: Arc<dyn Disk> = Arc::new(SlowDisk(disk.clone()));
+    let cache = DiskCache::open(slow, &Settings { disk_bytes_max: 10_000, ..Settings::default() }).await;
+    let cache = cache.expect("it is empty");
+    for number in 0..10 {
+        keep(&cache, number, 0, 100).await;
+    }
+    let ((), freed) = tokio::join!(keep(&cache, 20, 0, 100), cache.give_way(250));
+    assert_eq!(freed, 300);
+    assert!(has(&cache, 3, 0, 100).await && !has(&cache, 2, 0, 100).await, "the oldest went");
+    // While the only copy is being written it is waited for.
+    cache.give_way(u64::MAX).await;
+    assert_eq!(cache.bytes(), 0);
+    let ((), freed) = tokio::join!(keep(&cache, 21, 0, 100), cache.give_way(1));
+    assert_eq!((freed, cache.bytes()), (100, 0));
+    assert_eq!(cache.give_way(1).await, 0, "nothing is left");
+    let (freed, ()) = tokio::join!(cache.give_way(1), keep(&cache, 22, 0, 100));
+    assert_eq!(freed, 0);
+    check(&disk, &cache).await;
+}
+
 #[derive(Clone, Debug)]
 enum Action {
     Keep { number: u64, at: u64, len: usize },
@@ -238,7 +335,7 @@ proptest! {
                             files.set(files.get() + 1);
                             let file = format!("{}.seg", files.get());
                             slow.write(&file, 0, vec![content(segment(number), 0, 200)]).await.expect("there is room");
-                            cache.adopt(segment(number), &file, 200).await.expect("the file is there");
+                            cache.adopt(segment(number), &file, 200).await;
                         }
                         Action::Read { number, at, len } => drop(has(cache, number, at, len).await),
                         Action::Drop { number } => cache.drop_segment(segment(number)).await,

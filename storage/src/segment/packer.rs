@@ -1,6 +1,6 @@
 //! Packs frames into a segment and hashes it on the way: one MD5 per byte, however many clouds.
 
-use super::{FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, Header, INDEX_ENTRY_BYTES, encode_frame};
+use super::{FOOTER_BYTES, FOOTER_MAGIC, FrameHead, Header, INDEX_ENTRY_BYTES, encode_frame, survey::index_checksum};
 use crate::{
     cloudfs::{Extent, Handle},
     ids::{Md5, SegmentId},
@@ -14,7 +14,6 @@ pub struct Packer {
     md5: md5::Md5,
     parts: Vec<Bytes>,
     bytes: u64,
-    data_bytes: u64,
     index: BytesMut,
     frames: u32,
 }
@@ -43,15 +42,8 @@ impl Packer {
     /// An empty segment, and its first bytes.
     pub fn new(header: Header) -> (Self, Bytes) {
         let first = Bytes::copy_from_slice(&header.to_bytes());
-        let mut packer = Self {
-            header,
-            md5: md5::Md5::new(),
-            parts: Vec::new(),
-            bytes: 0,
-            data_bytes: 0,
-            index: BytesMut::new(),
-            frames: 0,
-        };
+        let mut packer =
+            Self { header, md5: md5::Md5::new(), parts: Vec::new(), bytes: 0, index: BytesMut::new(), frames: 0 };
         packer.push(first.clone());
         (packer, first)
     }
@@ -67,31 +59,19 @@ impl Packer {
         self.header.segment
     }
 
-    /// Bytes of file data packed so far.
-    pub fn data_bytes(&self) -> u64 {
-        self.data_bytes
-    }
-
-    /// Length so far, in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    /// Length of the object if it were sealed now, in bytes.
+    pub fn sealed_bytes(&self) -> u64 {
+        self.bytes + (self.index.len() + FOOTER_BYTES) as u64
     }
 
     /// Appends one frame. `data` is not empty and at most a frame's limit.
     pub fn pack(&mut self, file: Handle, offset: u64, wall_ns: u64, data: Bytes) -> Packed {
         let at = self.bytes;
         let len = data.len() as u32;
-        let (head, payload) = encode_frame(file, offset, wall_ns, data);
+        let place = self.header.place(at as usize);
+        let (head, payload) = encode_frame(place, file, offset, wall_ns, data);
         let frame_len = (head.len() + payload.len()) as u32;
-        self.index.extend_from_slice(&(at as u32).to_le_bytes());
-        self.index.extend_from_slice(&frame_len.to_le_bytes());
-        self.index.extend_from_slice(&len.to_le_bytes());
-        self.index.extend_from_slice(&file.generation.to_le_bytes());
-        self.index.extend_from_slice(&file.ino.to_le_bytes());
-        self.index.extend_from_slice(&offset.to_le_bytes());
-        self.index.extend_from_slice(&wall_ns.to_le_bytes());
-        self.frames += 1;
-        self.data_bytes += u64::from(len);
+        self.index_frame(frame_len, len, file, offset, wall_ns);
         self.push(head.clone());
         self.push(payload.clone());
         let segment = self.segment();
@@ -133,8 +113,8 @@ impl Packer {
         footer[8..12].copy_from_slice(&(tail_at as u32).to_le_bytes());
         footer[12..16].copy_from_slice(&self.frames.to_le_bytes());
         debug_assert_eq!(self.index.len(), self.frames as usize * INDEX_ENTRY_BYTES);
-        let sum = crc32c::crc32c_append(crc32c::crc32c(&self.index), &footer[..16]);
-        footer[16..20].copy_from_slice(&sum.to_le_bytes());
+        let sum = index_checksum(&self.header, &self.index, &footer);
+        footer[20..24].copy_from_slice(&sum.to_le_bytes());
         let index = std::mem::take(&mut self.index).freeze();
         self.push(index);
         self.push(Bytes::copy_from_slice(&footer));
@@ -146,23 +126,20 @@ impl Packer {
         Sealed { segment, md5: Md5(self.md5.finalize().into()), body: body.freeze(), tail_at }
     }
 
-    /// Goes on with a segment that a crash left open: `kept` is its file up to the last whole frame.
-    pub fn resume(header: Header, kept: &Bytes) -> Self {
-        let (mut packer, _) = Self::new(header);
-        let mut at = HEADER_BYTES;
-        for (head, range) in super::frames_of(kept) {
-            packer.index.extend_from_slice(&(at as u32).to_le_bytes());
-            packer.index.extend_from_slice(&(head.frame_bytes() as u32).to_le_bytes());
-            packer.index.extend_from_slice(&head.raw_bytes.to_le_bytes());
-            packer.index.extend_from_slice(&head.file.generation.to_le_bytes());
-            packer.index.extend_from_slice(&head.file.ino.to_le_bytes());
-            packer.index.extend_from_slice(&head.offset.to_le_bytes());
-            packer.index.extend_from_slice(&head.wall_ns.to_le_bytes());
-            packer.frames += 1;
-            packer.data_bytes += u64::from(head.raw_bytes);
-            at = range.end;
-            packer.push(kept.slice(range));
-        }
-        packer
+    fn index_frame(&mut self, frame_len: u32, raw_bytes: u32, file: Handle, offset: u64, wall_ns: u64) {
+        self.index.extend_from_slice(&(self.bytes as u32).to_le_bytes());
+        self.index.extend_from_slice(&frame_len.to_le_bytes());
+        self.index.extend_from_slice(&raw_bytes.to_le_bytes());
+        self.index.extend_from_slice(&file.generation.to_le_bytes());
+        self.index.extend_from_slice(&file.ino.to_le_bytes());
+        self.index.extend_from_slice(&offset.to_le_bytes());
+        self.index.extend_from_slice(&wall_ns.to_le_bytes());
+        self.frames += 1;
+    }
+
+    /// Appends a frame as it stands in a file: `parts` are all of it.
+    pub(super) fn take(&mut self, head: &FrameHead, parts: impl IntoIterator<Item = Bytes>) {
+        self.index_frame(head.frame_bytes() as u32, head.raw_bytes, head.file, head.offset, head.wall_ns);
+        parts.into_iter().for_each(|part| self.push(part));
     }
 }

@@ -1,7 +1,15 @@
-//! Surveys a segment's bytes: is it whole, is it torn, and what is in it.
+//! Surveys a segment's bytes: which frames are whole, where it is damaged, where its good part ends.
+//!
+//! A sealed segment's index says where its frames are. Without one they are looked for: one behind the other, and where one
+//! is damaged, from the next place on that is marked as the beginning of a frame of this segment at that very offset. So
+//! a damaged frame costs itself alone.
 
-use super::{FOOTER_BYTES, FOOTER_MAGIC, FrameHead, HEADER_BYTES, Header, INDEX_ENTRY_BYTES, decode_frame, read_u32};
-use bytes::Bytes;
+use super::{
+    Codec, FOOTER_BYTES, FOOTER_MAGIC, FRAME_HEADER_BYTES, FrameHead, HEADER_BYTES, Header, INDEX_ENTRY_BYTES,
+    frame::{FRAME_MAGIC, check_frame},
+    read_u32, read_u64,
+};
+use crate::cloudfs::Handle;
 use std::ops::Range;
 
 /// Why bytes are not a segment.
@@ -11,74 +19,148 @@ pub enum SurveyError {
     Short { bytes: u64 },
     #[error("it is no segment")]
     Foreign,
-    #[error("the segment has format version {found}, and this program reads up to {known}")]
-    Newer { found: u16, known: u16 },
+    #[error("the segment has format version {found}, and this program reads version {known}")]
+    Version { found: u16, known: u16 },
     #[error("the {what} at byte {at} is damaged")]
     Damaged { what: &'static str, at: u64 },
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameState {
+    /// Its checksum is right.
+    Whole,
+    /// It is a lost frame: the damage was noticed and marked before.
+    Lost,
+    /// It is damaged, and nothing says so yet.
+    Damaged,
+}
+
+/// A frame that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub range: Range<usize>,
+    pub state: FrameState,
+    /// What it says of itself. Of a damaged one: what the index says, or its own header, which may be wrong too.
+    pub head: Option<FrameHead>,
 }
 
 /// What a segment's file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
-    pub header: Header,
-    /// Its good part ends here, in bytes: header and whole frames; all of a sealed one.
-    pub good_bytes: u64,
+    /// One behind the other from the header on.
+    pub frames: Vec<Found>,
+    /// Where they end, in bytes. Behind it are index and footer, or what a crash left of a write.
+    pub frames_end: usize,
     /// Whether index and footer are there and right.
     pub sealed: bool,
-    /// The whole ones.
-    pub frames: Vec<(FrameHead, Range<usize>)>,
 }
 
-/// The whole frames from the header on, each checked, up to the first that is not right.
-pub fn frames_of(bytes: &Bytes) -> Vec<(FrameHead, Range<usize>)> {
-    let mut at = HEADER_BYTES;
-    let mut frames = Vec::new();
+/// Fewest bytes of a frame.
+const FRAME_BYTES_MIN: usize = FRAME_HEADER_BYTES + 1;
+/// Bits of a frame's mark that may be wrong where a frame is known to begin: random bytes differ in half of 64.
+const WRONG_BITS_MAX: u32 = 2;
+
+/// Surveys the file of the segment that has this header, whatever its own first bytes say.
+pub fn survey(header: &Header, bytes: &[u8]) -> Survey {
+    if let Some(frames) = index_of(header, bytes) {
+        let frames_end = frames.last().map_or(HEADER_BYTES, |frame| frame.range.end);
+        return Survey { frames, frames_end, sealed: true };
+    }
+    let (mut at, mut frames) = (HEADER_BYTES.min(bytes.len()), Vec::new());
     while at < bytes.len() {
-        match decode_frame(&bytes.slice(at..)) {
-            Ok(frame) => {
-                let end = at + frame.head.frame_bytes();
-                frames.push((frame.head, at..end));
-                at = end;
-            }
-            Err(_) => break,
-        }
+        let frame = whole_at(header, bytes, at).or_else(|| damaged_at(header, bytes, at));
+        let Some(frame) = frame else {
+            break;
+        };
+        at = frame.range.end;
+        frames.push(frame);
     }
-    frames
+    Survey { frames, frames_end: at, sealed: false }
 }
 
-/// Surveys a segment's file. A torn tail is not an error: `good_bytes` says where it begins. In a sealed segment, frames
-/// behind a damaged one are found by its index.
-pub fn survey(bytes: &Bytes) -> Result<Survey, SurveyError> {
-    let header = Header::read(bytes)?;
-    if let Some(index) = index_of(bytes) {
-        let whole = |range: &Range<usize>| decode_frame(&bytes.slice(range.clone())).ok();
-        let frames = index.into_iter().filter_map(|range| Some((whole(&range)?.head, range))).collect();
-        return Ok(Survey { header, good_bytes: bytes.len() as u64, sealed: true, frames });
+/// Checks a whole object, every byte of it.
+pub fn check_object(header: &Header, bytes: &[u8]) -> Result<(), SurveyError> {
+    let damaged = |what, at: usize| Err(SurveyError::Damaged { what, at: at as u64 });
+    if header.wrong_bits(bytes) != Some(0) {
+        return damaged("header", 0);
     }
-    let frames = frames_of(bytes);
-    let end = frames.last().map_or(HEADER_BYTES, |(_, range)| range.end);
-    Ok(Survey { header, good_bytes: end as u64, sealed: false, frames })
+    let Some(frames) = index_of(header, bytes) else {
+        return damaged("index", bytes.len().saturating_sub(FOOTER_BYTES));
+    };
+    match frames.iter().find(|frame| frame.state == FrameState::Damaged) {
+        Some(frame) => damaged("frame", frame.range.start),
+        None => Ok(()),
+    }
 }
 
-/// Where the frames lie, by the index; `None` unless index and footer are there and right.
-fn index_of(bytes: &Bytes) -> Option<Vec<Range<usize>>> {
+/// The frame that begins at `at`, if it is whole and at its place.
+fn whole_at(header: &Header, bytes: &[u8], at: usize) -> Option<Found> {
+    let head = check_frame(bytes.get(at..)?).ok().filter(|head| head.place == header.place(at))?;
+    let state = if head.codec == Codec::Lost { FrameState::Lost } else { FrameState::Whole };
+    Some(Found { range: at..at + head.frame_bytes(), state, head: Some(head) })
+}
+
+/// The damaged frame that begins at `at`: up to the next one, or as long as its header says. `None` where what is left is
+/// the torn end of a write, or a damaged index.
+fn damaged_at(header: &Header, bytes: &[u8], at: usize) -> Option<Found> {
+    let rest = &bytes[at..];
+    let marked = FrameHead::wrong_bits(rest, header.place(at)).is_some_and(|bits| bits <= WRONG_BITS_MAX);
+    let head = FrameHead::of(rest).filter(|_| marked);
+    let end = match next_mark(header, bytes, at + FRAME_BYTES_MIN) {
+        Some(next) => next,
+        None => at + head?.frame_bytes(),
+    };
+    let long_enough = (at + FRAME_BYTES_MIN..=bytes.len()).contains(&end);
+    long_enough.then_some(Found { range: at..end, state: FrameState::Damaged, head })
+}
+
+/// The next place from `from` on that is marked as the beginning of a frame of this segment.
+fn next_mark(header: &Header, bytes: &[u8], from: usize) -> Option<usize> {
+    let windows = bytes.get(from..)?.windows(FRAME_MAGIC.len()).enumerate();
+    let mut magics = windows.filter(|(_, window)| window == FRAME_MAGIC).map(|(skip, _)| from + skip);
+    magics.find(|at| FrameHead::wrong_bits(&bytes[*at..], header.place(*at)) == Some(0))
+}
+
+/// The checksum of index and footer, which ties them to their segment.
+pub(super) fn index_checksum(header: &Header, index: &[u8], footer: &[u8; FOOTER_BYTES]) -> u32 {
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&header.to_bytes()), index);
+    crc32c::crc32c_append(sum, &footer[..20])
+}
+
+/// The frames by the index; `None` unless index and footer are there and right.
+fn index_of(header: &Header, bytes: &[u8]) -> Option<Vec<Found>> {
     let footer_at = bytes.len().checked_sub(FOOTER_BYTES)?;
-    let footer = &bytes[footer_at..];
+    let footer: &[u8; FOOTER_BYTES] = bytes[footer_at..].try_into().ok()?;
     let (index_at, frames) = (read_u32(footer, 8) as usize, read_u32(footer, 12) as usize);
     let index = bytes.get(HEADER_BYTES.max(index_at)..footer_at)?;
     let right = &footer[..8] == FOOTER_MAGIC
         && index_at >= HEADER_BYTES
         && index.len() == frames.checked_mul(INDEX_ENTRY_BYTES)?
-        && read_u32(footer, 16) == crc32c::crc32c_append(crc32c::crc32c(index), &footer[..16]);
-    let mut at = HEADER_BYTES;
-    let mut ranges = Vec::new();
+        && read_u32(footer, 20) == index_checksum(header, index, footer);
+    let (mut at, mut found) = (HEADER_BYTES, Vec::new());
     for entry in index.chunks_exact(INDEX_ENTRY_BYTES).filter(|_| right) {
-        let (start, end) = (read_u32(entry, 0) as usize, read_u32(entry, 0) as usize + read_u32(entry, 4) as usize);
-        if start != at || end <= start {
+        let (start, len) = (read_u32(entry, 0) as usize, read_u32(entry, 4) as usize);
+        let end = start + len;
+        if start != at || len < FRAME_BYTES_MIN || end > index_at {
             return None;
         }
-        ranges.push(start..end);
+        let damaged = || {
+            let head = FrameHead {
+                codec: Codec::Lost,
+                key: 0,
+                stored_bytes: (len - FRAME_HEADER_BYTES) as u32,
+                raw_bytes: read_u32(entry, 8),
+                file: Handle { ino: read_u64(entry, 16), generation: read_u32(entry, 12) },
+                offset: read_u64(entry, 24),
+                wall_ns: read_u64(entry, 32),
+                place: header.place(start),
+            };
+            Found { range: start..end, state: FrameState::Damaged, head: Some(head) }
+        };
+        let whole = whole_at(header, &bytes[..index_at], start).filter(|frame| frame.range.end == end);
+        found.push(whole.unwrap_or_else(damaged));
         at = end;
     }
-    (right && at == index_at).then_some(ranges)
+    (right && at == index_at).then_some(found)
 }

@@ -30,9 +30,10 @@ fn a_sealed_segment_surveys_whole_and_every_frame_reads_alone() {
     ];
     let (all, sealed) = packed(&pieces);
     assert_eq!(sealed.md5, Md5::of(&sealed.body), "hashed on the way");
-    let survey = survey(&sealed.body).expect("a segment");
-    assert!(survey.sealed);
-    assert_eq!((survey.header, survey.frames.len()), (header(), 3));
+    let found = survey(&header(), &sealed.body);
+    assert!(found.sealed && found.frames.iter().all(|frame| frame.state == FrameState::Whole));
+    assert_eq!((found.frames.len(), found.frames_end as u64), (3, sealed.tail_at));
+    assert_eq!(check_object(&header(), &sealed.body), Ok(()));
     for (packed, piece) in all.iter().zip(&pieces) {
         let extent = packed.extent;
         let at = extent.frame_at as usize;
@@ -47,7 +48,7 @@ fn a_sealed_segment_surveys_whole_and_every_frame_reads_alone() {
 fn a_header_of_a_newer_version_or_of_something_else_is_refused() {
     let mut bytes = header().to_bytes();
     bytes[6] = 9;
-    assert_eq!(Header::read(&bytes), Err(SurveyError::Newer { found: 9, known: SEGMENT_VERSION }));
+    assert_eq!(Header::read(&bytes), Err(SurveyError::Version { found: 9, known: SEGMENT_VERSION }));
     assert_eq!(Header::read(&[0; HEADER_BYTES]), Err(SurveyError::Foreign));
     assert_eq!(Header::read(b"FMSEG"), Err(SurveyError::Short { bytes: 5 }));
     let mut flipped = header().to_bytes();
@@ -55,24 +56,159 @@ fn a_header_of_a_newer_version_or_of_something_else_is_refused() {
     assert_eq!(Header::read(&flipped), Err(SurveyError::Damaged { what: "header", at: 0 }));
 }
 
+/// A client may store a file that is full of frames: a copy of some filer's staging. None of them is ever taken for the
+/// segment's own, wherever the search for the next frame leads.
+#[test]
+fn frames_that_clients_stored_as_data_are_none_of_the_segment() {
+    let noise =
+        |seed: u32| (0..300u32).map(|i| (i.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    let pieces: Vec<Vec<u8>> = (0..4).map(noise).collect();
+    let of_other = {
+        let segment = SegmentId { filer: FilerId(1), number: 7 };
+        let (mut packer, _) = Packer::new(Header { cloudfs: 42, segment });
+        pieces.iter().for_each(|piece| drop(packer.pack(FILE, 0, 9, Bytes::from(piece.clone()))));
+        packer.seal().body
+    };
+    // The same frames that this segment begins with, as if a client had read the filer's disk.
+    let own = packed(&pieces).1.body;
+    for stored in [of_other, own] {
+        let mut all = pieces.clone();
+        all.extend([stored.to_vec(), b"the last".to_vec()]);
+        let (packed, sealed) = packed(&all);
+        let holder = packed[4].extent;
+        for unsealed in [sealed.body.slice(..sealed.tail_at as usize), sealed.body.clone()] {
+            let mut bytes = unsealed.to_vec();
+            // Its header is gone, so that the search goes through its data.
+            bytes[holder.frame_at as usize..][..20].fill(0xee);
+            let mended = mend(header(), &bytes.into()).expect("frames are left");
+            let found = survey(&header(), &mended.sealed.body);
+            let whole: Vec<_> = found.frames.iter().filter(|frame| frame.state == FrameState::Whole).collect();
+            assert_eq!(whole.len(), 5);
+            assert_eq!(whole[4].range.start, packed[5].extent.frame_at as usize);
+            assert_eq!(mended.damaged.len(), 1);
+            let range = u64::from(holder.frame_at)..u64::from(holder.frame_at + holder.frame_len);
+            assert_eq!(mended.damaged[0].range, range);
+        }
+    }
+}
+
+#[test]
+fn a_lost_frame_says_what_it_was() {
+    let pieces: Vec<Vec<u8>> = (1..4u8).map(|i| vec![i; 100]).collect();
+    let (all, sealed) = packed(&pieces);
+    let lost = all[1].extent;
+    let (from, to) = (lost.frame_at as usize, (lost.frame_at + lost.frame_len) as usize);
+    for at in [from + 9, from + 60, to - 1] {
+        let mut bytes = sealed.body.to_vec();
+        bytes[at] ^= 4;
+        assert_eq!(
+            check_object(&header(), &bytes),
+            Err(SurveyError::Damaged { what: "frame", at: u64::from(lost.frame_at) })
+        );
+        let mended = mend(header(), &bytes.into()).expect("frames are left");
+        let (file, place) = mended.damaged[0].file.clone().expect("the index says so");
+        assert_eq!((file, place), (FILE, 100..200));
+        assert!(!mended.tail, "the index is right as it is");
+        let frame = decode_frame(&mended.sealed.body.slice(from..to));
+        assert_eq!(frame, Err(FrameError::Lost { bytes: 100, file: FILE, offset: 100 }));
+        assert_eq!(check_object(&header(), &mended.sealed.body), Ok(()), "the object is right, and says what it lacks");
+        assert_eq!(mended.oldest_wall_ns, Some(9));
+    }
+}
+
+/// Writes what mending wants written, as far as `upto` of the steps, and the step after that in part.
+fn write_in_part(file: &mut Vec<u8>, mended: &Mended, upto: usize, torn: usize) {
+    let tail_at = mended.sealed.tail_at as usize;
+    let mut steps: Vec<(usize, &[u8])> = mended.patches.iter().map(|(at, part)| (*at as usize, &part[..])).collect();
+    let patches = steps.len();
+    if mended.tail {
+        steps.push((tail_at, &mended.sealed.body[tail_at..]));
+    }
+    for (step, (at, part)) in steps.into_iter().enumerate().take(upto + 1) {
+        let part = if step == upto { &part[..torn.min(part.len())] } else { part };
+        if step == patches {
+            file.truncate(tail_at);
+            file.extend_from_slice(part);
+        } else {
+            file[at..at + part.len()].copy_from_slice(part);
+        }
+    }
+}
+
 proptest! {
-    /// A torn file keeps exactly the frames that are whole, and resuming seals it to a right segment.
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1024, ..ProptestConfig::default() })]
+
+    /// Whatever is torn off the end and whatever bits are flipped: every whole frame survives at its place, nothing else
+    /// appears, and giving up at any step of mending changes nothing of the outcome.
     #[test]
-    fn a_torn_tail_is_cut_and_whole_frames_stay(
+    fn whole_frames_survive_and_nothing_else_appears(
         pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..400), 1..8),
-        cut in 0.0f64..1.0,
+        is_sealed in any::<bool>(),
+        cut in prop_oneof![Just(1.0f64), 0.0f64..1.0],
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 0..6),
+        (upto, torn) in (0usize..8, 0usize..80),
     ) {
         let (all, sealed) = packed(&pieces);
-        let torn = sealed.body.slice(..HEADER_BYTES + ((sealed.body.len() - HEADER_BYTES) as f64 * cut) as usize);
-        let found = survey(&torn).expect("the header is whole");
-        let whole = all.iter().filter(|p| p.extent.frame_at as usize + p.extent.frame_len as usize <= torn.len()).count();
-        prop_assert_eq!(found.frames.len(), whole);
-        prop_assert!(!found.sealed);
-        let resumed = Packer::resume(found.header, &torn.slice(..found.good_bytes as usize)).seal();
-        prop_assert_eq!(resumed.md5, Md5::of(&resumed.body));
-        let again = survey(&resumed.body).expect("a segment");
-        prop_assert!(again.sealed);
-        prop_assert_eq!(again.frames.len(), whole);
+        let whole_file = if is_sealed { sealed.body.clone() } else { sealed.body.slice(..sealed.tail_at as usize) };
+        let mut file = whole_file[..(whole_file.len() as f64 * cut) as usize].to_vec();
+        let mut flipped = std::collections::BTreeMap::new();
+        for (at, bit) in flips {
+            if !file.is_empty() {
+                *flipped.entry(at.index(file.len())).or_insert(0u8) ^= 1 << bit;
+            }
+        }
+        flipped.iter().for_each(|(at, bits)| file[*at] ^= bits);
+        let range = |packed: &Packed| {
+            let at = packed.extent.frame_at as usize;
+            at..at + packed.extent.frame_len as usize
+        };
+        let is_whole = |packed: &Packed| {
+            range(packed).end <= file.len() && flipped.range(range(packed)).all(|(_, bits)| *bits == 0)
+        };
+        let whole: Vec<_> = all.iter().filter(|packed| is_whole(packed)).map(range).collect();
+        let Some(mended) = mend(header(), &file.clone().into()) else {
+            prop_assert!(whole.is_empty());
+            return Ok(());
+        };
+        let body = &mended.sealed.body;
+        prop_assert_eq!(mended.sealed.md5, Md5::of(body));
+        prop_assert_eq!(check_object(&header(), body), Ok(()));
+        let found = survey(&header(), body).frames.into_iter();
+        let found: Vec<_> = found.filter(|frame| frame.state == FrameState::Whole).map(|frame| frame.range).collect();
+        prop_assert_eq!(&found, &whole);
+        for (packed, piece) in all.iter().zip(&pieces) {
+            let read = body.get(range(packed)).map(|raw| decode_frame(&Bytes::copy_from_slice(raw)));
+            match read {
+                Some(Ok(frame)) if is_whole(packed) => prop_assert_eq!(&frame.data[..], &piece[..]),
+                Some(Ok(_)) => prop_assert!(false, "a damaged frame reads"),
+                Some(Err(_)) | None => prop_assert!(!is_whole(packed)),
+            }
+        }
+        if is_sealed && cut == 1.0 && whole.len() == all.len() {
+            prop_assert_eq!(body, &sealed.body, "what no frame has lost is as it was");
+        }
+        let mut partly = file.clone();
+        write_in_part(&mut partly, &mended, upto, torn);
+        let again = mend(header(), &partly.into()).expect("it had frames before");
+        prop_assert_eq!(&again.sealed.body, body);
+        let mut wholly = file;
+        write_in_part(&mut wholly, &mended, usize::MAX - 1, 0);
+        prop_assert_eq!(&wholly[..], &body[..]);
+        let last = mend(header(), &wholly.into()).expect("it had frames before");
+        prop_assert!(last.patches.is_empty() && !last.tail && last.damaged.is_empty() && last.cut_bytes == 0);
+    }
+
+    /// No byte of a sealed segment is without its checksum.
+    #[test]
+    fn any_flipped_bit_of_an_object_is_noticed(
+        pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 1..6),
+        at in any::<prop::sample::Index>(),
+        bit in 0u8..8,
+    ) {
+        let mut bytes = packed(&pieces).1.body.to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        prop_assert!(check_object(&header(), &bytes).is_err(), "byte {} of {}", at, bytes.len());
     }
 
     /// Every flipped bit of a frame is noticed.

@@ -1,10 +1,13 @@
 //! Staging after a crash: every whole frame is kept, a torn tail is cut, what was open is sealed.
+//!
+//! A file is a segment's of this filer when its header says so, or, where that is damaged, when its name does and a whole
+//! frame in it does. Anything else is foreign, and then nothing is touched.
 
-use super::{Entry, Settings, Staging, State, staging_file};
+use super::{Entry, Settings, Staging, State, mending::apply, staging_file};
 use crate::{
     disk::{Disk, DiskError},
     ids::{Md5, SegmentId},
-    segment::{HEADER_BYTES, Header, Packer, SurveyError, survey},
+    segment::{Damage, FrameState, HEADER_BYTES, Header, SurveyError, mend, survey},
 };
 use bytes::Bytes;
 use mesh::{FilerId, clock::Clock};
@@ -30,13 +33,18 @@ pub enum RecoverError {
 }
 
 /// A sealed segment that was found in staging.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
     pub segment: SegmentId,
     pub md5: Md5,
     pub bytes: u64,
-    /// Bytes cut from a torn tail; none of them was ever synced.
+    /// Bytes cut from its end, where a crash tore a write.
     pub cut_bytes: u64,
+    /// Frames that the disk has damaged, found now.
+    pub damaged: Vec<Damage>,
+    /// Frames that read as lost, found now or before. If there are any, and a cloud has the segment as it was, that one
+    /// is right.
+    pub lost_frames: u64,
 }
 
 impl Staging {
@@ -54,8 +62,7 @@ impl Staging {
         let files: Vec<_> = all.iter().filter(|file| file.name.ends_with(".seg")).collect();
         // First look at all of them: a foreign file means that nothing here may be touched.
         for file in &files {
-            let head = disk.read(&file.name, 0, HEADER_BYTES).await?;
-            check_owner(&file.name, &head, me, cloudfs)?;
+            check_owner(&*disk, &file.name, me, cloudfs).await?;
         }
         for file in &all {
             if file.name.strip_suffix(".new").is_some_and(|file| segment_of(file, me).is_some()) {
@@ -74,6 +81,7 @@ impl Staging {
                 state.bytes += entry.bytes;
                 state.unwritten_bytes += entry.unwritten_bytes;
                 state.memory_bytes += entry.body.as_ref().map_or(0, |body| body.len() as u64);
+                state.note_damage(segment, &found.damaged);
                 state.entries.insert(segment, entry);
                 recovered.push(found);
             }
@@ -89,30 +97,50 @@ fn segment_of(file: &str, me: FilerId) -> Option<SegmentId> {
     (segment.filer == me && segment.number < u64::MAX && staging_file(segment) == file).then_some(segment)
 }
 
-fn check_owner(file: &str, head: &Bytes, me: FilerId, cloudfs: u64) -> Result<(), RecoverError> {
-    match Header::read(head) {
+async fn check_owner(disk: &dyn Disk, file: &str, me: FilerId, cloudfs: u64) -> Result<(), RecoverError> {
+    let head = disk.read(file, 0, HEADER_BYTES).await?;
+    let source = match Header::read(&head) {
         Ok(header) if header.cloudfs != cloudfs || header.segment.filer != me => {
             let (filer, cloudfs) = (header.segment.filer, header.cloudfs);
             return Err(RecoverError::Foreign { file: file.into(), filer, cloudfs });
         }
         Ok(header) if segment_of(file, me) == Some(header.segment) => return Ok(()),
         Ok(_) => return Err(RecoverError::Misnamed { file: file.into() }),
+        Err(source) => source,
+    };
+    let unreadable = || RecoverError::Segment { file: file.into(), source: source.clone() };
+    let header = |segment| Header { cloudfs, segment };
+    let named = segment_of(file, me).map(header);
+    let damaged = match source {
         // The crash came before the first sync, or the disk has damaged it: its name says whose it is.
-        Err(SurveyError::Short { .. } | SurveyError::Damaged { .. }) => {}
+        SurveyError::Short { .. } | SurveyError::Damaged { .. } => false,
         // Blocks that were allocated and never written read as zeroes.
-        Err(SurveyError::Foreign) if head.iter().all(|byte| *byte == 0) => {}
-        Err(source) => return Err(RecoverError::Segment { file: file.into(), source }),
+        SurveyError::Foreign if head.iter().all(|byte| *byte == 0) => false,
+        SurveyError::Foreign => true,
+        // Another version's header is right in itself, and so differs by more than its version.
+        SurveyError::Version { .. } => {
+            let wrong_bits = named.and_then(|header| header.wrong_bits(&head));
+            if wrong_bits.is_none_or(|bits| bits > WRONG_BITS_MAX) {
+                return Err(unreadable());
+            }
+            true
+        }
+    };
+    match named {
+        None if damaged => Err(unreadable()),
+        None => Err(RecoverError::Misnamed { file: file.into() }),
+        Some(header) if damaged => {
+            let frames = survey(&header, &disk.read(file, 0, usize::MAX).await?).frames;
+            let own = frames.iter().any(|frame| frame.state == FrameState::Whole);
+            own.then_some(()).ok_or_else(unreadable)
+        }
+        Some(_) => Ok(()),
     }
-    segment_of(file, me).map(|_| ()).ok_or(RecoverError::Misnamed { file: file.into() })
 }
 
-/// The file's bytes under the header that they should have: frames behind a damaged one are not lost with it.
-fn with_header(header: Header, bytes: Bytes) -> (Bytes, bool) {
-    if bytes.len() < HEADER_BYTES || Header::read(&bytes).is_ok() {
-        return (bytes, false);
-    }
-    ([&header.to_bytes()[..], &bytes[HEADER_BYTES..]].concat().into(), true)
-}
+/// Bits by which a damaged header differs from a right one, where it looks like that of another version. Two right ones
+/// differ by more.
+const WRONG_BITS_MAX: u32 = 2;
 
 async fn recover_one(
     disk: &dyn Disk,
@@ -121,51 +149,36 @@ async fn recover_one(
     bytes: Bytes,
 ) -> Result<Option<(Recovered, Entry)>, RecoverError> {
     let (segment, file) = (header.segment, staging_file(header.segment));
-    let (bytes, mended) = with_header(header, bytes);
-    let found = match survey(&bytes) {
-        Ok(found) if found.sealed || !found.frames.is_empty() => found,
-        // Not even its first frame is whole, so no sync of it was ever acknowledged.
-        _ => {
-            disk.remove(&file).await?;
-            return Ok(None);
-        }
+    let Some(mended) = mend(header, &bytes) else {
+        // Not even its first frame was written whole, so no sync of it was ever acknowledged.
+        disk.remove(&file).await?;
+        return Ok(None);
     };
-    if mended {
-        tracing::warn!(%segment, "a staged segment's header was damaged and is written again");
-        disk.write(&file, 0, vec![bytes.slice(..HEADER_BYTES)]).await?;
+    // Where nothing is to be mended, this makes sure of what the last run wrote and did not sync.
+    let whole = apply(disk, &file, &mended).await?;
+    let (sealed, cut_bytes, damaged, lost_frames) =
+        (mended.sealed, mended.cut_bytes, mended.damaged, mended.lost_frames);
+    if cut_bytes > 0 {
+        tracing::warn!(%segment, cut_bytes, from = sealed.tail_at, "the end of a staged segment is torn, and cut");
     }
-    let cut_bytes = bytes.len() as u64 - found.good_bytes;
-    let mut unwritten = None;
-    let (md5, bytes) = if found.sealed {
-        (Md5::of(&bytes), bytes.len() as u64)
-    } else {
-        let sealed = Packer::resume(found.header, &bytes.slice(..found.good_bytes as usize)).seal();
-        disk.truncate(&file, found.good_bytes).await?;
-        match disk.write(&file, sealed.tail_at, vec![sealed.body.slice(sealed.tail_at as usize..)]).await {
-            Ok(()) => {}
-            // The tail says nothing that the frames do not say. Full is what a disk gets by not releasing, and a filer
-            // that does not start releases nothing.
-            Err(DiskError::Full { .. }) => unwritten = Some(sealed.body.clone()),
-            Err(error) => return Err(error.into()),
-        }
-        (sealed.md5, sealed.body.len() as u64)
-    };
-    disk.sync(&file).await?;
-    let written_bytes = if unwritten.is_some() { found.good_bytes } else { bytes };
+    let (md5, bytes) = (sealed.md5, sealed.body.len() as u64);
+    let written_bytes = if whole { bytes } else { sealed.tail_at };
+    let unwritten = (!whole).then_some(sealed.body);
     let entry = Entry {
         packer: None,
-        unwritten: unwritten.iter().map(|body| body.slice(found.good_bytes as usize..)).collect::<VecDeque<_>>(),
+        unwritten: unwritten.iter().map(|body| body.slice(written_bytes as usize..)).collect::<VecDeque<_>>(),
         unwritten_bytes: bytes - written_bytes,
         body: unwritten,
         md5: Some(md5),
         bytes,
         files: BTreeSet::new(),
         opened: Instant::now(),
-        since_wall_ns: found.frames.iter().map(|(head, _)| head.wall_ns).min().unwrap_or_else(|| clock.wall_ns()),
+        since_wall_ns: mended.oldest_wall_ns.unwrap_or_else(|| clock.wall_ns()),
         written_bytes,
         synced_bytes: written_bytes,
         failed: false,
+        doubtful: lost_frames > 0,
         turn: Arc::default(),
     };
-    Ok(Some((Recovered { segment, md5, bytes, cut_bytes }, entry)))
+    Ok(Some((Recovered { segment, md5, bytes, cut_bytes, damaged, lost_frames }, entry)))
 }

@@ -1,5 +1,9 @@
 use super::*;
-use crate::{disk::MemoryDisk, segment::decode_frame};
+use crate::{
+    cache::{DiskCache, GivingWay},
+    disk::MemoryDisk,
+    segment::{FrameError, decode_frame},
+};
 use disk::FaultyDisk;
 use futures::future::join_all;
 
@@ -12,7 +16,7 @@ const FILES: [Handle; 3] =
     [Handle { ino: 2, generation: 1 }, Handle { ino: 3, generation: 1 }, Handle { ino: 4, generation: 1 }];
 /// Small limits, so that all of them are met.
 const BOOT_SETTINGS: Settings = Settings {
-    segment_bytes_max: 2000,
+    segment_bytes_max: 3000,
     frame_bytes_max: 256,
     seal_after_ms: 1000,
     bytes_max: 1 << 20,
@@ -99,7 +103,7 @@ async fn the_wait_for_an_old_segment_ends_early_when_another_becomes_full() {
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
     let start = Instant::now();
-    staging.append(FILES[0], 0, noise(2000)).await.expect("there is room");
+    staging.append(FILES[0], 0, noise(3000)).await.expect("there is room");
     waiting.await.expect("it does not panic");
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
@@ -201,7 +205,7 @@ async fn admission_waits_for_a_release_and_gives_up_at_its_deadline() {
     });
     tokio::time::sleep(Duration::from_secs(3)).await;
     let released = Instant::now();
-    staging.release(closed.segment).expect("it is here");
+    staging.release(closed.segment).await.expect("it is here");
     assert_eq!(waiting.await.expect("it does not panic").expect("there is room now"), released);
 }
 
@@ -256,13 +260,13 @@ async fn a_filer_starts_on_a_full_disk_and_hands_over_what_it_has() {
     for boot in 2..5 {
         disk.crash();
         let (staging, recovered) = reopen(&disk, boot).await.expect("a full disk stops nobody");
-        let found = recovered[0];
-        assert_eq!(*known.get_or_insert(found), found, "the same at every start");
+        let found = recovered[0].clone();
+        assert_eq!(*known.get_or_insert(found.clone()), found, "the same at every start");
         let body = staging.body(safe.segment).await.expect("it is here");
         assert_eq!((Md5::of(&body), body.len() as u64), (found.md5, found.bytes));
         assert_eq!(read(&staging, &safe).await.as_deref(), Some(&b"safe"[..]));
         staging.check();
-        assert_eq!(staging.release(safe.segment), Some(found.bytes));
+        assert_eq!(staging.release(safe.segment).await, Some(found.bytes));
         staging.check();
     }
 }
@@ -295,7 +299,7 @@ async fn a_read_beside_a_release_gives_the_bytes_or_nothing() {
     // The cache takes the file while a read of it is on its way.
     let disk = staging.disk.clone();
     let file = staging_file(closed.segment);
-    staging.release(closed.segment).expect("it is here");
+    staging.release(closed.segment).await.expect("it is here");
     disk.rename(&file, "elsewhere").await.expect("it is there");
     assert_eq!(read(&staging, &extent).await, None);
     assert!(matches!(staging.body(closed.segment).await, Err(StagingError::Gone(_))));
@@ -312,7 +316,7 @@ async fn reads_beyond_what_is_there_are_no_errors_whatever_is_asked() {
         let read = staging.read(closed, at, len).await.expect("no error").expect("it is here");
         assert_eq!(read.is_empty(), at > 0);
     }
-    assert!(staging.release(open_one).is_some(), "closed by now");
+    assert!(staging.release(open_one).await.is_some(), "closed by now");
 }
 
 #[tokio::test(start_paused = true)]
@@ -349,26 +353,194 @@ async fn files_of_others_are_refused_untouched() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_damaged_header_or_frame_costs_no_other_frame() {
-    let disk = MemoryDisk::new();
-    let staging = open(disk.clone(), BOOT_SETTINGS).await;
-    let (first, second, third) =
-        (append(&staging, "first").await, append(&staging, "second").await, append(&staging, "third").await);
+/// Three frames in a closed segment that is on disk alone.
+async fn three_frames(disk: &MemoryDisk) -> (Staging, [Extent; 3], Closed) {
+    let staging = open(disk.clone(), Settings { memory_bytes_max: 0, ..BOOT_SETTINGS }).await;
+    let extents = [append(&staging, "first").await, append(&staging, "second").await, append(&staging, "third").await];
     let closed = staging.next_closed().await;
     staging.finish(closed.segment).await.expect("the disk works");
-    let file = staging_file(closed.segment);
-    disk.write(&file, 20, vec![Bytes::from_static(b"x")]).await.expect("there is room");
-    let (staging, recovered) = reopen(&disk, 2).await.expect("its name says whose it is");
-    assert_eq!((recovered[0].md5, recovered[0].bytes), (closed.md5, closed.bytes), "mended");
+    (staging, extents, closed)
+}
+
+fn flip(disk: &MemoryDisk, segment: SegmentId, at: u32) {
+    assert!(disk.flip(&staging_file(segment), at as usize, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_flipped_bit_costs_one_frame_whether_sealed_or_not() {
+    for sealed in [true, false] {
+        for at in [0, 20, 56, 60] {
+            let disk = MemoryDisk::new();
+            let (_, [first, second, third], closed) = three_frames(&disk).await;
+            if !sealed {
+                let end = u64::from(third.frame_at + third.frame_len);
+                disk.truncate(&staging_file(closed.segment), end).await.expect("it is there");
+            }
+            flip(&disk, closed.segment, second.frame_at + at);
+            for boot in 2..4 {
+                let (staging, recovered) = reopen(&disk, boot).await.expect("it is ours");
+                assert_eq!((recovered[0].bytes, recovered[0].cut_bytes), (closed.bytes, 0));
+                let damaged: Vec<_> = recovered[0].damaged.iter().map(|damage| damage.range.clone()).collect();
+                let range = u64::from(second.frame_at)..u64::from(third.frame_at);
+                assert_eq!(damaged, if boot == 2 { vec![range] } else { vec![] }, "told once");
+                assert!(staging.is_doubtful(closed.segment), "until somebody has looked in the clouds");
+                assert_eq!(staging.status().damaged_frames, u64::from(boot == 2));
+                assert_eq!(read(&staging, &first).await.as_deref(), Some(&b"first"[..]));
+                assert_eq!(read(&staging, &third).await.as_deref(), Some(&b"third"[..]));
+                let raw = staging.read(second.segment, second.frame_at.into(), second.frame_len as usize).await;
+                let frame = decode_frame(&raw.expect("the disk works").expect("it is here"));
+                assert!(matches!(frame, Err(FrameError::Lost { .. })), "{frame:?}");
+                let body = staging.body(closed.segment).await.expect("what it says of itself is right");
+                assert_eq!(Md5::of(&body), recovered[0].md5);
+                disk.crash();
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_of_one_damaged_frame_is_kept_and_says_so() {
+    let disk = MemoryDisk::new();
+    let staging = open(disk.clone(), BOOT_SETTINGS).await;
+    let only = append(&staging, "only").await;
+    staging.sync(only.segment).await.expect("the disk works");
+    flip(&disk, only.segment, only.frame_at + only.frame_len - 1);
+    let (staging, recovered) = reopen(&disk, 2).await.expect("it is ours");
+    assert_eq!((recovered.len(), recovered[0].damaged.len()), (1, 1));
+    assert!(staging.holds(only.segment));
+    assert_eq!(read(&staging, &only).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_header_or_index_is_written_again() {
+    let disk = MemoryDisk::new();
+    let (_, extents, closed) = three_frames(&disk).await;
+    // Magic, version, CloudFS, checksum; then index and footer.
+    for at in [2, 6, 9, 38, closed.bytes as u32 - 30, closed.bytes as u32 - 10, closed.bytes as u32 - 1] {
+        flip(&disk, closed.segment, at);
+        let (staging, recovered) = reopen(&disk, 2).await.expect("its name and its frames say whose it is");
+        assert_eq!((recovered[0].md5, recovered[0].bytes), (closed.md5, closed.bytes), "mended at byte {at}");
+        assert!(recovered[0].damaged.is_empty() && !staging.is_doubtful(closed.segment));
+        staging.body(closed.segment).await.expect("it is right");
+        assert_eq!(read(&staging, &extents[2]).await.as_deref(), Some(&b"third"[..]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_went_bad_on_disk_is_noticed_and_what_is_left_of_it_is_mended() {
+    let disk = MemoryDisk::new();
+    let (staging, [first, second, _], closed) = three_frames(&disk).await;
     staging.body(closed.segment).await.expect("it is right");
-    let at = u64::from(second.frame_at) + 60;
-    disk.write(&file, at, vec![Bytes::from_static(b"x")]).await.expect("there is room");
+    flip(&disk, closed.segment, second.frame_at + 58);
     let body = staging.body(closed.segment).await;
-    assert!(matches!(body, Err(StagingError::Disk(DiskError::Failed { .. }))), "no cloud gets damaged data");
-    let (staging, recovered) = reopen(&disk, 3).await.expect("it is ours");
-    assert_eq!((recovered[0].bytes, recovered[0].cut_bytes), (closed.bytes, 0), "a sealed segment is not cut");
+    assert!(matches!(body, Err(StagingError::Damaged { .. })), "no cloud gets damaged data: {body:?}");
+    let (md5, bytes) = staging.mend(closed.segment).await.expect("two frames are left");
+    assert!(md5 != closed.md5 && bytes == closed.bytes && staging.md5(closed.segment) == Some(md5));
+    let body = staging.body(closed.segment).await.expect("it is mended");
+    assert_eq!(Md5::of(&body), md5);
     assert_eq!(read(&staging, &first).await.as_deref(), Some(&b"first"[..]));
-    assert_eq!(read(&staging, &second).await, None);
-    assert_eq!(read(&staging, &third).await.as_deref(), Some(&b"third"[..]));
+    assert_eq!((read(&staging, &second).await, staging.status().damaged_frames), (None, 1));
+    staging.check();
+    // The same file cut short, as by a file system's own repair.
+    disk.truncate(&staging_file(closed.segment), second.frame_at.into()).await.expect("it is there");
+    let body = staging.body(closed.segment).await;
+    assert!(matches!(body, Err(StagingError::Damaged { .. })), "{body:?}");
+    let (md5, bytes) = staging.mend(closed.segment).await.expect("a frame is left");
+    assert!(bytes < closed.bytes);
+    staging.check();
+    disk.crash();
+    let (_, recovered) = reopen(&disk, 2).await.expect("it is ours");
+    assert_eq!((recovered[0].md5, recovered[0].bytes), (md5, bytes), "mended durably");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_segment_is_restored_from_where_it_is_right() {
+    let disk = MemoryDisk::new();
+    let (staging, [_, second, _], closed) = three_frames(&disk).await;
+    let right = staging.body(closed.segment).await.expect("it is right");
+    flip(&disk, closed.segment, second.frame_at + 58);
+    staging.restore(closed.segment, right.clone(), closed.md5).await.expect("there is room");
+    assert_eq!(staging.body(closed.segment).await.expect("it is right"), right);
+    staging.check();
+    disk.crash();
+    let (staging, recovered) = reopen(&disk, 2).await.expect("it is ours");
+    assert_eq!((recovered[0].md5, recovered[0].damaged.len()), (closed.md5, 0), "restored durably");
+    assert_eq!(read(&staging, &second).await.as_deref(), Some(&b"second"[..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_small_frames_fill_a_segment_too() {
+    let staging = open(MemoryDisk::new(), BOOT_SETTINGS).await;
+    let mut appended = 0;
+    let closed = loop {
+        append(&staging, "x").await;
+        appended += 1;
+        let closed = tokio::time::timeout(Duration::ZERO, staging.next_closed()).await;
+        if let Ok(closed) = closed {
+            break closed;
+        }
+    };
+    let frame_bytes = 56 + 1 + 40;
+    assert!(closed.bytes < BOOT_SETTINGS.segment_bytes_max + frame_bytes, "{} bytes", closed.bytes);
+    assert_eq!(appended, (BOOT_SETTINGS.segment_bytes_max - 64).div_ceil(frame_bytes));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_evictable_copies_take_is_room_for_a_writer() {
+    let disk = MemoryDisk::new();
+    let giving_way = GivingWay::new(Arc::new(disk.clone()));
+    let clock = Arc::new(NoClock);
+    let staging = Staging::recover(ME, CLOUDFS, 1, BOOT_SETTINGS, giving_way.clone(), clock).await;
+    let staging = staging.expect("the disk is empty").0;
+    let cache = DiskCache::open(Arc::new(disk.clone()), &Default::default()).await.expect("the disk works");
+    let cache = Arc::new(cache);
+    giving_way.set_cache(cache.clone());
+    for number in 0..10 {
+        cache.keep(SegmentId { filer: FilerId(9), number }, 0, noise(1000)).await;
+    }
+    disk.set_bytes_max(Some(disk.used_bytes() + 100));
+    for round in 0..6 {
+        let extents = staging.append(FILES[0], round * 900, noise(900)).await.expect("the cache gives way");
+        staging.sync(extents.last().expect("it has data").segment).await.expect("the cache gives way");
+    }
+    assert!((1..4000).contains(&cache.bytes()), "{} bytes are still cached", cache.bytes());
+    let full = loop {
+        match staging.append(FILES[0], 0, noise(900)).await {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, StagingError::Disk(DiskError::Full { .. })), "{full}");
+    assert_eq!(cache.bytes(), 0, "nothing evictable is left when a writer is refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_between_any_two_steps_from_sealing_to_removal_loses_nothing() {
+    for (operations, kept) in (0..12).flat_map(|operations| [0, 100, 255].map(|kept| (operations, kept))) {
+        let disk = FaultyDisk::default();
+        let staging = open(disk.clone(), BOOT_SETTINGS).await;
+        let cache = DiskCache::open(Arc::new(disk.clone()), &Default::default()).await.expect("the disk works");
+        let extent = append(&staging, "kept").await;
+        staging.sync(extent.segment).await.expect("the disk works");
+        append(&staging, "not acknowledged").await;
+        disk.cut_power_after(operations);
+        let closed = staging.next_closed().await;
+        if staging.finish(closed.segment).await.is_ok() {
+            let bytes = staging.release(closed.segment).await.expect("it is here");
+            cache.adopt(closed.segment, &staging_file(closed.segment), bytes).await;
+            // Makes the change of its name durable, or finds no power.
+            let _ = append(&staging, "next").await;
+            let _ = staging.sync(staging.unreleased()[0].0).await;
+        }
+        disk.crash(kept, true).await;
+        let (staging, recovered) = reopen(&disk.inner, 2).await.expect("it is ours");
+        let cache = DiskCache::open(Arc::new(disk.inner.clone()), &Default::default()).await.expect("the disk works");
+        let (at, len) = (u64::from(extent.frame_at), extent.frame_len as usize);
+        let raw = match staging.read(extent.segment, at, len).await.expect("the disk works") {
+            Some(raw) => raw,
+            None => cache.read(extent.segment, at, len).await.expect("in one of them"),
+        };
+        assert_eq!(decode_frame(&raw).expect("it is whole").data, "kept", "after {operations} operations");
+        assert!(recovered.iter().all(|found| found.damaged.is_empty()), "a torn write is no damage");
+    }
 }

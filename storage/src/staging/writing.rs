@@ -1,7 +1,8 @@
 //! How a segment's bytes get to its file and are made durable, and what is done when that fails.
 
 use super::{Staging, StagingError, staging_file};
-use crate::ids::SegmentId;
+use crate::{disk::DiskError, ids::SegmentId};
+use bytes::Bytes;
 
 /// The file that is to take its place.
 fn replacement_file(segment: SegmentId) -> String {
@@ -55,12 +56,8 @@ impl Staging {
             let whole = packed.or_else(|| entry.body.clone()).expect("what is not synced is in memory");
             (whole, entry.unwritten.len())
         };
-        let (file, new, bytes) = (staging_file(segment), replacement_file(segment), whole.len() as u64);
-        self.disk.remove(&new).await?;
-        self.disk.write(&new, 0, vec![whole]).await?;
-        self.disk.sync(&new).await?;
-        self.disk.rename(&new, &file).await?;
-        self.disk.sync(&file).await?;
+        let bytes = whole.len() as u64;
+        self.replace_file(segment, whole).await?;
         let mut state = self.lock();
         if let Some(entry) = state.entries.get_mut(&segment) {
             let written: u64 = entry.unwritten.drain(..count).map(|part| part.len() as u64).sum();
@@ -69,6 +66,25 @@ impl Staging {
             state.unwritten_bytes -= written;
         }
         Ok(())
+    }
+
+    /// Puts a new, durable file in the place of the segment's. The caller has the segment's turn.
+    pub(super) async fn replace_file(&self, segment: SegmentId, whole: Bytes) -> Result<(), DiskError> {
+        let (file, new) = (staging_file(segment), replacement_file(segment));
+        self.disk.remove(&new).await?;
+        let written = async {
+            self.disk.write(&new, 0, vec![whole]).await?;
+            self.disk.sync(&new).await
+        };
+        if let Err(error) = written.await {
+            // What a full disk took of it is in the way of everything else.
+            if let Err(error) = self.disk.remove(&new).await {
+                tracing::warn!(%segment, %error, "a half-written replacement could not be removed");
+            }
+            return Err(error);
+        }
+        self.disk.rename(&new, &file).await?;
+        self.disk.sync(&file).await
     }
 
     pub(super) async fn write(&self, segment: SegmentId) -> Result<(), StagingError> {

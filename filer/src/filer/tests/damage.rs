@@ -1,0 +1,139 @@
+//! A disk that damages what is staged: it costs the damaged pieces alone, and no cloud is blamed for it.
+
+use super::{
+    clouds::Call,
+    files::noise,
+    world::{World, settings},
+};
+use crate::{actors::health::Views, filer::Settings, fs::FsError};
+use bytes::Bytes;
+use std::time::Duration;
+use storage::{cloudfs::Handle, disk::Disk, ids::SegmentId, staging};
+use tokio::time::sleep;
+
+const PIECE: usize = 8 << 10;
+
+/// A file of five frames in one segment, which no cloud has yet.
+async fn five_frames(world: &World) -> (Handle, Bytes) {
+    world.clouds.iter().for_each(|cloud| cloud.refuse(Call::Put, true));
+    let data = noise(1, 5 * PIECE);
+    let file = world.site(0).client().store("a", data.clone()).await;
+    world.until("it is sealed", |world| world.clouds.iter().all(|cloud| !cloud.attempts(Call::Put).is_empty())).await;
+    (file, data)
+}
+
+/// Flips a bit in the third frame of the only staged segment.
+async fn flip(world: &World) -> SegmentId {
+    let disk = &world.site(0).disk;
+    let files = disk.list().await.expect("memory does not fail");
+    let staged: Vec<_> = files.iter().filter(|file| file.name.ends_with(".seg")).collect();
+    assert_eq!(staged.len(), 1);
+    assert!(disk.flip(&staged[0].name, 2 * PIECE + PIECE / 2, 5));
+    let name = staged[0].name.trim_end_matches(".seg").replacen('-', "/", 1);
+    SegmentId::from_key(&format!("segments/{name}")).expect("a segment's name")
+}
+
+fn on_disk_alone() -> Settings {
+    Settings { staging: staging::Settings { memory_bytes_max: 0, ..settings().staging }, ..settings() }
+}
+
+/// The third frame is lost, at every site, and the others are not.
+async fn costs_one_frame(world: &World, file: Handle, data: &Bytes) {
+    for site in &world.sites {
+        let client = site.client();
+        for frame in 0..5 {
+            let read = client.read(file, (frame * PIECE) as u64, PIECE as u32).await;
+            match read {
+                Ok(read) if frame != 2 => assert_eq!(read, data.slice(frame * PIECE..(frame + 1) * PIECE)),
+                Err(FsError::Io(why)) if frame == 2 => assert!(why.contains("lost"), "{why}"),
+                other => panic!("frame {frame} at {}: {other:?}", site.id),
+            }
+        }
+    }
+}
+
+/// Failures that the sites have counted, of both clouds.
+async fn failures(world: &World) -> u64 {
+    let mut failures = 0;
+    for site in &world.sites {
+        let views = site.filer().actors.health.send(Views).await.expect("it runs");
+        failures += views.iter().map(|view| view.failures_total).sum::<u64>();
+    }
+    failures
+}
+
+async fn put_again(world: &World) {
+    world.clouds.iter().for_each(|cloud| cloud.refuse(Call::Put, false));
+    world.settled().await;
+    assert_eq!(world.clouds[0].objects(), world.clouds[1].objects());
+    assert_eq!(world.clouds[0].objects().len(), 1);
+}
+
+#[test]
+fn a_piece_damaged_over_a_restart_costs_itself_alone_and_blames_no_cloud() {
+    World::run(2, async |world| {
+        let (file, data) = five_frames(world).await;
+        world.crash(0).await;
+        flip(world).await;
+        world.start(0).await;
+        world
+            .until("it is looked for", |world| world.clouds.iter().all(|cloud| !cloud.attempts(Call::Head).is_empty()))
+            .await;
+        sleep(Duration::from_secs(1)).await;
+        costs_one_frame(world, file, &data).await;
+        put_again(world).await;
+        let before = failures(world).await;
+        costs_one_frame(world, file, &data).await;
+        assert_eq!(failures(world).await, before, "no cloud is blamed");
+        assert_eq!(world.site(0).filer().staging.status().damaged_frames, 1);
+        // What is written there again is whole.
+        world.site(0).client().write(file, 2 * PIECE as u64, data.slice(2 * PIECE..3 * PIECE)).await;
+        world.site(0).client().commit(file).await;
+        assert_eq!(world.site(1).client().read_all(file).await, Ok(data));
+    });
+}
+
+#[test]
+fn a_segment_damaged_here_that_a_cloud_has_is_restored_from_it() {
+    World::run(2, async |world| {
+        let (file, data) = five_frames(world).await;
+        // One cloud takes it; the filer dies before it can say so.
+        world.clouds[1].refuse(Call::Put, false);
+        world.until("one cloud has it", |world| !world.clouds[1].objects().is_empty()).await;
+        world.crash(0).await;
+        flip(world).await;
+        world.start(0).await;
+        put_again(world).await;
+        assert_eq!(world.site(1).client().read_all(file).await, Ok(data.clone()));
+        assert_eq!(world.site(0).client().read_all(file).await, Ok(data));
+    });
+}
+
+#[test]
+fn a_body_that_goes_bad_before_its_put_is_mended_and_blames_no_cloud() {
+    World::run_with(2, on_disk_alone(), async |world| {
+        let (file, data) = five_frames(world).await;
+        flip(world).await;
+        sleep(Duration::from_secs(5)).await;
+        let before = failures(world).await;
+        sleep(Duration::from_secs(5)).await;
+        put_again(world).await;
+        assert!(failures(world).await < before + 60, "refused puts alone are counted");
+        costs_one_frame(world, file, &data).await;
+        assert_eq!(world.site(0).filer().staging.status().damaged_frames, 1);
+    });
+}
+
+#[test]
+fn a_body_that_goes_bad_between_two_puts_is_restored_from_the_first() {
+    World::run_with(2, on_disk_alone(), async |world| {
+        let (file, data) = five_frames(world).await;
+        world.clouds[1].refuse(Call::Put, false);
+        world.until("one cloud has it", |world| !world.clouds[1].objects().is_empty()).await;
+        sleep(Duration::from_secs(1)).await;
+        flip(world).await;
+        put_again(world).await;
+        assert_eq!(world.site(1).client().read_all(file).await, Ok(data));
+        assert_eq!(world.site(0).filer().staging.status().damaged_frames, 0);
+    });
+}

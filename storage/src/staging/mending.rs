@@ -1,0 +1,88 @@
+//! Staged segments that the disk has damaged: mended with what is left, or restored from where they are right.
+
+use super::{Staging, StagingError, staging_file};
+use crate::{
+    disk::{Disk, DiskError},
+    ids::{Md5, SegmentId},
+    segment::{Mended, mend},
+};
+use bytes::Bytes;
+
+/// Makes a file what it was mended to. `false`: the disk is full, and index and footer are not written. They say nothing
+/// that the frames do not say.
+pub(super) async fn apply(disk: &dyn Disk, file: &str, mended: &Mended) -> Result<bool, DiskError> {
+    for (at, bytes) in &mended.patches {
+        disk.write(file, *at, vec![bytes.clone()]).await?;
+    }
+    let tail_at = mended.sealed.tail_at;
+    let mut whole = true;
+    if mended.tail {
+        disk.truncate(file, tail_at).await?;
+        match disk.write(file, tail_at, vec![mended.sealed.body.slice(tail_at as usize..)]).await {
+            // Full is what a disk gets by not releasing, and a filer that does not start releases nothing.
+            Err(DiskError::Full { .. }) => whole = false,
+            written => written?,
+        }
+    }
+    disk.sync(file).await?;
+    Ok(whole)
+}
+
+impl Staging {
+    /// Makes the best of a segment that the disk has damaged, where no cloud has it: its whole frames stay, the others
+    /// read as lost. Gives its new MD5 and length in bytes.
+    pub async fn mend(&self, segment: SegmentId) -> Result<(Md5, u64), StagingError> {
+        let gone = || StagingError::Gone(segment);
+        let turn = self.lock().entries.get(&segment).ok_or_else(gone)?.turn.clone();
+        let _turn = turn.lock().await;
+        let file = staging_file(segment);
+        let read = self.disk.read(&file, 0, usize::MAX).await?;
+        let nothing = || StagingError::Damaged { segment, why: "no frame of it is left".into() };
+        let mended = mend(self.header(segment), &read).ok_or_else(nothing)?;
+        if !apply(&*self.disk, &file, &mended).await? {
+            return Err(DiskError::Full { attempted: "mending", file }.into());
+        }
+        let (md5, bytes) = (mended.sealed.md5, mended.sealed.body.len() as u64);
+        let mut state = self.lock();
+        state.note_damage(segment, &mended.damaged);
+        let entry = state.entries.get_mut(&segment).ok_or_else(gone)?;
+        let before = entry.bytes;
+        (entry.md5, entry.bytes) = (Some(md5), bytes);
+        (entry.written_bytes, entry.synced_bytes) = (bytes, bytes);
+        state.bytes = state.bytes - before + bytes;
+        Ok((md5, bytes))
+    }
+
+    /// Puts the right bytes, from a cloud, in the place of a damaged segment's. `md5` is theirs.
+    pub async fn restore(&self, segment: SegmentId, body: Bytes, md5: Md5) -> Result<(), StagingError> {
+        let gone = || StagingError::Gone(segment);
+        let turn = self.lock().entries.get(&segment).ok_or_else(gone)?.turn.clone();
+        let _turn = turn.lock().await;
+        let bytes = body.len() as u64;
+        self.replace_file(segment, body).await?;
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let entry = state.entries.get_mut(&segment).ok_or_else(gone)?;
+        let (before, unwritten) = (entry.bytes, std::mem::take(&mut entry.unwritten_bytes));
+        entry.unwritten.clear();
+        (entry.md5, entry.bytes) = (Some(md5), bytes);
+        (entry.written_bytes, entry.synced_bytes) = (bytes, bytes);
+        (entry.failed, entry.doubtful) = (false, false);
+        state.unwritten_bytes -= unwritten;
+        state.bytes = state.bytes - before + bytes;
+        state.drop_body(segment);
+        Ok(())
+    }
+
+    /// Whether a segment was found damaged at the start, and it is not known yet whether a cloud has it as it was.
+    pub fn is_doubtful(&self, segment: SegmentId) -> bool {
+        self.lock().entries.get(&segment).is_some_and(|entry| entry.doubtful)
+    }
+
+    /// No cloud has the segment as it was: what it says is lost, is lost.
+    pub fn settle(&self, segment: SegmentId) {
+        if let Some(entry) = self.lock().entries.get_mut(&segment) {
+            entry.doubtful = false;
+        }
+    }
+}
