@@ -97,8 +97,11 @@ pub struct Settings {
 /// Deadlines and intervals of a filer's own steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steps {
-    /// How long an operation waits for its answer, in milliseconds.
+    /// How long an operation waits for its answer at a time, in milliseconds.
     pub operation_ms_max: u64,
+    /// Changes of clients under way at once, those that wait for their outcome in a partition included; others are told
+    /// to ask later.
+    pub changes_in_flight_max: usize,
     /// Wait between two attempts to make or join the CloudFS, or to judge recovered segments, in milliseconds.
     pub again_ms: u64,
     /// How often peers are asked for their news, in milliseconds.
@@ -110,7 +113,13 @@ pub struct Steps {
 
 impl Default for Steps {
     fn default() -> Self {
-        Self { operation_ms_max: 10_000, again_ms: 500, reports_every_ms: 2_000, clock_every_ms: 60_000 }
+        Self {
+            operation_ms_max: 10_000,
+            changes_in_flight_max: 512,
+            again_ms: 500,
+            reports_every_ms: 2_000,
+            clock_every_ms: 60_000,
+        }
     }
 }
 

@@ -115,6 +115,8 @@ pub struct Written {
     pub bytes: u32,
     pub stable: Stable,
     pub change: Changed,
+    /// The write verifier from before the data was taken: under a later one it may be gone.
+    pub verifier: u64,
 }
 
 /// How an existing name is met by [`FileSystem::create`].
@@ -188,7 +190,8 @@ pub const FILE_BYTES_MAX: u64 = 1 << 44;
 pub trait FileSystem: Send + Sync + 'static {
     /// The root directory.
     fn root(&self) -> Handle;
-    /// Changes with each start of this filer: an unstable write under another verifier may be gone.
+    /// Changes with each start of this filer, and when written data had to be dropped: an unstable write under another
+    /// verifier may be gone.
     fn write_verifier(&self) -> u64;
     async fn getattr(&self, caller: &Caller, file: Handle) -> Result<Attr, FsError>;
     /// `guard_ctime_ns`: fail with [`FsError::NotSync`] unless the file's ctime is this.

@@ -10,11 +10,12 @@
 //! (behind the trait), nor who may reach the port.
 //!
 //! ```text
-//!  listener -> connection -> record -> rpc + auth -> exports + handle -> attr | data | names | dirs -> FileSystem
-//!                  ^                        |                                     |
-//!                  +------ writer <---------+------------- replay <---------------+
+//!  listener -> connection -> record -> admission -> rpc + auth -> exports + handle -> attr | data | names | dirs -> FileSystem
+//!                  ^                                     |                                     |
+//!                  +------------- writer <---------------+------------- replay <---------------+
 //! ```
 
+mod admission;
 mod attr;
 mod auth;
 mod data;

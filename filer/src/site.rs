@@ -114,7 +114,7 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let fs: Arc<dyn crate::fs::FileSystem> = filer.vfs.clone();
     let nfs = match config.nfs.listen {
         Some(listen) => {
-            let limits = crate::nfs::NfsSettings { connections_max: config.nfs.connections_max, ..Default::default() };
+            let limits = settings::of_nfs(&config.nfs);
             Some(NfsServer::start(limits, config.nfs.exports.clone(), site.cloudfs, fs, listen).await?)
         }
         None => None,

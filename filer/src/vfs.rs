@@ -9,10 +9,14 @@
 
 mod data;
 mod errors;
+mod freshness;
 mod layers;
 mod names;
 mod permissions;
+mod recording;
 mod unrecorded;
+
+pub use freshness::FreshnessStatus;
 
 use crate::{
     actors::cache::Flush,
@@ -22,8 +26,12 @@ use crate::{
 };
 use bytes::Bytes;
 use mesh::kv::Kv;
+use recording::Recorded;
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use storage::{
@@ -38,7 +46,7 @@ pub enum WithoutMajority {
     /// They wait (NFS: JUKEBOX).
     #[default]
     Wait,
-    /// They read what this filer has, which may be old; changes wait.
+    /// They read what this filer has, which may be old, as soon as it knows that it has none; changes wait.
     ReadOnly,
 }
 
@@ -48,8 +56,8 @@ pub struct Settings {
     /// How long a write waits for room in staging, in milliseconds.
     pub room_ms_max: u64,
     pub without_majority: WithoutMajority,
-    /// Names and attributes may be answered from a replica that heard from the leader within this time, in
-    /// milliseconds; `None`: never older than anything acknowledged before.
+    /// Names and attributes may be as old as this, in milliseconds; `None`: never older than anything acknowledged
+    /// before.
     pub stale_ms_max: Option<u64>,
     /// Extents recorded by one operation.
     pub extents_max: usize,
@@ -82,7 +90,8 @@ pub struct Vfs {
     staging: Arc<Staging>,
     reader: Arc<Reader>,
     settings: Settings,
-    verifier: u64,
+    verifier: AtomicU64,
+    freshness: freshness::Freshness,
     unrecorded: UnrecordedFiles,
     readers: Mutex<data::Readers>,
 }
@@ -98,7 +107,8 @@ impl Vfs {
         verifier: u64,
     ) -> Self {
         let readers = Mutex::new(data::Readers::new(settings.readers_max));
-        Self { door, kv, staging, reader, settings, verifier, unrecorded: UnrecordedFiles::default(), readers }
+        let (verifier, freshness, unrecorded) = (AtomicU64::new(verifier), Default::default(), Default::default());
+        Self { door, kv, staging, reader, settings, verifier, freshness, unrecorded, readers }
     }
 
     /// Extents of all files that are written here and not on record yet.
@@ -106,22 +116,10 @@ impl Vfs {
         self.unrecorded.extents()
     }
 
-    /// Waits until the local tables are as new as anything acknowledged before.
-    async fn fresh(&self) -> Result<(), FsError> {
-        if self
-            .settings
-            .stale_ms_max
-            .is_some_and(|ms_max| self.door.leader_heard_ms_ago().is_some_and(|ms| ms <= ms_max))
-        {
-            return Ok(());
-        }
-        match self.door.barrier().await {
-            Ok(()) => Ok(()),
-            Err(error) => match self.settings.without_majority {
-                WithoutMajority::Wait => Err(error.into()),
-                WithoutMajority::ReadOnly => Ok(()),
-            },
-        }
+    /// Unstable writes under the verifier so far may be gone: clients write them again.
+    fn change_verifier(&self) {
+        // The lower half is the number of this run, which the next one's must differ from.
+        self.verifier.fetch_add(1 << 32, Ordering::SeqCst);
     }
 
     /// As [`Vfs::attr`], but that a handle is stale is believed of the newest state alone: another site may have made the file
@@ -138,15 +136,43 @@ impl Vfs {
 
     /// The attributes on record, with what was written here and is not recorded yet.
     fn attr(&self, file: Handle) -> Result<Attr, FsError> {
+        Ok(self.look(file)?.attr)
+    }
+
+    fn look(&self, file: Handle) -> Result<Look, FsError> {
         loop {
             // Counted first: what goes on record between the two looks must not be missed by both.
             let unrecorded = self.unrecorded.get(file).map(|unrecorded| (unrecorded.recordings(), unrecorded));
             let mut attr = read::node(&*self.kv, file)?.ok_or(FsError::Stale)?;
-            if unrecorded.is_none_or(|(recordings, unrecorded)| unrecorded.show(&mut attr, recordings)) {
-                return Ok(attr);
+            let recorded_ctime_ns = attr.ctime_ns;
+            let newest_note = match unrecorded {
+                None => Some(0),
+                Some((recordings, unrecorded)) => unrecorded.show(&mut attr, recordings),
+            };
+            if let Some(newest_note) = newest_note {
+                return Ok(Look { attr, recorded_ctime_ns, newest_note });
             }
         }
     }
+
+    /// A file's change by a call that found it as `found` and then `recorded` it. The attributes before it are left out
+    /// when somebody else has changed the file meanwhile: clients would take that change for the caller's own, and keep
+    /// what they have cached (RFC 1813, 2.3.8).
+    fn change_since(&self, found: &Look, recorded: &Recorded) -> Result<Changed, FsError> {
+        let now = self.look(found.attr.handle)?;
+        let alone = now.newest_note <= found.newest_note
+            && recorded.is_all_between(found.recorded_ctime_ns, now.recorded_ctime_ns, found.newest_note);
+        Ok(Changed { before: alone.then(|| errors::before(&found.attr)), after: Some(now.attr) })
+    }
+}
+
+/// A file as this site's clients see it, and what that is made of.
+struct Look {
+    attr: Attr,
+    /// Of the attributes on record.
+    recorded_ctime_ns: u64,
+    /// Number of the last note of written data; 0: there is none that is not on record.
+    newest_note: u64,
 }
 
 #[async_trait::async_trait]
@@ -154,7 +180,7 @@ impl Flush for Vfs {
     async fn flush_until_recorded(&self, file: Handle) {
         loop {
             match self.record(file).await {
-                Ok(()) | Err(FsError::Stale) => return,
+                Ok(_) | Err(FsError::Stale) => return,
                 Err(error) => {
                     tracing::warn!(ino = file.ino, %error, "written data is not on record yet");
                     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -171,7 +197,7 @@ impl FileSystem for Vfs {
     }
 
     fn write_verifier(&self) -> u64 {
-        self.verifier
+        self.verifier.load(Ordering::SeqCst)
     }
 
     async fn getattr(&self, _caller: &Caller, file: Handle) -> Result<Attr, FsError> {
@@ -220,10 +246,10 @@ impl FileSystem for Vfs {
     }
 
     async fn commit(&self, caller: &Caller, file: Handle) -> Result<Changed, FsError> {
-        let before = self.attr_or_surely_stale(file).await?;
-        permissions::check_write(caller, &before)?;
-        self.record(file).await?;
-        Ok(Changed { before: Some(errors::before(&before)), after: Some(self.attr(file)?) })
+        permissions::check_write(caller, &self.attr_or_surely_stale(file).await?)?;
+        let found = self.look(file)?;
+        let recorded = self.record(file).await?;
+        self.change_since(&found, &recorded)
     }
 
     async fn create(

@@ -67,6 +67,16 @@ pub fn metrics_text(status: &Status, extra: &[Extra]) -> String {
     page.number("staging_segments", "Segments that are not yet in the clouds", status.staging.segments as f64);
     let oldest = seconds(status.staging.oldest_unprotected_ms.unwrap_or(0));
     page.number("oldest_unprotected_seconds", "Age of the oldest byte that is at this filer alone", oldest);
+    let serving = &status.serving;
+    page.number("reads_may_be_old", "1 if clients are served without a majority", flag(serving.may_be_old));
+    page.total("old_answers", "Looks at names and attributes answered without a majority", serving.old_answers);
+    page.number(
+        "undecided_changes",
+        "Changes of clients that may have been made or not",
+        serving.undecided_changes as f64,
+    );
+    let oldest = seconds(serving.oldest_undecided_ms.unwrap_or(0));
+    page.number("oldest_undecided_seconds", "How long the oldest of them has been under way", oldest);
     page.number("cache_memory_bytes", "Data of the clouds held in memory", status.cache.memory_bytes as f64);
     page.number("cache_disk_bytes", "Data of the clouds held on disk", status.cache.disk_bytes as f64);
     page.total("cache_hits", "Reads answered from the cache", status.cache.hits);

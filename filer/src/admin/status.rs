@@ -40,6 +40,7 @@ pub struct Status {
     /// Both clouds, the preferred one first.
     pub clouds: Vec<Cloud>,
     pub staging: Staging,
+    pub serving: Serving,
     pub cache: Cache,
     /// Parts of the filer that run by themselves.
     pub tasks: Vec<Task>,
@@ -180,6 +181,22 @@ pub struct Staging {
     pub segments: u64,
     /// Age of the oldest byte that is here alone.
     pub oldest_unprotected_ms: Option<u64>,
+}
+
+/// What this filer's clients see, and what they wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Serving {
+    /// Whether clients are served what is here without a majority, so that it may be old.
+    pub may_be_old: bool,
+    /// Looks at names and attributes answered so, since the start.
+    pub old_answers: u64,
+    /// Milliseconds since the moment before which everything acknowledged at any site is known to be seen here.
+    pub confirmed_ms_ago: Option<u64>,
+    /// Changes that may have been made or not, so that their clients get no answer before that is known.
+    pub undecided_changes: u64,
+    /// How long the oldest of them has been under way.
+    pub oldest_undecided_ms: Option<u64>,
 }
 
 /// This filer's read cache, since its start.

@@ -61,13 +61,28 @@ fn head(status: &Status) -> String {
         (false, None) => "NO: writes stay in staging, and nothing can be decided".to_string(),
     };
     let leader = status.leader.as_deref().unwrap_or("none known");
+    let serving = &status.serving;
+    let reads = match (serving.may_be_old, serving.confirmed_ms_ago) {
+        (false, _) => String::new(),
+        (true, Some(ms)) => {
+            format!("  what clients read           MAY BE OLD: the last {} of other sites may be missing\n", age(ms))
+        }
+        (true, None) => "  what clients read           MAY BE OLD\n".to_string(),
+    };
+    let undecided = match (serving.undecided_changes, serving.oldest_undecided_ms) {
+        (0, _) => String::new(),
+        (changes, oldest) => format!(
+            "  undecided changes           {changes}, the oldest for {}: their clients wait for a majority\n",
+            age(oldest.unwrap_or(0))
+        ),
+    };
     format!(
         "CloudFS {}, seen by filer {} ({}, version {}, up {})\n\
          \x20 absorbs a cloud's failure   {absorbs}\n\
          \x20 active cloud                {}{}\n\
          \x20 epoch                       {}\n\
          \x20 majority                    {majority}\n\
-         \x20 leader                      {leader}, term {}\n",
+         \x20 leader                      {leader}, term {}\n{reads}{undecided}",
         status.cloudfs,
         status.filer.name,
         status.filer.id,

@@ -2,11 +2,14 @@
 
 use super::{
     form::Form,
-    kinds::{AddressOrOff, Choice, Flag, List, Text, count},
+    kinds::{AddressOrOff, Bytes, Choice, Flag, List, Text, count},
 };
 use crate::nfs::{Export, Network, Squash};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
 
 /// The export that there is by default, and what an export's settings are where the file does not give them: for
 /// clients on this machine alone.
@@ -59,6 +62,10 @@ pub struct NfsSettings {
     /// For MOUNT and NFS, version 3.
     pub listen: Option<SocketAddr>,
     pub connections_max: u32,
+    pub read_bytes_in_flight_max: u64,
+    pub write_bytes_in_flight_max: u64,
+    pub metadata_bytes_in_flight_max: u64,
+    pub connection_bytes_in_flight_max: u64,
     pub exports: Vec<Export>,
 }
 
@@ -67,6 +74,10 @@ impl Default for NfsSettings {
         Self {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 2049))),
             connections_max: 1_024,
+            read_bytes_in_flight_max: 96 * MIB,
+            write_bytes_in_flight_max: 64 * MIB,
+            metadata_bytes_in_flight_max: 8 * MIB,
+            connection_bytes_in_flight_max: 32 * MIB,
             exports: vec![local_export()],
         }
     }
@@ -77,6 +88,14 @@ impl NfsSettings {
         let doc = "Serves NFS version 3, its MOUNT protocol included, or \"off\".";
         form.set("listen", doc, AddressOrOff, &mut self.listen);
         form.set("connections_max", "Clients' connections at once.", count(1..=1 << 16), &mut self.connections_max);
+        let doc = "Memory for reads that are under way, for all clients. Without room a call waits, then its client asks again.";
+        form.set("read_bytes_in_flight_max", doc, Bytes(4 * MIB..=TIB), &mut self.read_bytes_in_flight_max);
+        let doc = "Memory for writes that are under way, for all clients.";
+        form.set("write_bytes_in_flight_max", doc, Bytes(4 * MIB..=TIB), &mut self.write_bytes_in_flight_max);
+        let doc = "Memory for changes of names and attributes that are under way, and as much again for looks at them.";
+        form.set("metadata_bytes_in_flight_max", doc, Bytes(MIB..=TIB), &mut self.metadata_bytes_in_flight_max);
+        let doc = "What one connection may have of each.";
+        form.set("connection_bytes_in_flight_max", doc, Bytes(4 * MIB..=TIB), &mut self.connection_bytes_in_flight_max);
         let doc = "A directory that clients may mount; repeat the section for more. Without any, \"/\" is exported.";
         form.sections("exports", doc, &mut self.exports, local_export, export);
         if form.reads() && form.has("exports") && self.exports.is_empty() {

@@ -326,7 +326,7 @@ pub enum Reads {
     /// What any earlier close at any site made visible is seen.
     #[default]
     Strict,
-    /// A replica that heard from the leader within `stale_within_ms` answers by itself.
+    /// What any close at any site made visible up to `stale_within_ms` ago is seen.
     Stale,
 }
 
@@ -359,11 +359,16 @@ impl ConsistencySettings {
     pub(super) fn form(&mut self, form: &mut Form<'_, '_>) {
         form.set(
             "reads",
-            "\"strict\": an open sees what any earlier close at any site made visible. \"stale\": this filer answers by itself\nwhile it heard from the leader within stale_within.",
+            "\"strict\": an open sees what any earlier close at any site made visible. \"stale\": what is seen may be as old as\nstale_within.",
             Choice(&[("strict", Reads::Strict), ("stale", Reads::Stale)]),
             &mut self.reads,
         );
-        form.set("stale_within", "", Millis(1..=HOUR), &mut self.stale_within_ms);
+        form.set(
+            "stale_within",
+            "The greatest age, with reads = \"stale\".",
+            Millis(1..=HOUR),
+            &mut self.stale_within_ms,
+        );
         form.set(
             "without_majority",
             "While most filers cannot be reached: \"wait\" (clients wait) or \"read-only\" (what is here is served, and may be old).",

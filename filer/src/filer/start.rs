@@ -106,7 +106,7 @@ impl Filer {
         let consensus =
             Consensus::start(consensus, who.me, world.kv.clone(), machine, world.peers.clone(), random.clone()).await?;
         let deadline = Duration::from_millis(steps.operation_ms_max);
-        let door = Door::new(who.me, Arc::new(consensus.clone()), clock.clone(), deadline);
+        let door = Door::new(who.me, Arc::new(consensus.clone()), clock.clone(), deadline, steps.changes_in_flight_max);
         let roles = CurrentRoles::default();
 
         let health = HealthActor::new(who.me, health, random.clone()).start();

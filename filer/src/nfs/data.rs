@@ -35,10 +35,6 @@ fn committed_of(stable: Stable) -> stable_how {
 }
 
 impl Service {
-    fn verifier(&self) -> writeverf3 {
-        writeverf3(self.fs.write_verifier().to_be_bytes())
-    }
-
     pub async fn readlink(&self, request: &Request, mut arguments: Decoder) -> Result<Body, Malformed> {
         let file = match self.place(request, &arguments.handle()?) {
             Ok(file) => file,
@@ -96,7 +92,7 @@ impl Service {
                     file_wcc: self.wcc(&written.change),
                     count: written.bytes,
                     committed: committed_of(written.stable),
-                    verf: self.verifier(),
+                    verf: writeverf3(written.verifier.to_be_bytes()),
                 })
             }
             Err(error) => self.change_failed_at(&file, &error).await,
@@ -111,7 +107,10 @@ impl Service {
             Err(status) => return Ok(Body::failed(status, &wcc_data::default())),
         };
         Ok(match self.fs.commit(&file.caller, file.file).await {
-            Ok(changed) => Body::ok(&COMMIT3resok { file_wcc: self.wcc(&changed), verf: self.verifier() }),
+            Ok(changed) => {
+                let verf = writeverf3(self.fs.write_verifier().to_be_bytes());
+                Body::ok(&COMMIT3resok { file_wcc: self.wcc(&changed), verf })
+            }
             Err(error) => self.change_failed_at(&file, &error).await,
         })
     }

@@ -1,5 +1,6 @@
 //! From a call to its reply.
 
+use super::admission::Kind;
 use super::decode::Malformed;
 use super::exports::{Export, Exports};
 use super::handle::WireHandle;
@@ -9,7 +10,7 @@ use super::rpc::{Body, Call, Reply};
 use super::settings::NfsSettings;
 use super::stats::{Counters, PROCEDURES, count};
 use crate::fs::{Caller, FileSystem, FsError};
-use nfs3_types::nfs3::{self, NFS_PROGRAM, nfs_fh3, nfsstat3};
+use nfs3_types::nfs3::{self, LINK3resfail, NFS_PROGRAM, RENAME3resfail, nfs_fh3, nfsstat3, post_op_attr, wcc_data};
 use nfs3_types::xdr_codec::Void;
 use nfs3_types::{mount, portmap};
 use std::collections::BTreeSet;
@@ -75,8 +76,8 @@ impl Service {
         }
     }
 
-    /// The reply to a call.
-    pub async fn reply(&self, request: &Request) -> Reply {
+    /// The reply to a call; none where a newer repetition of the call gets it.
+    pub async fn reply(&self, request: &Request) -> Option<Reply> {
         let call = &request.call;
         let reply = match (call.program, call.version) {
             (nfs3::PROGRAM, nfs3::VERSION) => self.nfs_reply(request).await,
@@ -88,16 +89,33 @@ impl Service {
                 count(&self.counters.portmap_calls);
                 self.portmap(request, call.arguments.clone())
             }
-            (nfs3::PROGRAM, _) => return self.refused(Reply::program_mismatch(call.xid, nfs3::VERSION)),
-            (mount::PROGRAM, _) => return self.refused(Reply::program_mismatch(call.xid, mount::VERSION)),
-            (portmap::PROGRAM, _) => return self.refused(Reply::program_mismatch(call.xid, portmap::VERSION)),
-            _ => return self.refused(Reply::program_unavailable(call.xid)),
+            (nfs3::PROGRAM, _) => return Some(self.refused(Reply::program_mismatch(call.xid, nfs3::VERSION))),
+            (mount::PROGRAM, _) => return Some(self.refused(Reply::program_mismatch(call.xid, mount::VERSION))),
+            (portmap::PROGRAM, _) => return Some(self.refused(Reply::program_mismatch(call.xid, portmap::VERSION))),
+            _ => return Some(self.refused(Reply::program_unavailable(call.xid))),
         };
         match reply {
-            Ok(Answer::Body(body)) => body.into_reply(call.xid),
-            Ok(Answer::Reply(reply)) => reply,
-            Ok(Answer::NoProcedure) => self.refused(Reply::procedure_unavailable(call.xid)),
-            Err(Malformed) => self.refused(Reply::garbage_arguments(call.xid)),
+            Ok(Answer::Body(body)) => Some(body.into_reply(call.xid)),
+            Ok(Answer::Reply(reply)) => Some(reply),
+            Ok(Answer::NoReply) => None,
+            Ok(Answer::NoProcedure) => Some(self.refused(Reply::procedure_unavailable(call.xid))),
+            Err(Malformed) => Some(self.refused(Reply::garbage_arguments(call.xid))),
+        }
+    }
+
+    /// The reply to a call that there is no room for: it is not run, and its client asks again later. None where the
+    /// call is at work already, as an earlier repetition of itself.
+    pub fn turned_away(&self, request: &Request) -> Option<Reply> {
+        let call = &request.call;
+        let procedure = match NFS_PROGRAM::try_from(call.procedure) {
+            Ok(procedure) if (call.program, call.version) == (nfs3::PROGRAM, nfs3::VERSION) => procedure,
+            _ => return Some(self.refused(Reply::system_error(call.xid))),
+        };
+        let reply = later(procedure, call.xid);
+        if is_kept(procedure) {
+            self.replays.turn_away(request.key(), reply.head).map(Reply::whole)
+        } else {
+            Some(reply)
         }
     }
 
@@ -135,10 +153,11 @@ impl Service {
 
     /// Runs a call that must not run twice. No status: it did run before.
     async fn once(&self, request: &Request, procedure: NFS_PROGRAM) -> Result<(Option<nfsstat3>, Answer), Malformed> {
-        let call = &request.call;
-        let (client, xid) = (request.client, call.xid);
-        let key = CallKey { client, xid, procedure: call.procedure, checksum: call.checksum() };
-        match self.replays.claim(key).await {
+        match self.replays.claim(request.key()).await {
+            Claim::Replaced => {
+                count(&self.counters.repeated_calls);
+                Ok((None, Answer::NoReply))
+            }
             Claim::Repeated(reply) => {
                 count(&self.counters.repeated_calls);
                 Ok((None, Answer::Reply(Reply::whole(reply))))
@@ -146,11 +165,9 @@ impl Service {
             Claim::First(ticket) => {
                 let body = self.nfs(request, procedure).await?;
                 let status = body.status;
-                let reply = body.into_reply(call.xid);
-                // A client told to ask later does so with a new xid; the old call changed nothing.
-                if status != nfsstat3::NFS3ERR_JUKEBOX {
-                    ticket.answer(reply.head.clone());
-                }
+                let reply = body.into_reply(request.call.xid);
+                // Whatever it is: a client told to ask later does so with a new xid, and this call must not run then.
+                ticket.answer(reply.head.clone());
                 Ok((Some(status), Answer::Reply(reply)))
             }
         }
@@ -232,7 +249,33 @@ impl Service {
 pub enum Answer {
     Body(Body),
     Reply(Reply),
+    NoReply,
     NoProcedure,
+}
+
+impl Request {
+    fn key(&self) -> CallKey {
+        let call = &self.call;
+        CallKey { client: self.client, xid: call.xid, procedure: call.procedure, checksum: call.checksum() }
+    }
+}
+
+/// NFS3ERR_JUKEBOX, in the form that a procedure's failures have, for a call that was not run.
+pub fn later(procedure: NFS_PROGRAM, xid: u32) -> Reply {
+    const LATER: nfsstat3 = nfsstat3::NFS3ERR_JUKEBOX;
+    let body = match procedure {
+        NFS_PROGRAM::NFSPROC3_NULL => Body::plain(&Void),
+        NFS_PROGRAM::NFSPROC3_GETATTR => Body::failed(LATER, &Void),
+        NFS_PROGRAM::NFSPROC3_RENAME => Body::failed(LATER, &RENAME3resfail::default()),
+        NFS_PROGRAM::NFSPROC3_LINK => {
+            let file_attributes = post_op_attr::None;
+            Body::failed(LATER, &LINK3resfail { file_attributes, linkdir_wcc: wcc_data::default() })
+        }
+        NFS_PROGRAM::NFSPROC3_WRITE | NFS_PROGRAM::NFSPROC3_COMMIT => Body::failed(LATER, &wcc_data::default()),
+        procedure if is_kept(procedure) => Body::failed(LATER, &wcc_data::default()),
+        _ => Body::failed(LATER, &post_op_attr::None),
+    };
+    body.into_reply(xid)
 }
 
 /// Whether the reply is kept, since a second run would answer otherwise or undo what came in between.
@@ -252,9 +295,24 @@ fn is_kept(procedure: NFS_PROGRAM) -> bool {
 }
 
 /// Room for a reply that carries neither data nor entries, in bytes.
-const SHORT_REPLY_BYTES: u64 = 1024;
+pub const SHORT_REPLY_BYTES: u64 = 1024;
 
 impl Call {
+    /// What the call asks for.
+    pub fn kind(&self) -> Kind {
+        match NFS_PROGRAM::try_from(self.procedure) {
+            Ok(procedure) if self.program == nfs3::PROGRAM => match procedure {
+                NFS_PROGRAM::NFSPROC3_READ | NFS_PROGRAM::NFSPROC3_READDIR | NFS_PROGRAM::NFSPROC3_READDIRPLUS => {
+                    Kind::Read
+                }
+                NFS_PROGRAM::NFSPROC3_WRITE | NFS_PROGRAM::NFSPROC3_COMMIT => Kind::Write,
+                procedure if is_kept(procedure) => Kind::Change,
+                _ => Kind::Look,
+            },
+            _ => Kind::Look,
+        }
+    }
+
     /// How long the reply may get, in bytes, roughly.
     pub fn reply_bytes_max(&self, settings: &NfsSettings) -> u64 {
         let count = || -> Result<u32, Malformed> {

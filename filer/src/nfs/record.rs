@@ -1,4 +1,7 @@
 //! Records on a byte stream (RFC 5531, section 11): fragments in, whole records out; replies written whole.
+//!
+//! A short record is read at once. Of a long one only the head is read at first: whoever reads the stream finds room for
+//! it before the rest is taken into memory, or has it skipped.
 
 use super::rpc::Reply;
 use super::stats::Counters;
@@ -11,13 +14,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-/// Records up to this size are slices of one buffer; longer ones get their own, so that a payload kept for a while
+/// Records up to this size are short: slices of one buffer. Longer ones get their own, so that a payload kept for a while
 /// holds little more than itself.
 const INBOX_BYTES: usize = 32 << 10;
 /// Least room for one read from the socket.
 const READ_BYTES_MIN: usize = 4 << 10;
 /// Most fragments of one record. Real clients send one.
 const FRAGMENTS_MAX: usize = 4096;
+/// What is shown of a long record before it is read: xid, message type, RPC version, program, version, procedure.
+const LONG_HEAD_BYTES: usize = 24;
 /// Most replies gathered for one write.
 const REPLIES_GATHERED_MAX: usize = 32;
 
@@ -32,6 +37,35 @@ pub enum RecordError {
     TooLong { max: usize },
     #[error("a record of more than {FRAGMENTS_MAX} fragments")]
     TooManyFragments,
+    #[error("a record that is no RPC call, or one as long as no other call than WRITE is")]
+    NoCall,
+    #[error("a record that was not sent within {after_ms} ms")]
+    TooSlow { after_ms: u64 },
+}
+
+/// What came.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// A short record, whole.
+    Whole(Bytes),
+    /// A long record; [`RecordReader::read_long`] or [`RecordReader::skip_long`] comes next.
+    Long {
+        head: Bytes,
+        /// Memory that it may take.
+        bytes_max: usize,
+    },
+}
+
+/// A record of which a part was read.
+#[derive(Default)]
+struct Partial {
+    whole: BytesMut,
+    /// Fragments so far, the current one included.
+    fragments: usize,
+    /// Bytes of the current fragment that are still in the stream.
+    left: usize,
+    /// Whether the current fragment is the last.
+    last: bool,
 }
 
 /// Reads records.
@@ -39,52 +73,130 @@ pub struct RecordReader<R> {
     input: R,
     inbox: BytesMut,
     record_bytes_max: usize,
+    /// The long record whose head was shown.
+    long: Option<Partial>,
 }
 
 impl<R: AsyncRead + Unpin> RecordReader<R> {
     pub fn new(input: R, record_bytes_max: usize) -> Self {
-        Self { input, inbox: BytesMut::new(), record_bytes_max }
+        Self { input, inbox: BytesMut::new(), record_bytes_max, long: None }
     }
 
-    /// The next record; `None` at the end of the stream. Dropping the future half-way loses what it has read.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, RecordError> {
-        let mut whole = BytesMut::new();
-        for fragment_index in 0..FRAGMENTS_MAX {
-            let Some(head) = self.take(4).await? else {
-                let at_a_boundary = fragment_index == 0 && self.inbox.is_empty();
-                return if at_a_boundary { Ok(None) } else { Err(RecordError::Truncated) };
-            };
-            let head = fragment_header::from([head[0], head[1], head[2], head[3]]);
-            let len = head.fragment_length() as usize;
-            if len > self.record_bytes_max - whole.len() {
-                return Err(RecordError::TooLong { max: self.record_bytes_max });
+    /// The next record, or the head of a long one; `None` at the end of the stream. Dropping the future half-way loses
+    /// what it has read.
+    pub async fn next(&mut self) -> Result<Option<Arrived>, RecordError> {
+        let mut record = Partial::default();
+        loop {
+            if !self.fragment(&mut record).await? {
+                return Ok(None);
             }
-            let fragment = self.take(len).await?.ok_or(RecordError::Truncated)?;
-            if whole.is_empty() {
-                whole = fragment;
-            } else {
-                whole.extend_from_slice(&fragment);
+            if record.whole.len() + record.left > INBOX_BYTES {
+                return self.show_head(record).await.map(Some);
             }
-            if head.eof() {
-                return Ok(Some(whole.freeze()));
+            self.gather(&mut record).await?;
+            if record.last {
+                return Ok(Some(Arrived::Whole(record.whole.freeze())));
             }
         }
-        Err(RecordError::TooManyFragments)
+    }
+
+    /// The long record whose head was shown, whole.
+    pub async fn read_long(&mut self) -> Result<Bytes, RecordError> {
+        let mut record = self.long.take().expect("the head of a long record was shown");
+        loop {
+            self.gather(&mut record).await?;
+            if record.last {
+                return Ok(record.whole.freeze());
+            }
+            if !self.fragment(&mut record).await? {
+                return Err(RecordError::Truncated);
+            }
+        }
+    }
+
+    /// Goes on behind the long record whose head was shown, keeping nothing of it.
+    pub async fn skip_long(&mut self) -> Result<(), RecordError> {
+        let mut record = self.long.take().expect("the head of a long record was shown");
+        let mut skipped = std::mem::take(&mut record.whole).len();
+        loop {
+            skipped += record.left;
+            while record.left > 0 {
+                let step = record.left.min(INBOX_BYTES);
+                self.take(step).await?.ok_or(RecordError::Truncated)?;
+                record.left -= step;
+            }
+            if record.last {
+                return Ok(());
+            }
+            if !self.fragment(&mut record).await? {
+                return Err(RecordError::Truncated);
+            }
+            if record.left > self.record_bytes_max - skipped {
+                return Err(RecordError::TooLong { max: self.record_bytes_max });
+            }
+        }
+    }
+
+    /// Reads the mark of a record's next fragment; `false` at the end of the stream, before a record.
+    async fn fragment(&mut self, record: &mut Partial) -> Result<bool, RecordError> {
+        if record.fragments == FRAGMENTS_MAX {
+            return Err(RecordError::TooManyFragments);
+        }
+        let Some(mark) = self.take(4).await? else {
+            let at_a_boundary = record.fragments == 0 && self.inbox.is_empty();
+            return if at_a_boundary { Ok(false) } else { Err(RecordError::Truncated) };
+        };
+        let mark = fragment_header::from([mark[0], mark[1], mark[2], mark[3]]);
+        record.fragments += 1;
+        record.left = mark.fragment_length() as usize;
+        record.last = mark.eof();
+        if record.left > self.record_bytes_max - record.whole.len() {
+            return Err(RecordError::TooLong { max: self.record_bytes_max });
+        }
+        Ok(true)
+    }
+
+    /// Reads the rest of the current fragment.
+    async fn gather(&mut self, record: &mut Partial) -> Result<(), RecordError> {
+        let fragment = self.take(std::mem::take(&mut record.left)).await?.ok_or(RecordError::Truncated)?;
+        if record.whole.is_empty() {
+            record.whole = fragment;
+        } else {
+            record.whole.extend_from_slice(&fragment);
+        }
+        Ok(())
+    }
+
+    async fn show_head(&mut self, record: Partial) -> Result<Arrived, RecordError> {
+        let known = record.whole.len().min(LONG_HEAD_BYTES);
+        let missing = (LONG_HEAD_BYTES - known).min(record.left);
+        if !self.fill(missing).await? {
+            return Err(RecordError::Truncated);
+        }
+        let head = [&record.whole[..known], &self.inbox[..missing]].concat().into();
+        let bytes_max = if record.last { record.whole.len() + record.left } else { self.record_bytes_max };
+        self.long = Some(record);
+        Ok(Arrived::Long { head, bytes_max })
+    }
+
+    /// Reads until the inbox holds `len` bytes; `false` where the stream ends before them.
+    async fn fill(&mut self, len: usize) -> io::Result<bool> {
+        while self.inbox.len() < len {
+            let room = self.inbox.capacity() - self.inbox.len();
+            if room < READ_BYTES_MIN.max(len - self.inbox.len()) {
+                self.inbox.reserve(INBOX_BYTES);
+            }
+            if self.input.read_buf(&mut self.inbox).await? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The next `len` bytes; `None` where the stream ends before them.
     async fn take(&mut self, len: usize) -> io::Result<Option<BytesMut>> {
         if len <= INBOX_BYTES {
-            while self.inbox.len() < len {
-                let room = self.inbox.capacity() - self.inbox.len();
-                if room < READ_BYTES_MIN.max(len - self.inbox.len()) {
-                    self.inbox.reserve(INBOX_BYTES);
-                }
-                if self.input.read_buf(&mut self.inbox).await? == 0 {
-                    return Ok(None);
-                }
-            }
-            return Ok(Some(self.inbox.split_to(len)));
+            return Ok(self.fill(len).await?.then(|| self.inbox.split_to(len)));
         }
         let mut own = BytesMut::with_capacity(len);
         let ready = self.inbox.len().min(len);
@@ -163,10 +275,28 @@ mod tests {
     }
 
     async fn records(stream: &[u8], max: usize) -> (Vec<Bytes>, Result<(), RecordError>) {
+        records_but(stream, max, &[]).await
+    }
+
+    /// As [`records`]; `skips` says which of the long ones are skipped.
+    async fn records_but(stream: &[u8], max: usize, skips: &[bool]) -> (Vec<Bytes>, Result<(), RecordError>) {
+        let mut skips = skips.iter().copied();
         let mut reader = RecordReader::new(stream, max);
         let mut all = Vec::new();
         loop {
-            match reader.next().await {
+            let record = match reader.next().await {
+                Ok(Some(Arrived::Whole(record))) => Ok(Some(record)),
+                Ok(Some(Arrived::Long { head, bytes_max })) => {
+                    assert!(head.len() == LONG_HEAD_BYTES && (INBOX_BYTES + 1..=max).contains(&bytes_max));
+                    match skips.next() {
+                        Some(true) => reader.skip_long().await.map(|()| Some(Bytes::from_static(b"skipped"))),
+                        _ => reader.read_long().await.map(Some),
+                    }
+                }
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
+            match record {
                 Ok(Some(record)) => all.push(record),
                 Ok(None) => return (all, Ok(())),
                 Err(error) => return (all, Err(error)),
@@ -192,6 +322,39 @@ mod tests {
         end.expect("a clean end");
         let expected: [&[u8]; 5] = [b"one", b"two", &long, &long[..INBOX_BYTES + 2], b""];
         assert_eq!(all, expected);
+    }
+
+    #[tokio::test]
+    async fn a_long_record_is_skipped_without_being_held() {
+        let long = vec![7; 3 * INBOX_BYTES];
+        let stream = [
+            fragment(b"one", true),
+            fragment(&long, true),
+            fragment(&long[..100], false),
+            fragment(&long[..2 * INBOX_BYTES], false),
+            fragment(&long[..5], true),
+            fragment(&long, true),
+            fragment(b"two", true),
+        ]
+        .concat();
+        let (all, end) = records_but(&stream, long.len(), &[true, true, false]).await;
+        end.expect("a clean end");
+        assert_eq!(all, [&b"one"[..], b"skipped", b"skipped", &long, b"two"]);
+        let beyond = [fragment(&long, false), fragment(b"1", true)].concat();
+        let (_, end) = records_but(&beyond, long.len(), &[true]).await;
+        assert!(matches!(end, Err(RecordError::TooLong { .. })));
+        let (_, end) = records_but(&fragment(&long, true)[..long.len()], long.len(), &[true]).await;
+        assert!(matches!(end, Err(RecordError::Truncated)));
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_long_record_is_in_memory_before_it_is_asked_for() {
+        let stream = fragment(&vec![7; 1 << 20], true);
+        let mut reader = RecordReader::new(&stream[..], 1 << 20);
+        let arrived = reader.next().await.expect("readable");
+        assert_eq!(arrived, Some(Arrived::Long { head: vec![7; LONG_HEAD_BYTES].into(), bytes_max: 1 << 20 }));
+        assert!(reader.inbox.capacity() <= 2 * INBOX_BYTES);
+        assert_eq!(reader.read_long().await.expect("readable").len(), 1 << 20);
     }
 
     #[tokio::test]

@@ -2,7 +2,9 @@
 //!
 //! A client that heard no answer sends its call again, perhaps over a new connection. A second REMOVE would say "no such
 //! file" of what the first one removed; so the answers to calls that change names or attributes are kept for a while, and a
-//! repeated call gets the first answer. A repetition of a call that is still at work waits for it.
+//! repeated call gets the first answer, whatever it is: a client that was told to ask again later does so as a new call,
+//! so the old one must not run any more. A repetition of a call that is still at work waits for it, as long as no newer
+//! repetition does: the client listens where it asked last.
 //!
 //! Owns: the answers, bounded in number, bytes and age. Does not own: what makes a call repeatable.
 
@@ -27,8 +29,15 @@ pub struct CallKey {
 const ENTRY_BYTES: usize = 192;
 
 enum Entry {
-    AtWork(watch::Receiver<Option<Bytes>>),
-    Answered { reply: Bytes, at: Instant },
+    AtWork {
+        first: watch::Receiver<Option<Bytes>>,
+        /// The number of the newest repetition.
+        newest: watch::Sender<u64>,
+    },
+    Answered {
+        reply: Bytes,
+        at: Instant,
+    },
 }
 
 #[derive(Default)]
@@ -59,6 +68,8 @@ pub enum Claim<'a> {
     First(Ticket<'a>),
     /// A repetition, and the first one's reply.
     Repeated(Bytes),
+    /// A repetition that a newer one has replaced: it gets no reply.
+    Replaced,
 }
 
 impl Replays {
@@ -70,26 +81,50 @@ impl Replays {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while the same call is at work.
+    /// Waits while the same call is at work, and nobody else does.
     pub async fn claim(&self, key: CallKey) -> Claim<'_> {
         loop {
-            let mut first = {
+            let (mut first, mut newest, number) = {
                 let mut kept = self.kept();
                 kept.forget(Instant::now(), self.age_max, self.entries_max, self.bytes_max);
                 match kept.entries.get(&key) {
                     Some(Entry::Answered { reply, .. }) => return Claim::Repeated(reply.clone()),
-                    Some(Entry::AtWork(first)) => first.clone(),
+                    Some(Entry::AtWork { first, newest }) => {
+                        newest.send_modify(|number| *number += 1);
+                        let number = *newest.borrow();
+                        (first.clone(), newest.subscribe(), number)
+                    }
                     None => {
-                        let (answer, first) = watch::channel(None);
-                        kept.entries.insert(key, Entry::AtWork(first));
+                        let ((answer, first), (newest, _)) = (watch::channel(None), watch::channel(0));
+                        kept.entries.insert(key, Entry::AtWork { first, newest });
                         return Claim::First(Ticket { replays: self, key, answer });
                     }
                 }
             };
-            if let Ok(reply) = first.wait_for(Option::is_some).await
-                && let Some(reply) = reply.clone()
-            {
-                return Claim::Repeated(reply);
+            tokio::select! {
+                biased;
+                answered = first.wait_for(Option::is_some) => {
+                    if let Ok(reply) = answered && let Some(reply) = reply.clone() {
+                        return Claim::Repeated(reply);
+                    }
+                }
+                Ok(_) = newest.wait_for(|newest| *newest != number) => return Claim::Replaced,
+            }
+        }
+    }
+
+    /// A call that is not to be run at all gets `reply`, and so do its repetitions; one that was run gets its own reply.
+    /// `None`: it is at work, and will be answered.
+    pub fn turn_away(&self, key: CallKey, reply: Bytes) -> Option<Bytes> {
+        let now = Instant::now();
+        let mut kept = self.kept();
+        kept.forget(now, self.age_max, self.entries_max, self.bytes_max);
+        match kept.entries.get(&key) {
+            Some(Entry::Answered { reply, .. }) => Some(reply.clone()),
+            Some(Entry::AtWork { .. }) => None,
+            None => {
+                kept.keep(key, reply.clone(), now);
+                Some(reply)
             }
         }
     }
@@ -102,6 +137,12 @@ impl Replays {
 }
 
 impl Kept {
+    fn keep(&mut self, key: CallKey, reply: Bytes, now: Instant) {
+        self.bytes += reply.len() + ENTRY_BYTES;
+        self.entries.insert(key, Entry::Answered { reply, at: now });
+        self.order.push_back(key);
+    }
+
     fn forget(&mut self, now: Instant, age_max: Duration, entries_max: usize, bytes_max: usize) {
         while let Some(oldest) = self.order.front() {
             let Some(Entry::Answered { reply, at }) = self.entries.get(oldest) else {
@@ -124,9 +165,7 @@ impl Ticket<'_> {
         {
             let (replays, now) = (self.replays, Instant::now());
             let mut kept = replays.kept();
-            kept.bytes += reply.len() + ENTRY_BYTES;
-            kept.entries.insert(self.key, Entry::Answered { reply: reply.clone(), at: now });
-            kept.order.push_back(self.key);
+            kept.keep(self.key, reply.clone(), now);
             kept.forget(now, replays.age_max, replays.entries_max, replays.bytes_max);
         }
         self.answer.send_replace(Some(reply));
@@ -153,13 +192,14 @@ mod tests {
         match replays.claim(key).await {
             Claim::First(ticket) => ticket,
             Claim::Repeated(reply) => panic!("repeated: {reply:?}"),
+            Claim::Replaced => panic!("replaced"),
         }
     }
 
     async fn repeated(replays: &Replays, key: CallKey) -> Bytes {
         match replays.claim(key).await {
-            Claim::First(_) => panic!("not kept"),
             Claim::Repeated(reply) => reply,
+            Claim::First(_) | Claim::Replaced => panic!("not kept"),
         }
     }
 
@@ -183,6 +223,38 @@ mod tests {
             ticket.answer(Bytes::from_static(b"one"));
         };
         assert_eq!(tokio::join!(waits, answers).0, "one");
+    }
+
+    #[tokio::test]
+    async fn one_repetition_waits_and_a_newer_one_replaces_it() {
+        let replays = Replays::new(4, 4096, Duration::from_secs(60));
+        let ticket = first(&replays, key(1)).await;
+        let older = replays.claim(key(1));
+        let newer = async {
+            tokio::task::yield_now().await;
+            repeated(&replays, key(1)).await
+        };
+        let answers = async {
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+            ticket.answer(Bytes::from_static(b"one"));
+        };
+        let (older, newer, ()) = tokio::join!(older, newer, answers);
+        assert!(matches!(older, Claim::Replaced));
+        assert_eq!(newer, "one");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_turned_away_is_never_run() {
+        let replays = Replays::new(4, 4096, Duration::from_secs(60));
+        let later = Bytes::from_static(b"later");
+        assert_eq!(replays.turn_away(key(1), later.clone()), Some(later.clone()));
+        assert_eq!(repeated(&replays, key(1)).await, "later");
+        first(&replays, key(2)).await.answer(Bytes::from_static(b"done"));
+        assert_eq!(replays.turn_away(key(2), later.clone()), Some(Bytes::from_static(b"done")));
+        let _at_work = first(&replays, key(3)).await;
+        assert_eq!(replays.turn_away(key(3), later), None);
     }
 
     #[tokio::test]

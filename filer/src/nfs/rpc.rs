@@ -3,7 +3,7 @@
 use super::auth::{self, Credentials};
 use super::decode::{Decoder, Malformed};
 use bytes::Bytes;
-use nfs3_types::nfs3::nfsstat3;
+use nfs3_types::nfs3::{self, nfsstat3};
 use nfs3_types::rpc::{RPC_VERSION_2, accept_stat_data, auth_stat, fragment_header, msg_type, rejected_reply};
 use nfs3_types::rpc::{accepted_reply, msg_body, opaque_auth, reply_body, rpc_msg};
 use nfs3_types::xdr_codec::Pack;
@@ -55,6 +55,20 @@ impl Call {
                 Message::Call(Call { xid, program, version, procedure, credentials, arguments: decoder, bytes, record })
             }
         })
+    }
+
+    /// The xid of a long record that begins like this, if it can be a WRITE: no other call is long.
+    pub fn xid_of_write(head: &Bytes) -> Option<u32> {
+        let mut head = Decoder::new(head.clone());
+        let xid = head.u32().ok()?;
+        let write = [
+            msg_type::CALL as u32,
+            RPC_VERSION_2,
+            nfs3::PROGRAM,
+            nfs3::VERSION,
+            nfs3::NFS_PROGRAM::NFSPROC3_WRITE as u32,
+        ];
+        write.into_iter().all(|word| head.u32() == Ok(word)).then_some(xid)
     }
 
     /// A checksum of the whole call, the same for each repetition of it by a client.
@@ -142,11 +156,6 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// In bytes, as sent.
-    pub fn bytes(&self) -> usize {
-        self.head.len() + self.data.len() + self.padding.len()
-    }
-
     fn message(xid: u32, body: reply_body<'_>) -> Self {
         let message = rpc_msg { xid, body: msg_body::REPLY(body) };
         let mut bytes = mark(message.packed_size()).to_vec();
@@ -182,6 +191,11 @@ impl Reply {
 
     pub fn procedure_unavailable(xid: u32) -> Self {
         Self::accepted(xid, accept_stat_data::PROC_UNAVAIL)
+    }
+
+    /// The server cannot run the call now.
+    pub fn system_error(xid: u32) -> Self {
+        Self::accepted(xid, accept_stat_data::SYSTEM_ERR)
     }
 
     pub fn garbage_arguments(xid: u32) -> Self {

@@ -1,13 +1,15 @@
 //! Listeners and connections.
 
-use super::dispatch::{Request, Service};
+use super::admission::{Held, Kind, Room, Share};
+use super::decode::Malformed;
+use super::dispatch::{Request, SHORT_REPLY_BYTES, Service, later};
 use super::exports::{BadExport, Export, Exports};
-use super::record::{Outgoing, RecordError, RecordReader, write_replies};
+use super::record::{Arrived, Outgoing, RecordError, RecordReader, write_replies};
 use super::rpc::{Call, Message, Reply};
 use super::settings::NfsSettings;
 use super::stats::{Counters, NfsStats, count};
 use crate::fs::FileSystem;
-use bytes::Bytes;
+use nfs3_types::nfs3::NFS_PROGRAM;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -17,11 +19,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE_MS: u64 = 100;
-/// Unit of the bound on bytes in flight.
-const PERMIT_BYTES: u64 = 1024;
 
 /// Why the NFS door does not open.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +67,7 @@ impl NfsServer {
         let counters = Arc::new(Counters::default());
         let door = Arc::new(Door {
             connections: Arc::new(Semaphore::new(settings.connections_max as usize)),
-            bytes_in_flight: Arc::new(Semaphore::new(permits(settings.bytes_in_flight_max) as usize)),
+            room: Room::new(&settings, counters.clone()),
             service: Service::new(settings, exports, cloudfs, fs, counters.clone(), address.port()),
         });
         let (stop, stopped) = watch::channel(false);
@@ -105,7 +106,7 @@ impl NfsServer {
 struct Door {
     service: Service,
     connections: Arc<Semaphore>,
-    bytes_in_flight: Arc<Semaphore>,
+    room: Arc<Room>,
 }
 
 type Stop = watch::Receiver<bool>;
@@ -166,9 +167,6 @@ impl Drop for Alive<'_> {
     }
 }
 
-/// What a call holds until its reply is written.
-type Held = (OwnedSemaphorePermit, OwnedSemaphorePermit);
-
 async fn connection(door: Arc<Door>, stream: TcpStream, peer: SocketAddr, mut stop: Stop, _slot: OwnedSemaphorePermit) {
     let counters = door.service.counters.clone();
     let _alive = Alive::count(&counters.connections_now);
@@ -178,9 +176,8 @@ async fn connection(door: Arc<Door>, stream: TcpStream, peer: SocketAddr, mut st
         tracing::debug!(%client, %error, "setting TCP_NODELAY");
     }
     let settings = &door.service.settings;
-    let calls_max = settings.calls_in_flight_max as usize;
     let (input, output) = stream.into_split();
-    let (replies, outbox) = mpsc::channel::<Outgoing<Held>>(calls_max);
+    let (replies, outbox) = mpsc::channel::<Outgoing<Option<Held>>>(settings.calls_in_flight_max as usize);
     let stall_max = Duration::from_millis(settings.reply_stall_ms_max);
     let mut writer = JoinSet::new();
     let written = counters.clone();
@@ -191,7 +188,7 @@ async fn connection(door: Arc<Door>, stream: TcpStream, peer: SocketAddr, mut st
         client,
         reader: RecordReader::new(input, settings.record_bytes_max as usize),
         calls: JoinSet::new(),
-        slots: Arc::new(Semaphore::new(calls_max)),
+        share: door.room.share(),
         replies,
     };
     tokio::select! {
@@ -216,8 +213,8 @@ struct Connection<R> {
     client: IpAddr,
     reader: RecordReader<R>,
     calls: JoinSet<()>,
-    slots: Arc<Semaphore>,
-    replies: mpsc::Sender<Outgoing<Held>>,
+    share: Share,
+    replies: mpsc::Sender<Outgoing<Option<Held>>>,
 }
 
 impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
@@ -226,11 +223,15 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
         let client = self.client;
         let counters = self.door.service.counters.clone();
         loop {
-            let slot = self.slots.clone().acquire_owned().await.expect("slots are never closed");
-            let record = match self.next_record().await {
-                Ok(Some(record)) => record,
+            match self.next_call().await {
+                Ok(Some(())) => {}
                 Ok(None) => return,
-                Err(error @ (RecordError::TooLong { .. } | RecordError::TooManyFragments)) => {
+                Err(
+                    error @ (RecordError::TooLong { .. }
+                    | RecordError::TooManyFragments
+                    | RecordError::TooSlow { .. }
+                    | RecordError::NoCall),
+                ) => {
                     count(&counters.garbage_closed);
                     tracing::info!(%client, %error, "closing an NFS connection");
                     return;
@@ -239,38 +240,70 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
                     tracing::debug!(%client, %error, "an NFS connection ended");
                     return;
                 }
-            };
-            counters.bytes_in.fetch_add(record.len() as u64 + 4, Ordering::Relaxed);
-            let Ok(message) = Call::read(record) else {
-                count(&counters.garbage_closed);
-                tracing::info!(%client, "closing an NFS connection that does not speak RPC");
-                return;
-            };
-            let bytes = self.bytes_of(&message);
-            let held = (slot, bytes.await);
-            let (door, replies) = (self.door.clone(), self.replies.clone());
-            self.calls.spawn(async move {
-                let reply = reply(&door.service, message, client).await;
-                // An error says that the client is gone.
-                let _ = replies.send(Outgoing { reply, _held: held }).await;
-            });
+            }
         }
     }
 
-    /// Room for a call and its reply.
-    fn bytes_of(&self, message: &Message) -> impl Future<Output = OwnedSemaphorePermit> + use<R> {
-        let settings = &self.door.service.settings;
-        let bytes = match message {
-            Message::Refused(reply) => reply.bytes() as u64,
-            Message::Call(call) => call.bytes as u64 + call.reply_bytes_max(settings),
+    /// Reads the next call, once there is room for it, and sets it to work, or turns it away; `None` at the end.
+    async fn next_call(&mut self) -> Result<Option<()>, RecordError> {
+        let door = self.door.clone();
+        let (service, settings) = (&door.service, &door.service.settings);
+        let (record, held) = match self.next_record().await? {
+            None => return Ok(None),
+            Some(Arrived::Whole(record)) => (record, None),
+            Some(Arrived::Long { head, bytes_max }) => {
+                let xid = Call::xid_of_write(&head).ok_or(RecordError::NoCall)?;
+                let held = self.share.admit(Kind::Write, bytes_max as u64 + SHORT_REPLY_BYTES).await;
+                let after_ms = settings.record_ms_max;
+                let too_slow = RecordError::TooSlow { after_ms };
+                let deadline = Duration::from_millis(after_ms);
+                if held.is_none() {
+                    timeout(deadline, self.reader.skip_long()).await.map_err(|_| too_slow)??;
+                    self.send(later(NFS_PROGRAM::NFSPROC3_WRITE, xid)).await;
+                    return Ok(Some(()));
+                }
+                (timeout(deadline, self.reader.read_long()).await.map_err(|_| too_slow)??, held)
+            }
         };
-        let (all, wanted) = (permits(settings.bytes_in_flight_max), permits(bytes));
-        let bytes_in_flight = self.door.bytes_in_flight.clone();
-        async move { bytes_in_flight.acquire_many_owned(wanted.min(all)).await.expect("bytes are never closed") }
+        service.counters.bytes_in.fetch_add(record.len() as u64 + 4, Ordering::Relaxed);
+        let call = match Call::read(record).map_err(|Malformed| RecordError::NoCall)? {
+            Message::Call(call) => call,
+            Message::Refused(reply) => {
+                count(&service.counters.refused_calls);
+                self.send(reply).await;
+                return Ok(Some(()));
+            }
+        };
+        let held = match held {
+            Some(held) => Some(held),
+            None => self.share.admit(call.kind(), call.bytes as u64 + call.reply_bytes_max(settings)).await,
+        };
+        let request = Request { call, client: self.client };
+        let Some(held) = held else {
+            if let Some(reply) = service.turned_away(&request) {
+                self.send(reply).await;
+            }
+            return Ok(Some(()));
+        };
+        let replies = self.replies.clone();
+        self.calls.spawn(async move {
+            let _alive = Alive::count(&door.service.counters.calls_in_flight);
+            if let Some(reply) = door.service.reply(&request).await {
+                // An error says that the client is gone.
+                let _ = replies.send(Outgoing { reply, _held: Some(held) }).await;
+            }
+        });
+        Ok(Some(()))
+    }
+
+    /// Sends a reply that took no work. While the client takes none, its connection is not read further.
+    async fn send(&self, reply: Reply) {
+        // An error says that the client is gone.
+        let _ = self.replies.send(Outgoing { reply, _held: None }).await;
     }
 
     /// The next record; `None` when the client is gone, or idle for too long.
-    async fn next_record(&mut self) -> Result<Option<Bytes>, RecordError> {
+    async fn next_record(&mut self) -> Result<Option<Arrived>, RecordError> {
         let idle_max = Duration::from_millis(self.door.service.settings.idle_ms_max);
         let mut next = pin!(self.reader.next());
         loop {
@@ -294,21 +327,4 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
             }
         }
     }
-}
-
-async fn reply(service: &Service, message: Message, client: IpAddr) -> Reply {
-    match message {
-        Message::Refused(reply) => {
-            count(&service.counters.refused_calls);
-            reply
-        }
-        Message::Call(call) => {
-            let _alive = Alive::count(&service.counters.calls_in_flight);
-            service.reply(&Request { call, client }).await
-        }
-    }
-}
-
-fn permits(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX)
 }

@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 /// Bytes of a WRITE call that are not data: record of RPC head, credentials, handle and lengths, generously.
 pub const CALL_HEAD_BYTES_MAX: u32 = 4096;
 
+/// Least room for calls about names and attributes, in bytes.
+const METADATA_BYTES_MIN: u64 = 128 << 10;
+
 /// What an operator may set. The defaults fit a server of a few gigabytes of memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,10 +29,21 @@ pub struct NfsSettings {
     pub directory_bytes_preferred: u32,
     /// Longest record from a client. A longer one closes its connection.
     pub record_bytes_max: u32,
-    /// Calls of one connection at work at the same time; then the connection is not read further.
+    /// Calls of one kind (reads, writes, changes, looks) of one connection at work at the same time.
     pub calls_in_flight_max: u32,
-    /// Bytes of calls and answers held for all connections together; then no connection is read further.
-    pub bytes_in_flight_max: u64,
+    /// Bytes of reads and directory listings, answers included, held for all connections together.
+    pub read_bytes_in_flight_max: u64,
+    /// Bytes of writes and commits held for all connections together.
+    pub write_bytes_in_flight_max: u64,
+    /// Bytes of calls that change names and attributes held for all connections together, and as many again of calls
+    /// that look at them.
+    pub metadata_bytes_in_flight_max: u64,
+    /// Bytes of one kind held for one connection.
+    pub connection_bytes_in_flight_max: u64,
+    /// How long a call waits for room, its connection unread, before its client is told to ask later, in milliseconds.
+    pub admission_ms_max: u64,
+    /// How long a client may take to send one long record for which it was given room, in milliseconds.
+    pub record_ms_max: u64,
     /// Connections at the same time; a further one is closed at once.
     pub connections_max: u32,
     /// A connection without a whole call for so long, and with none at work, is closed.
@@ -60,7 +74,12 @@ impl Default for NfsSettings {
             directory_bytes_preferred: 64 << 10,
             record_bytes_max: (2 << 20) + CALL_HEAD_BYTES_MAX,
             calls_in_flight_max: 64,
-            bytes_in_flight_max: 96 << 20,
+            read_bytes_in_flight_max: 96 << 20,
+            write_bytes_in_flight_max: 64 << 20,
+            metadata_bytes_in_flight_max: 8 << 20,
+            connection_bytes_in_flight_max: 32 << 20,
+            admission_ms_max: 3_000,
+            record_ms_max: 60_000,
             connections_max: 1024,
             idle_ms_max: 360_000,
             reply_stall_ms_max: 60_000,
@@ -107,8 +126,18 @@ impl NfsSettings {
         if self.calls_in_flight_max == 0 || self.connections_max == 0 || self.replay_entries_max == 0 {
             return Err("calls_in_flight_max, connections_max and replay_entries_max must be at least 1".into());
         }
-        if self.bytes_in_flight_max < u64::from(self.record_bytes_max) + u64::from(self.read_bytes_max) {
-            return Err("bytes_in_flight_max must hold one record and one read at least".into());
+        let (record, read) =
+            (u64::from(self.record_bytes_max), u64::from(self.read_bytes_max.max(self.directory_bytes_max)));
+        let rooms = [
+            ("read_bytes_in_flight_max", self.read_bytes_in_flight_max, read),
+            ("write_bytes_in_flight_max", self.write_bytes_in_flight_max, record),
+            ("metadata_bytes_in_flight_max", self.metadata_bytes_in_flight_max, METADATA_BYTES_MIN),
+            ("connection_bytes_in_flight_max", self.connection_bytes_in_flight_max, record.max(read)),
+        ];
+        for (name, value, min) in rooms {
+            if value < min {
+                return Err(format!("{name} is {value}, must be {min} at least: one call with its answer"));
+            }
         }
         Ok(())
     }

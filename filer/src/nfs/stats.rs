@@ -1,5 +1,6 @@
 //! What the NFS door counts.
 
+use super::admission::KINDS;
 use nfs3_types::nfs3::nfsstat3;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -111,6 +112,9 @@ pub struct Counters {
     pub(super) idle_closed: AtomicU64,
     pub(super) repeated_calls: AtomicU64,
     pub(super) calls_in_flight: AtomicU64,
+    /// By kind, see `admission`.
+    pub(super) bytes_in_flight: [AtomicU64; KINDS.len()],
+    pub(super) turned_away: [AtomicU64; KINDS.len()],
 }
 
 /// One more.
@@ -160,6 +164,8 @@ impl Counters {
             idle_closed: get(&self.idle_closed),
             repeated_calls: get(&self.repeated_calls),
             calls_in_flight: get(&self.calls_in_flight),
+            bytes_in_flight: KINDS.iter().copied().zip(self.bytes_in_flight.iter().map(get)).collect(),
+            turned_away: KINDS.iter().copied().zip(self.turned_away.iter().map(get)).collect(),
         }
     }
 }
@@ -206,6 +212,10 @@ pub struct NfsStats {
     /// Repeated calls that got the reply of the first.
     pub repeated_calls: u64,
     pub calls_in_flight: u64,
+    /// Bytes of calls and answers held now, by kind: `read`, `write`, `change`, `look`.
+    pub bytes_in_flight: BTreeMap<&'static str, u64>,
+    /// Calls told to ask later since there was no room for their kind.
+    pub turned_away: BTreeMap<&'static str, u64>,
 }
 
 impl NfsStats {
@@ -213,6 +223,8 @@ impl NfsStats {
     pub fn numbers(&self) -> Vec<(&'static str, &'static str, f64)> {
         let calls: u64 = self.calls.values().sum();
         let errors: u64 = self.errors.values().sum();
+        let of = |kinds: &BTreeMap<&'static str, u64>, kind: &str| kinds.get(kind).copied().unwrap_or(0) as f64;
+        let (held, turned_away) = (|kind| of(&self.bytes_in_flight, kind), |kind| of(&self.turned_away, kind));
         vec![
             ("nfs_calls", "NFS calls answered", calls as f64),
             ("nfs_errors", "NFS calls answered with an error", errors as f64),
@@ -223,6 +235,15 @@ impl NfsStats {
             ("nfs_connections", "Connections open now", self.connections_now as f64),
             ("nfs_garbage_connections", "Connections closed since they sent no RPC", self.garbage_closed as f64),
             ("nfs_repeated_calls", "Repeated calls that got the first one's reply", self.repeated_calls as f64),
+            ("nfs_calls_in_flight", "Calls at work now", self.calls_in_flight as f64),
+            ("nfs_read_bytes_in_flight", "Bytes held for reads and listings", held("read")),
+            ("nfs_write_bytes_in_flight", "Bytes held for writes and commits", held("write")),
+            ("nfs_change_bytes_in_flight", "Bytes held for changes of names and attributes", held("change")),
+            ("nfs_look_bytes_in_flight", "Bytes held for looks at names and attributes", held("look")),
+            ("nfs_reads_turned_away", "Reads told to ask later for want of room", turned_away("read")),
+            ("nfs_writes_turned_away", "Writes told to ask later for want of room", turned_away("write")),
+            ("nfs_changes_turned_away", "Changes told to ask later for want of room", turned_away("change")),
+            ("nfs_looks_turned_away", "Looks told to ask later for want of room", turned_away("look")),
             ("nfs_longest_call_seconds", "The longest call", self.latency_us_max as f64 / 1e6),
         ]
     }

@@ -1,5 +1,6 @@
 //! The server through real sockets: a raw RPC client, and libnfs's own tools.
 
+mod admission;
 mod client;
 mod directories;
 mod exports;

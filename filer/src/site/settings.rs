@@ -2,9 +2,9 @@
 
 use crate::{
     actors::{mesh as mesh_actor, resync::SweepSettings},
-    config::{Config, Failback, Reads, WithoutMajority},
+    config::{self, Config, Failback, Reads, WithoutMajority},
     filer::{Settings, Steps},
-    reading, vfs,
+    nfs, reading, vfs,
 };
 use mesh::consensus;
 use storage::{backoff::Backoff, cache, health, mirror, resync, staging};
@@ -67,5 +67,17 @@ pub fn of(config: &Config) -> Settings {
         mesh: mesh_actor::Settings { live_ms: heard_ms, ..Default::default() },
         operations: Default::default(),
         steps: Steps::default(),
+    }
+}
+
+/// The limits of the NFS door that a configuration asks for.
+pub fn of_nfs(config: &config::NfsSettings) -> nfs::NfsSettings {
+    nfs::NfsSettings {
+        connections_max: config.connections_max,
+        read_bytes_in_flight_max: config.read_bytes_in_flight_max,
+        write_bytes_in_flight_max: config.write_bytes_in_flight_max,
+        metadata_bytes_in_flight_max: config.metadata_bytes_in_flight_max,
+        connection_bytes_in_flight_max: config.connection_bytes_in_flight_max,
+        ..Default::default()
     }
 }

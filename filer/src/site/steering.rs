@@ -4,7 +4,7 @@ use crate::{
     actors::{health::Views, mesh::Decide, mirror::Receipts, resync::Progresses},
     admin::{
         Extra, FileRow, Page, Refusal, SegmentRow, Status, Steering,
-        status::{Cache, Cloud, DecisionRow, ExtentRow, FilerName, Peer, Resync, Role, Staging, Task},
+        status::{Cache, Cloud, DecisionRow, ExtentRow, FilerName, Peer, Resync, Role, Serving, Staging, Task},
     },
     config::Config,
     door::DoorError,
@@ -91,6 +91,17 @@ impl Site {
         peers
     }
 
+    fn serving(&self) -> Serving {
+        let (freshness, undecided) = (self.filer.vfs.freshness(), self.filer.door.undecided());
+        Serving {
+            may_be_old: freshness.may_be_old,
+            old_answers: freshness.old_answers,
+            confirmed_ms_ago: freshness.confirmed_ms_ago,
+            undecided_changes: undecided.operations as u64,
+            oldest_undecided_ms: undecided.oldest_ms,
+        }
+    }
+
     async fn clouds(&self, roles: &Roles) -> Vec<Cloud> {
         let kv = &*self.filer.world.kv;
         let health = self.filer.actors.health.send(Views).await.ok();
@@ -162,6 +173,7 @@ impl Site {
             Ok(other) => Err(failed(format!("an answer of another kind: {other:?}"))),
             Err(DoorError::Refused(error)) => Err(Refusal::Rules(self.named(&error.to_string()))),
             Err(DoorError::Unanswered(error)) => Err(Refusal::Later(error.to_string())),
+            Err(error @ (DoorError::NotProposed(_) | DoorError::Busy { .. })) => Err(Refusal::Later(error.to_string())),
             Err(error @ DoorError::Unreadable(_)) => Err(failed(error)),
         }
     }
@@ -301,6 +313,7 @@ impl Steering for Site {
                 segments: staging.segments,
                 oldest_unprotected_ms: staging.oldest_wall_ns.map(|ns| self.filer.ms_since(ns)),
             },
+            serving: self.serving(),
             cache: Cache {
                 memory_bytes: self.filer.reader.memory_bytes(),
                 disk_bytes: self.filer.disk_cache.bytes(),

@@ -1,8 +1,12 @@
 //! Reading and writing of file data.
 
-use super::{Vfs, errors::before, permissions};
+use super::{
+    Look, Vfs, errors, permissions,
+    recording::Recorded,
+    unrecorded::{Noted, Unrecorded},
+};
 use crate::{
-    fs::{Caller, Changed, FILE_BYTES_MAX, FsError, ReadData, Stable, Written},
+    fs::{Caller, Changed, FILE_BYTES_MAX, FileSystem, FsError, ReadData, Stable, Written},
     reading::ReadError,
 };
 use bytes::{Bytes, BytesMut};
@@ -165,20 +169,49 @@ impl Vfs {
         if offset.saturating_add(bytes.into()) > FILE_BYTES_MAX {
             return Err(FsError::TooLarge);
         }
-        if bytes > 0 {
-            let wait_max = Duration::from_millis(self.settings.room_ms_max);
-            self.limit_unrecorded(file).await?;
+        // Before the data is noted: if it is dropped later, the verifier changes after this.
+        let verifier = self.write_verifier();
+        let written = |stable, change| Ok(Written { bytes, stable, change, verifier });
+        if bytes == 0 {
+            let found = self.look(file)?;
+            let recorded = if stable == Stable::Unstable { Recorded::default() } else { self.record(file).await? };
+            return written(stable, self.change_since(&found, &recorded)?);
+        }
+        let wait_max = Duration::from_millis(self.settings.room_ms_max);
+        self.limit_unrecorded(file).await?;
+        // Kept until it is on record, where that is asked for: what is refused meanwhile is counted there.
+        let unrecorded = self.unrecorded.of(file);
+        let Noted { before, after, number, recorded_ctime_ns, refusals } = {
             // Before the gate: who waits for room must not hold up the recording that leads to a release.
             let _room = self.staging.admit(bytes.into(), wait_max).await?;
-            let unrecorded = self.unrecorded.of(file);
             let _gate = unrecorded.gate.read().await;
             let extents = self.staging.append(file, offset, data).await?;
-            unrecorded.note(&extents, self.door.wall_ns());
+            self.note(caller, file, &unrecorded, &extents)?
+        };
+        if stable == Stable::Unstable {
+            return written(stable, Changed { before: Some(errors::before(&before)), after: Some(after) });
         }
-        if stable != Stable::Unstable {
-            self.record(file).await?;
+        let found = Look { attr: before, recorded_ctime_ns, newest_note: number };
+        let recorded = self.record_all(file, &unrecorded, refusals).await?;
+        written(Stable::FileSync, self.change_since(&found, &recorded)?)
+    }
+
+    /// Notes appended extents over what is on record now.
+    fn note(
+        &self,
+        caller: &Caller,
+        file: Handle,
+        unrecorded: &Unrecorded,
+        extents: &[Extent],
+    ) -> Result<Noted, FsError> {
+        loop {
+            let recordings = unrecorded.recordings();
+            let on_record = read::node(&*self.kv, file)?.ok_or(FsError::Stale)?;
+            let clears_set_id = permissions::clears_set_id(caller);
+            let noted = unrecorded.note(extents, self.door.wall_ns(), clears_set_id, &on_record, recordings);
+            if let Some(noted) = noted {
+                return Ok(noted);
+            }
         }
-        let stable = if stable == Stable::Unstable { Stable::Unstable } else { Stable::FileSync };
-        Ok(Written { bytes, stable, change: Changed { before: Some(before(&attr)), after: Some(self.attr(file)?) } })
     }
 }

@@ -46,8 +46,12 @@ impl From<DoorError> for FsError {
     fn from(error: DoorError) -> Self {
         match error {
             DoorError::Refused(error) => error.into(),
-            DoorError::Unanswered(error @ ProposeError::TooLarge { .. }) => FsError::Invalid(error.to_string()),
-            DoorError::Unanswered(error) => FsError::Later(error.to_string()),
+            DoorError::Unanswered(ProposeError::TooLarge { .. })
+            | DoorError::NotProposed(ProposeError::TooLarge { .. }) => FsError::Invalid(error.to_string()),
+            // Clients' changes are carried out to their outcome, so that this is about reads and recordings alone.
+            DoorError::Unanswered(_) | DoorError::NotProposed(_) | DoorError::Busy { .. } => {
+                FsError::Later(error.to_string())
+            }
             DoorError::Unreadable(why) => FsError::Io(why),
         }
     }

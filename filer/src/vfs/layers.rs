@@ -10,7 +10,13 @@ pub struct Layer(BTreeMap<u64, Extent>);
 impl Layer {
     /// Adds an extent over what is there.
     pub fn insert(&mut self, extent: Extent) {
-        let (start, end) = (extent.offset, extent.end());
+        self.cut(extent.offset..extent.end());
+        self.0.insert(extent.offset, extent);
+    }
+
+    /// Takes away what lies within `range`.
+    pub fn cut(&mut self, range: Range<u64>) {
+        let Range { start, end } = range;
         let first = self.0.range(..start).next_back().filter(|(_, e)| e.end() > start).map_or(start, |(at, _)| *at);
         let covered: Vec<u64> = self.0.range(first..end).map(|(at, _)| *at).collect();
         for at in covered {
@@ -19,7 +25,6 @@ impl Layer {
                 self.0.insert(rest.offset, rest);
             }
         }
-        self.0.insert(start, extent);
     }
 
     /// Adds all of `over` over what is there.
@@ -68,9 +73,14 @@ mod tests {
     }
 
     proptest! {
-        /// Every byte is the newest write's, at the right place in its frame.
+        /// Every byte is the newest write's, at the right place in its frame, and what was cut is gone.
         #[test]
-        fn the_newest_write_is_read(writes in prop::collection::vec((0u64..64, 1u32..24), 1..24), from in 0u64..90, len in 0u64..90) {
+        fn the_newest_write_is_read(
+            writes in prop::collection::vec((0u64..64, 1u32..24), 1..24),
+            cut in (0u64..90, 0u64..30),
+            from in 0u64..90,
+            len in 0u64..90,
+        ) {
             let (mut layer, mut model) = (Layer::default(), vec![None; 100]);
             for (number, (offset, len)) in writes.into_iter().enumerate() {
                 layer.insert(extent(offset, len, number as u64));
@@ -78,6 +88,8 @@ mod tests {
                     model[(offset + u64::from(at)) as usize] = Some((number as u64, at));
                 }
             }
+            layer.cut(cut.0..cut.0 + cut.1);
+            (cut.0..cut.0 + cut.1).filter(|at| *at < 100).for_each(|at| model[at as usize] = None);
             let mut read = vec![None; 100];
             for piece in layer.within(from..from + len) {
                 for at in 0..piece.len {

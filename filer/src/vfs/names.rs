@@ -16,6 +16,8 @@ const DIRECTORY_MODE: u32 = 0o755;
 /// Cookies of the two entries that every directory has.
 const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
+/// How often a name is looked up, when what it stood for is gone before its attributes are read.
+const LOOKS_MAX: usize = 16;
 
 fn check_name(name: &[u8]) -> Result<(), FsError> {
     if name.len() > NAME_BYTES_MAX {
@@ -53,10 +55,32 @@ impl Vfs {
     }
 
     fn entry(&self, dir: Handle, name: &[u8]) -> Result<Option<Attr>, FsError> {
-        match read::lookup(&*self.kv, dir.ino, name)? {
-            Some(ino) => self.by_ino(ino).map(Some),
-            None => Ok(None),
+        for _ in 0..LOOKS_MAX {
+            match read::lookup(&*self.kv, dir.ino, name)? {
+                None => return Ok(None),
+                Some(ino) => match self.by_ino(ino) {
+                    // It was removed or replaced between the two looks: what does the name stand for now?
+                    Err(FsError::Stale) => {}
+                    found => return found.map(Some),
+                },
+            }
         }
+        Err(FsError::Later("the name changes faster than it can be looked up".into()))
+    }
+
+    /// The directory that a directory lies in.
+    fn parent(&self, dir: Handle) -> Result<Attr, FsError> {
+        for _ in 0..LOOKS_MAX {
+            let NodeKind::Directory { parent } = self.attr(dir)?.kind else {
+                return Err(FsError::NotDirectory);
+            };
+            match self.by_ino(parent) {
+                // The directory was moved, and where it lay was removed, between the two looks.
+                Err(FsError::Stale) => {}
+                found => return found,
+            }
+        }
+        Err(FsError::Later("the directory moves faster than it can be looked up".into()))
     }
 
     /// As [`Vfs::entry`], but that there is none is believed of the newest state alone.
@@ -80,9 +104,9 @@ impl Vfs {
         self.fresh().await?;
         let attr = self.directory(dir).await?;
         permissions::check_search(caller, &attr)?;
-        match (name, &attr.kind) {
-            (b".", _) => Ok(attr),
-            (b"..", NodeKind::Directory { parent }) => self.by_ino(*parent),
+        match name {
+            b"." => Ok(attr),
+            b".." => self.parent(dir),
             _ => self.entry(dir, name)?.ok_or(FsError::NoEntry),
         }
     }
@@ -106,6 +130,8 @@ impl Vfs {
         self.fresh().await?;
         let attr = self.attr(file)?;
         let SetAttr { mut mode, uid, gid, bytes, times } = set;
+        // At the change itself, so that no change of the mode slips in between.
+        let clears_set_id = permissions::clears_set_id(caller) && (uid.is_some() || gid.is_some() || bytes.is_some());
         if let Some(wanted) = &mut mode {
             permissions::check_owner(caller, &attr)?;
             *wanted &= 0o7777;
@@ -116,9 +142,6 @@ impl Vfs {
         }
         if uid.is_some() || gid.is_some() {
             permissions::check_give(caller, &attr, uid, gid)?;
-            if caller.uid != 0 && mode.is_none() && attr.mode & 0o6000 != 0 && !attr.kind.is_directory() {
-                mode = Some(attr.mode & !0o6000);
-            }
         }
         let explicit = |time: &SetTime| matches!(time, SetTime::To { .. });
         let now = |time: &SetTime| matches!(time, SetTime::Now);
@@ -139,8 +162,8 @@ impl Vfs {
         }
         // What was written before comes before the new size and times on record, too.
         self.record(file).await?;
-        let change = AttrChange { mode, uid, gid, bytes, times };
-        match self.door.propose(OpBody::SetAttr { file, change, guard_ctime_ns }).await? {
+        let change = AttrChange { mode, uid, gid, bytes, times, clears_set_id };
+        match self.door.carry_out(OpBody::SetAttr { file, change, guard_ctime_ns }).await? {
             Answer::Node { before: old, after, .. } => {
                 Ok(Changed { before: old.as_ref().map(before), after: Some(after) })
             }
@@ -182,8 +205,9 @@ impl Vfs {
             let (uid, gid) = self.owner_of_new(caller, &set)?;
             let mode = set.mode.unwrap_or(FILE_MODE) & 0o7777;
             let (name, times, bytes) = (name.to_vec(), set.times, set.bytes);
-            let create = OpBody::Create { dir, name, mode, uid, gid, times, bytes, existing };
-            match self.door.propose(create).await {
+            let clears_set_id = permissions::clears_set_id(caller);
+            let create = OpBody::Create { dir, name, mode, uid, gid, times, bytes, existing, clears_set_id };
+            match self.door.carry_out(create).await {
                 // It is in the local tables by now.
                 Err(DoorError::Refused(OpError::Exists)) if how == CreateHow::Unchecked && entry.is_none() => {}
                 answer => return made(answer?),
@@ -220,7 +244,7 @@ impl Vfs {
         };
         let (uid, gid) = self.owner_of_new(caller, &set)?;
         let (name, mode, times) = (name.to_vec(), mode & 0o7777, set.times);
-        made(self.door.propose(OpBody::Make { dir, name, node, mode, uid, gid, times }).await?)
+        made(self.door.carry_out(OpBody::Make { dir, name, node, mode, uid, gid, times }).await?)
     }
 
     pub(super) async fn remove_name(
@@ -238,7 +262,7 @@ impl Vfs {
         permissions::check_remove(caller, &self.directory(dir).await?, entry.as_ref())?;
         let name = name.to_vec();
         let body = if directory { OpBody::RemoveDir { dir, name } } else { OpBody::Remove { dir, name } };
-        match self.door.propose(body).await? {
+        match self.door.carry_out(body).await? {
             Answer::Dir { before: old, after } => Ok(Changed { before: Some(before(&old)), after: Some(after) }),
             other => Err(unexpected(&other)),
         }
@@ -268,7 +292,7 @@ impl Vfs {
             None => permissions::check_add(caller, &to_attr)?,
         }
         let (from_name, to_name) = (from_name.to_vec(), to_name.to_vec());
-        match self.door.propose(OpBody::Rename { from_dir, from_name, to_dir, to_name }).await? {
+        match self.door.carry_out(OpBody::Rename { from_dir, from_name, to_dir, to_name }).await? {
             Answer::Dirs { from_before, from_after, to_before, to_after } => Ok((
                 Changed { before: Some(before(&from_before)), after: Some(from_after) },
                 Changed { before: Some(before(&to_before)), after: Some(to_after) },
@@ -286,7 +310,7 @@ impl Vfs {
     ) -> Result<Made, FsError> {
         check_new_name(name)?;
         permissions::check_add(caller, &self.directory(dir).await?)?;
-        made(self.door.propose(OpBody::Link { file, dir, name: name.to_vec() }).await?)
+        made(self.door.carry_out(OpBody::Link { file, dir, name: name.to_vec() }).await?)
     }
 
     pub(super) async fn read_directory(

@@ -13,6 +13,12 @@ fn is_root(caller: &Caller) -> bool {
     caller.uid == 0
 }
 
+/// Whether a file that the caller changes loses its set-user-id and set-group-id bits: all but root have to be kept from
+/// putting a program of their own into another's hands. The owner is no exception, as on other systems.
+pub fn clears_set_id(caller: &Caller) -> bool {
+    !is_root(caller)
+}
+
 /// Whether the caller belongs to a group.
 pub fn in_group(caller: &Caller, gid: u32) -> bool {
     caller.gid == gid || caller.groups.contains(&gid)

@@ -1,59 +1,40 @@
-//! A file's data that was written here and is not on record yet, and the one way in which it gets there.
+//! A file's data that was written here and is not on record yet.
 //!
 //! Writers of a file share its gate while they append and note what they appended; whoever records the file takes the
 //! gate alone for a moment. So whatever was appended to a segment before the segment was closed is noted before the
 //! file's flush for that segment looks.
 //!
-//! ```text
-//! note -> pending -- gate alone --> recording -- synced --> operations in order, each applied once -> on record
-//! ```
-//!
-//! A caller may go away, or get no answer, at any of these steps: who comes next goes on where it stopped. Operations
-//! that were proposed are asked for again and never proposed anew, since between their first application and a second
-//! one another site may have written to the same place.
+//! Owns: the two layers, pending and recording, and what clients see of them. Does not own: how they get on record
+//! (`recording`).
 
-use super::{Vfs, layers::Layer};
-use crate::{
-    door::{DoorError, Once},
-    fs::FsError,
-};
+use super::{layers::Layer, recording::Step};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
-use storage::{
-    cloudfs::{Attr, Extent, Handle, OpBody, OpError},
-    ids::SegmentId,
-};
+use storage::cloudfs::{Attr, Extent, Handle};
 use tokio::sync::RwLock;
 
 /// Files remembered before those without unrecorded data are looked for.
 const SWEEP_FILES_MIN: usize = 64;
 
-/// The extents of an operation as those of two, which together write the same; `None` for what has no parts.
-fn in_parts(extents: &[Extent]) -> Option<[Vec<Extent>; 2]> {
-    match extents {
-        [] => None,
-        [one] => {
-            let middle = one.offset + u64::from(one.len / 2);
-            Some([vec![one.clipped(0..middle)?], vec![one.clipped(middle..u64::MAX)?]])
-        }
-        several => {
-            let (first, second) = several.split_at(several.len() / 2);
-            Some([first.to_vec(), second.to_vec()])
-        }
-    }
-}
-
 /// All files with unrecorded data.
 #[derive(Default)]
 pub struct UnrecordedFiles {
     files: Mutex<Files>,
-    /// Extents of all of them.
-    extents: Arc<AtomicUsize>,
+    sums: Arc<Sums>,
+}
+
+/// Over all files.
+#[derive(Default)]
+struct Sums {
+    extents: AtomicUsize,
+    /// Notes so far.
+    notes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -66,12 +47,19 @@ struct Files {
 struct Layers {
     /// Written since the last recording began.
     pending: Layer,
+    /// Whether somebody without privileges wrote some of it.
+    pending_clears_set_id: bool,
     /// Being recorded.
     recording: Layer,
+    recording_clears_set_id: bool,
     /// When the newest of it was written, nanoseconds since the Unix epoch.
     mtime_ns: u64,
     /// How often data went from here to the record.
     recordings: u64,
+    /// How often data was refused by the record, and dropped.
+    refusals: u64,
+    /// Number of the last note, among those of all files; 0 before the first.
+    newest_note: u64,
 }
 
 /// The unrecorded data of one file.
@@ -80,9 +68,27 @@ pub struct Unrecorded {
     /// Shared by writers, taken alone to begin a recording.
     pub gate: RwLock<()>,
     /// One recording at a time; the operations that it has proposed, or will, and whose answers are not known.
-    turn: tokio::sync::Mutex<VecDeque<Once>>,
-    /// Extents of all files.
-    extents: Arc<AtomicUsize>,
+    pub turn: tokio::sync::Mutex<VecDeque<Step>>,
+    sums: Arc<Sums>,
+}
+
+/// A note, and the file's attributes just before and after it.
+pub struct Noted {
+    pub before: Attr,
+    pub after: Attr,
+    pub number: u64,
+    /// Of the attributes on record that both are made of.
+    pub recorded_ctime_ns: u64,
+    /// What was refused before it.
+    pub refusals: u64,
+}
+
+/// What a recording began with.
+pub struct Begun {
+    pub extents: Vec<Extent>,
+    pub mtime_ns: u64,
+    pub clears_set_id: bool,
+    pub newest_note: u64,
 }
 
 impl UnrecordedFiles {
@@ -105,21 +111,41 @@ impl UnrecordedFiles {
         }
         let new = || {
             let (layers, gate, turn) = Default::default();
-            Arc::new(Unrecorded { layers, gate, turn, extents: self.extents.clone() })
+            Arc::new(Unrecorded { layers, gate, turn, sums: self.sums.clone() })
         };
         files.by_handle.entry(file).or_insert_with(new).clone()
     }
 
     /// How many extents all files together have.
     pub fn extents(&self) -> usize {
-        self.extents.load(Relaxed)
+        self.sums.extents.load(Relaxed)
     }
 
-    fn forget(&self, file: Handle, unrecorded: &Arc<Unrecorded>) {
+    /// Forgets a file whose last data is on record.
+    pub fn forget(&self, file: Handle, unrecorded: &Arc<Unrecorded>) {
         let mut files = self.lock();
         // Two handles are this map's and the caller's; a third is a writer's that is about to note something.
         if unrecorded.is_empty() && Arc::strong_count(unrecorded) <= 2 {
             files.by_handle.remove(&file);
+        }
+    }
+}
+
+impl Layers {
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.recording.is_empty()
+    }
+
+    /// Shows the attributes on record as they will be.
+    fn show(&self, attr: &mut Attr) {
+        if self.is_empty() {
+            return;
+        }
+        attr.bytes = attr.bytes.max(self.pending.end()).max(self.recording.end());
+        attr.mtime_ns = attr.mtime_ns.max(self.mtime_ns);
+        attr.ctime_ns = attr.ctime_ns.max(self.mtime_ns);
+        if self.pending_clears_set_id || self.recording_clears_set_id {
+            attr.clear_set_id();
         }
     }
 }
@@ -134,19 +160,39 @@ impl Unrecorded {
         let mut layers = self.lock();
         let before = layers.pending.len() + layers.recording.len();
         let changed = change(&mut layers);
-        self.extents.fetch_add(layers.pending.len() + layers.recording.len(), Relaxed);
-        self.extents.fetch_sub(before, Relaxed);
+        self.sums.extents.fetch_add(layers.pending.len() + layers.recording.len(), Relaxed);
+        self.sums.extents.fetch_sub(before, Relaxed);
         changed
     }
 
-    /// Notes extents that were appended; the gate is held.
-    pub fn note(&self, extents: &[Extent], wall_ns: u64) {
+    /// Notes extents that were appended; the gate is held. `recordings` were counted before `on_record` was read: `None`
+    /// when they have changed since, and nothing was noted. `clears_set_id`: the writer has no privileges.
+    pub fn note(
+        &self,
+        extents: &[Extent],
+        wall_ns: u64,
+        clears_set_id: bool,
+        on_record: &Attr,
+        recordings: u64,
+    ) -> Option<Noted> {
         self.change(|layers| {
+            if layers.recordings != recordings {
+                return None;
+            }
+            let mut before = on_record.clone();
+            layers.show(&mut before);
             for extent in extents {
                 layers.pending.insert(*extent);
             }
-            layers.mtime_ns = layers.mtime_ns.max(wall_ns);
-        });
+            layers.pending_clears_set_id |= clears_set_id;
+            // Later than what clients were shown, or they would not see the change.
+            layers.mtime_ns = wall_ns.max(before.ctime_ns.saturating_add(1));
+            layers.newest_note = self.sums.notes.fetch_add(1, Relaxed) + 1;
+            let mut after = on_record.clone();
+            layers.show(&mut after);
+            let (number, refusals) = (layers.newest_note, layers.refusals);
+            Some(Noted { before, after, number, recorded_ctime_ns: on_record.ctime_ns, refusals })
+        })
     }
 
     /// How often data went from here to the record.
@@ -154,23 +200,24 @@ impl Unrecorded {
         self.lock().recordings
     }
 
-    /// Shows the file's attributes as they will be. `recordings` were counted before those on record were read: `false`
-    /// when they have changed since, so that data may be in neither.
-    pub fn show(&self, attr: &mut Attr, recordings: u64) -> bool {
+    /// How often data was refused by the record, and dropped.
+    pub fn refusals(&self) -> u64 {
+        self.lock().refusals
+    }
+
+    /// Shows the file's attributes as they will be, and gives the number of the last note. `recordings` were counted
+    /// before those on record were read: `None` when they have changed since, so that data may be in neither.
+    pub fn show(&self, attr: &mut Attr, recordings: u64) -> Option<u64> {
         let layers = self.lock();
         if layers.recordings != recordings {
-            return false;
+            return None;
         }
-        if !(layers.pending.is_empty() && layers.recording.is_empty()) {
-            attr.bytes = attr.bytes.max(layers.pending.end()).max(layers.recording.end());
-            attr.mtime_ns = attr.mtime_ns.max(layers.mtime_ns);
-            attr.ctime_ns = attr.ctime_ns.max(layers.mtime_ns);
-        }
-        true
+        layers.show(attr);
+        Some(layers.newest_note)
     }
 
     /// What lies over the recorded extents in a range.
-    pub fn within(&self, range: std::ops::Range<u64>) -> Layer {
+    pub fn within(&self, range: Range<u64>) -> Layer {
         let layers = self.lock();
         let mut over = Layer::default();
         for extent in layers.recording.within(range.clone()).chain(layers.pending.within(range)) {
@@ -180,95 +227,40 @@ impl Unrecorded {
     }
 
     fn is_empty(&self) -> bool {
-        let layers = self.lock();
-        layers.pending.is_empty() && layers.recording.is_empty()
+        self.lock().is_empty()
     }
 
-    fn begin(&self) -> (Vec<Extent>, u64) {
+    /// Begins a recording of everything noted so far; the gate is held alone, and no operation of an earlier one is left.
+    pub fn begin(&self) -> Begun {
         self.change(|layers| {
             let pending = std::mem::take(&mut layers.pending);
             // What an earlier recording could not sync goes along, below what was written since.
             layers.recording.cover(&pending);
-            (layers.recording.extents().copied().collect(), layers.mtime_ns)
+            layers.recording_clears_set_id |= std::mem::take(&mut layers.pending_clears_set_id);
+            Begun {
+                extents: layers.recording.extents().copied().collect(),
+                mtime_ns: layers.mtime_ns,
+                clears_set_id: layers.recording_clears_set_id,
+                newest_note: layers.newest_note,
+            }
         })
     }
 
-    fn recorded(&self) {
+    /// What the recording has within `range` leaves: it is on record, or was refused.
+    pub fn settle(&self, range: Range<u64>, refused: bool) {
         self.change(|layers| {
-            layers.recording = Layer::default();
+            layers.recording.cut(range);
+            layers.recording_clears_set_id &= !layers.recording.is_empty();
             layers.recordings += 1;
+            layers.refusals += u64::from(refused);
         });
     }
 
-    fn give_up(&self) {
-        self.change(|layers| *layers = Layers { recordings: layers.recordings + 1, ..Layers::default() });
-    }
-}
-
-impl Vfs {
-    /// Makes everything written to the file before durable in staging, and puts it on record: other sites see it.
-    pub(super) async fn record(&self, file: Handle) -> Result<(), FsError> {
-        let Some(unrecorded) = self.unrecorded.get(file) else {
-            return Ok(());
-        };
-        let recorded = self.record_in_turn(file, &unrecorded).await;
-        self.unrecorded.forget(file, &unrecorded);
-        recorded
-    }
-
-    async fn record_in_turn(&self, file: Handle, unrecorded: &Unrecorded) -> Result<(), FsError> {
-        let mut operations = unrecorded.turn.lock().await;
-        // What an earlier caller left behind.
-        self.carry_out(unrecorded, &mut operations).await?;
-        let (extents, mtime_ns) = {
-            let _gate = unrecorded.gate.write().await;
-            unrecorded.begin()
-        };
-        let segments: BTreeSet<SegmentId> = extents.iter().map(|extent| extent.segment).collect();
-        for segment in segments {
-            self.staging.sync(segment).await?;
-        }
-        operations.extend(
-            extents
-                .chunks(self.settings.extents_max)
-                .map(|extents| self.door.once(OpBody::Write { file, extents: extents.to_vec(), mtime_ns })),
-        );
-        self.carry_out(unrecorded, &mut operations).await
-    }
-
-    /// Carries out the operations of a recording, in order.
-    async fn carry_out(&self, unrecorded: &Unrecorded, operations: &mut VecDeque<Once>) -> Result<(), FsError> {
-        if operations.is_empty() {
-            return Ok(());
-        }
-        while let Some(operation) = operations.front() {
-            match self.door.ask(operation).await {
-                Ok(_) => {
-                    operations.pop_front();
-                }
-                Err(DoorError::Refused(error @ OpError::TooManyExtents { .. })) => {
-                    // Nothing of it was applied: it comes again in parts, in its place.
-                    let OpBody::Write { file, extents, mtime_ns } = operation.body() else {
-                        return Err(error.into());
-                    };
-                    let parts = in_parts(&extents).ok_or(error)?;
-                    operations.pop_front();
-                    for extents in parts.into_iter().rev() {
-                        operations.push_front(self.door.once(OpBody::Write { file, extents, mtime_ns }));
-                    }
-                }
-                Err(DoorError::Refused(error)) => {
-                    operations.clear();
-                    if error == OpError::Stale {
-                        // The file is gone, and its data with it.
-                        unrecorded.give_up();
-                    }
-                    return Err(error.into());
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        unrecorded.recorded();
-        Ok(())
+    /// The file is gone, and its data with it.
+    pub fn give_up(&self) {
+        self.change(|layers| {
+            let Layers { recordings, refusals, newest_note, .. } = *layers;
+            *layers = Layers { recordings: recordings + 1, refusals, newest_note, ..Layers::default() };
+        });
     }
 }

@@ -25,9 +25,9 @@ pub trait StateMachine: Send + Sync + 'static {
 /// Why an operation has no answer.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProposeError {
-    /// No majority could be reached before the deadline. The operation may still be applied later; proposing it
-    /// again as the same request is harmless.
-    #[error("no majority of the filers answered within {after_ms} ms; the operation waits for healing")]
+    /// No majority could be reached before the deadline. The operation may still be applied later, unless its ticket
+    /// says that it was never handed over; proposing it again as the same request is harmless.
+    #[error("no majority of the filers has answered for {after_ms} ms")]
     NoMajority { after_ms: u64 },
     /// The operation is too large for the log.
     #[error("an operation of {bytes} bytes is above the limit of {bytes_max}")]

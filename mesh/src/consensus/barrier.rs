@@ -28,6 +28,8 @@ struct Waiting {
     callers: Vec<Caller>,
     /// Whether a task is asking.
     asking: bool,
+    /// Since when every question failed; asked on until one is answered, so that this is known to be over.
+    failing_since: Option<Instant>,
 }
 
 struct Caller {
@@ -44,6 +46,11 @@ enum Asked {
 impl Gate {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().expect("no access to the gate panics")
+    }
+
+    /// Since when no question was answered; `None` while they are, or nobody asks.
+    pub fn failing_since(&self) -> Option<Instant> {
+        self.waiting().failing_since
     }
 }
 
@@ -107,7 +114,7 @@ impl Core {
     }
 }
 
-/// Asks until nobody waits.
+/// Asks until nobody waits and the last question was answered.
 async fn ask_for_all(core: Arc<Core>) {
     let mut callers: Vec<Caller> = Vec::new();
     let mut attempts = 0;
@@ -117,23 +124,32 @@ async fn ask_for_all(core: Arc<Core>) {
             let mut waiting = core.gate.waiting();
             callers.append(&mut waiting.callers);
             callers.retain(|caller| caller.until > now && !caller.reply.is_closed());
-            if callers.is_empty() {
+            if callers.is_empty() && waiting.failing_since.is_none() {
                 waiting.asking = false;
                 return;
             }
         }
-        let longest = callers.iter().map(|caller| caller.until).max().unwrap_or(now);
-        let within = longest.saturating_duration_since(now).min(core.settings.call_deadline());
+        let within = match callers.iter().map(|caller| caller.until).max() {
+            Some(longest) => longest.saturating_duration_since(now).min(core.settings.call_deadline()),
+            None => core.settings.call_deadline(),
+        };
         let answer = match core.ask_once(within).await {
-            Asked::Upto(index) => Ok(index),
+            Asked::Upto(index) => {
+                core.shared.note_majority(now);
+                Ok(index)
+            }
             Asked::Failed(error) => Err(error),
             Asked::Again => {
+                core.gate.waiting().failing_since.get_or_insert(now);
                 core.pause(attempts).await;
                 attempts += 1;
                 continue;
             }
         };
         attempts = 0;
+        if core.gate.waiting().failing_since.take().is_some() {
+            core.shared.touch();
+        }
         for caller in callers.drain(..) {
             // One that gave up needs no answer.
             let _ = caller.reply.send(answer.clone());

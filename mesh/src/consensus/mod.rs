@@ -24,6 +24,7 @@ mod engine;
 mod forward;
 mod log;
 mod machine;
+mod majority;
 mod members;
 mod network;
 mod propose;

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use openraft::errors::RaftError;
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -37,6 +40,16 @@ struct Open {
 pub struct Ticket {
     core: Arc<Core>,
     number: u64,
+    /// Whether the operation was ever given to a log, here or elsewhere.
+    handed_over: AtomicBool,
+}
+
+impl Ticket {
+    /// Whether the operation may have been applied, or may be yet. `false`: it was never given to anybody, so that
+    /// after the ticket is dropped it is certain that it never takes effect.
+    pub fn was_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Acquire)
+    }
 }
 
 impl Tickets {
@@ -87,7 +100,8 @@ pub enum Attempt {
 impl Consensus {
     /// A ticket for one operation; see [`propose_as`](Self::propose_as).
     pub fn ticket(&self) -> Ticket {
-        Ticket { number: self.core.tickets.issue(), core: self.core.clone() }
+        let number = self.core.tickets.issue();
+        Ticket { number, core: self.core.clone(), handed_over: AtomicBool::new(false) }
     }
 
     /// Has `op` applied at every filer, exactly once, and gives the state machine's answer, when this filer's own
@@ -111,7 +125,7 @@ impl Consensus {
         let until = Instant::now() + deadline;
         let carried_out = async {
             let _slot = core.slots.acquire().await.map_err(|_| ProposeError::Stopped("it was shut down".into()))?;
-            let (index, outcome) = core.carry_out(ticket.number, &op, until).await?;
+            let (index, outcome) = core.carry_out(ticket, &op, until).await?;
             core.shared.wait_applied(index).await?;
             match outcome {
                 Outcome::Answer(answer) => Ok(answer.into()),
@@ -136,15 +150,17 @@ impl Core {
     }
 
     /// Attempts until the operation is applied at the leader.
-    async fn carry_out(&self, number: u64, op: &Bytes, until: Instant) -> Result<(u64, Outcome), ProposeError> {
+    async fn carry_out(&self, ticket: &Ticket, op: &Bytes, until: Instant) -> Result<(u64, Outcome), ProposeError> {
         let mut attempts = 0;
         loop {
             self.check_member()?;
-            let command = Command::Op(self.tickets.request(number), op.clone());
+            let command = Command::Op(self.tickets.request(ticket.number), op.clone());
             let attempt = match self.leader() {
-                Some(leader) if leader == self.me => self.write(command).await,
-                Some(_) => self.forward(command, until).await,
                 None => Attempt::Again,
+                Some(leader) => {
+                    ticket.handed_over.store(true, Ordering::Release);
+                    if leader == self.me { self.write(command).await } else { self.forward(command, until).await }
+                }
             };
             match attempt {
                 Attempt::Applied { index, outcome } => return Ok((index, outcome)),

@@ -156,16 +156,6 @@ impl Consensus {
         }
     }
 
-    /// Milliseconds since the leader was heard from; at the leader itself, since a majority was.
-    pub fn leader_heard_ms_ago(&self) -> Option<u64> {
-        let status = self.status();
-        match self.core.shared.heard() {
-            _ if status.leader == Some(self.core.me) => status.majority_ms_ago,
-            Some((leader, at)) if status.leader == Some(leader) => Some(at.elapsed().as_millis() as u64),
-            _ => None,
-        }
-    }
-
     /// Why the replica goes no further; `None` while it runs.
     pub fn stopped(&self) -> Option<String> {
         match self.core.shared.stopped() {
@@ -245,11 +235,15 @@ async fn follow(core: Arc<Core>) {
     let mut metrics = core.raft.metrics();
     let mut known = BTreeMap::new();
     loop {
-        let (members, running) = {
+        let (members, running, acknowledged) = {
             let now = metrics.borrow_and_update();
             let members: BTreeMap<_, _> = now.membership_config.nodes().map(|(id, m)| (*id, m.clone())).collect();
-            (members, now.running_state.clone())
+            let acknowledged = now.last_quorum_acked.as_ref().filter(|_| now.state.is_leader()).map(|at| at.0);
+            (members, now.running_state.clone(), acknowledged)
         };
+        if let Some(at) = acknowledged {
+            core.shared.note_majority(at);
+        }
         if members != known && !members.is_empty() {
             known = members.clone();
             core.peers.set_members(members);

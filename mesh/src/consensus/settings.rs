@@ -122,6 +122,11 @@ impl Settings {
         Duration::from_millis(self.election_timeout_ms_max)
     }
 
+    /// Without a sign of a majority for so long, a filer knows that it has none: elections would be over.
+    pub(super) fn majority_known_lost_after(&self) -> Duration {
+        2 * self.lease()
+    }
+
     /// Deadline of one piece of a snapshot.
     pub(super) fn snapshot_deadline(&self) -> Duration {
         Duration::from_millis(self.snapshot_timeout_ms)

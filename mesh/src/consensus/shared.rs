@@ -9,8 +9,12 @@ use openraft::async_runtime::WatchSender;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 use tokio::{sync::oneshot, time::Instant};
+
+/// After such a silence a sign of a majority is news. Shorter than any time after which somebody waits for one.
+const MAJORITY_NEWS: Duration = Duration::from_millis(500);
 
 /// Told by one part, seen by the others.
 pub struct Shared {
@@ -18,7 +22,6 @@ pub struct Shared {
     changes: WatcherSender<u64>,
 }
 
-#[derive(Default)]
 struct State {
     applied: u64,
     /// Who waits for which index; the number tells waiters for the same index apart.
@@ -29,11 +32,23 @@ struct State {
     stopped: Option<String>,
     /// The leader last heard from, and when.
     heard: Option<(FilerId, Instant)>,
+    /// The last sign of a majority; at first, the start.
+    majority_at: Instant,
 }
 
 impl Shared {
     pub fn new() -> Self {
-        Self { state: Mutex::default(), changes: watch_channel(0).0 }
+        let state = State {
+            applied: 0,
+            waiters: BTreeMap::new(),
+            waiters_ever: 0,
+            removed: BTreeSet::new(),
+            dismissed: false,
+            stopped: None,
+            heard: None,
+            majority_at: Instant::now(),
+        };
+        Self { state: Mutex::new(state), changes: watch_channel(0).0 }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -143,6 +158,25 @@ impl Shared {
     /// A leader spoke to this filer now.
     pub fn hear(&self, leader: FilerId) {
         self.state().heard = Some((leader, Instant::now()));
+        self.note_majority(Instant::now());
+    }
+
+    /// There was a sign of a majority at that time.
+    pub fn note_majority(&self, at: Instant) {
+        let news = {
+            let mut state = self.state();
+            let silent = at.saturating_duration_since(state.majority_at);
+            state.majority_at = state.majority_at.max(at);
+            silent >= MAJORITY_NEWS
+        };
+        if news {
+            self.touch();
+        }
+    }
+
+    /// The last sign of a majority; before the first one, the start.
+    pub fn majority_at(&self) -> Instant {
+        self.state().majority_at
     }
 
     pub fn heard(&self) -> Option<(FilerId, Instant)> {

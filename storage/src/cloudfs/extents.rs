@@ -51,7 +51,13 @@ fn merged(left: &Extent, right: &Extent) -> Option<Extent> {
 }
 
 impl Applying<'_, '_> {
-    pub(super) fn write(&mut self, file: Handle, extents: Vec<Extent>, mtime_ns: u64) -> Result<Answer, Stop> {
+    pub(super) fn write(
+        &mut self,
+        file: Handle,
+        extents: Vec<Extent>,
+        mtime_ns: u64,
+        clears_set_id: bool,
+    ) -> Result<Answer, Stop> {
         let before = self.node(file).and_then(|attr| match attr.kind {
             NodeKind::File => Ok(attr),
             _ => Err(OpError::Stale.into()),
@@ -85,6 +91,9 @@ impl Applying<'_, '_> {
         let written_ns = mtime_ns.min(self.now_ns);
         after.mtime_ns = if before.mtime_ns <= self.now_ns { before.mtime_ns.max(written_ns) } else { written_ns };
         after.ctime_ns = self.now_ns;
+        if clears_set_id {
+            after.clear_set_id();
+        }
         self.put_attr(&after);
         Ok(Answer::Node { before: Some(before), after, dir_before: None, dir_after: None })
     }

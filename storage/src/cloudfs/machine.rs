@@ -111,14 +111,14 @@ pub fn apply_op(txn: &mut Txn<'_>, op: &Op, limits: Limits) -> Result<Result<Ans
 
 fn dispatch(state: &mut Applying<'_, '_>, body: OpBody) -> Result<Answer, Stop> {
     match body {
-        OpBody::Create { dir, name, mode, uid, gid, times, bytes, existing } => {
-            state.create(dir, &name, Owner { mode, uid, gid, times }, bytes, existing)
+        OpBody::Create { dir, name, mode, uid, gid, times, bytes, existing, clears_set_id } => {
+            state.create(dir, &name, Owner { mode, uid, gid, times }, bytes, (existing, clears_set_id))
         }
         OpBody::Make { dir, name, node, mode, uid, gid, times } => {
             state.make(dir, &name, node, Owner { mode, uid, gid, times })
         }
         OpBody::SetAttr { file, change, guard_ctime_ns } => state.set_attr(file, change, guard_ctime_ns),
-        OpBody::Write { file, extents, mtime_ns } => state.write(file, extents, mtime_ns),
+        OpBody::Write { file, extents, mtime_ns, clears_set_id } => state.write(file, extents, mtime_ns, clears_set_id),
         OpBody::Link { file, dir, name } => state.link(file, dir, &name),
         OpBody::Remove { dir, name } => state.remove(dir, &name),
         OpBody::RemoveDir { dir, name } => state.remove_dir(dir, &name),

@@ -30,6 +30,9 @@ pub struct AttrChange {
     pub gid: Option<u32>,
     pub bytes: Option<u64>,
     pub times: Times,
+    /// Takes the set-user-id and set-group-id bits from what is no directory, unless `mode` is set: whoever has no
+    /// privileges changes its size or owner.
+    pub clears_set_id: bool,
 }
 
 /// What a new file does about an existing name.
@@ -57,14 +60,17 @@ pub enum OpBody {
         times: Times,
         bytes: Option<u64>,
         existing: OnExisting,
+        /// As [`AttrChange::clears_set_id`], for an existing file that gets a size.
+        clears_set_id: bool,
     },
     /// Makes anything else.
     Make { dir: Handle, name: Vec<u8>, node: NewNode, mode: u32, uid: u32, gid: u32, times: Times },
     /// Changes attributes; a new size cuts or extends (by a hole).
     SetAttr { file: Handle, change: AttrChange, guard_ctime_ns: Option<u64> },
     /// Makes written data visible. The extents lie in segments of the proposing filer that are not stored yet. Data
-    /// beyond the end extends the file. `mtime_ns`: when the last of it was written.
-    Write { file: Handle, extents: Vec<Extent>, mtime_ns: u64 },
+    /// beyond the end extends the file. `mtime_ns`: when the last of it was written. `clears_set_id`: somebody without privileges wrote some of
+    /// it, so the file loses its set-user-id and set-group-id bits.
+    Write { file: Handle, extents: Vec<Extent>, mtime_ns: u64, clears_set_id: bool },
     /// Gives a file another name.
     Link { file: Handle, dir: Handle, name: Vec<u8> },
     /// Removes a name of anything but a directory.

@@ -164,7 +164,7 @@ pub(super) fn create(dir: Handle, name: &str) -> OpBody {
 
 pub(super) fn create_as(dir: Handle, name: &str, existing: OnExisting, bytes: Option<u64>) -> OpBody {
     let (name, times) = (name.into(), Times::default());
-    OpBody::Create { dir, name, mode: 0o644, uid: 5, gid: 6, times, bytes, existing }
+    OpBody::Create { dir, name, mode: 0o644, uid: 5, gid: 6, times, bytes, existing, clears_set_id: false }
 }
 
 pub(super) fn make(dir: Handle, name: &str, node: NewNode) -> OpBody {
@@ -197,7 +197,7 @@ pub(super) fn resize(file: Handle, bytes: u64) -> OpBody {
 }
 
 pub(super) fn write(file: Handle, extents: &[Extent]) -> OpBody {
-    OpBody::Write { file, extents: extents.to_vec(), mtime_ns: 0 }
+    OpBody::Write { file, extents: extents.to_vec(), mtime_ns: 0, clears_set_id: false }
 }
 
 /// A segment of the first filer.

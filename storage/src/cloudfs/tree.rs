@@ -80,13 +80,13 @@ impl Applying<'_, '_> {
         name: &[u8],
         owner: Owner,
         bytes: Option<u64>,
-        existing: OnExisting,
+        (existing, clears_set_id): (OnExisting, bool),
     ) -> Result<Answer, Stop> {
         let dir = self.directory(dir)?;
         check_name(name)?;
         check_size(bytes.unwrap_or(0))?;
         if let Some((_, before)) = self.named(&dir, name)? {
-            return self.create_over(before, bytes, existing);
+            return self.create_over(before, bytes, existing, clears_set_id);
         }
         let mut after = self.new_attr(&dir, NodeKind::File, bytes.unwrap_or(0), owner);
         if let OnExisting::SameVerifier(verifier) = existing {
@@ -96,7 +96,13 @@ impl Applying<'_, '_> {
     }
 
     /// A create whose name is taken. The directory does not change.
-    fn create_over(&mut self, before: Attr, bytes: Option<u64>, existing: OnExisting) -> Result<Answer, Stop> {
+    fn create_over(
+        &mut self,
+        before: Attr,
+        bytes: Option<u64>,
+        existing: OnExisting,
+        clears_set_id: bool,
+    ) -> Result<Answer, Stop> {
         let is_file = before.kind == NodeKind::File;
         match existing {
             OnExisting::Use if before.kind.is_directory() => Err(OpError::IsDirectory.into()),
@@ -104,6 +110,9 @@ impl Applying<'_, '_> {
                 let mut after = before.clone();
                 if let Some(bytes) = bytes {
                     self.resize(&mut after, bytes)?;
+                    if clears_set_id {
+                        after.clear_set_id();
+                    }
                     self.put_attr(&after);
                 }
                 Ok(Answer::Node { before: Some(before), after, dir_before: None, dir_after: None })
@@ -160,7 +169,11 @@ impl Applying<'_, '_> {
             }
             self.resize(&mut after, bytes)?;
         }
-        after.mode = change.mode.map_or(after.mode, |mode| mode & MODE_BITS);
+        match change.mode {
+            Some(mode) => after.mode = mode & MODE_BITS,
+            None if change.clears_set_id => after.clear_set_id(),
+            None => {}
+        }
         after.uid = change.uid.unwrap_or(after.uid);
         after.gid = change.gid.unwrap_or(after.gid);
         after.atime_ns = change.times.atime.of(after.atime_ns, self.now_ns);

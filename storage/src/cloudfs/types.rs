@@ -77,6 +77,20 @@ pub struct Attr {
     pub create_verifier: Option<u64>,
 }
 
+/// Set-user-id and set-group-id.
+pub const SET_ID_BITS: u32 = 0o6000;
+
+impl Attr {
+    /// Takes the set-user-id and set-group-id bits away, as POSIX asks for when somebody without privileges changes the
+    /// content or the owner: nobody may put a program of his own into another's hands. A directory keeps them, as they
+    /// run nothing there.
+    pub fn clear_set_id(&mut self) {
+        if !self.kind.is_directory() {
+            self.mode &= !SET_ID_BITS;
+        }
+    }
+}
+
 /// One time of a [`Times`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SetTime {

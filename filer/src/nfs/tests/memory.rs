@@ -34,6 +34,28 @@ pub struct Memory {
     pub let_removes_go: Semaphore,
     /// Removes that ran.
     pub removes: AtomicU64,
+    pub reads: Hold,
+    pub writes: Hold,
+}
+
+/// Where calls of one kind wait for a permit each, while it is on.
+pub struct Hold {
+    pub on: AtomicBool,
+    pub held: Notify,
+    pub go: Semaphore,
+}
+
+impl Hold {
+    fn new() -> Self {
+        Self { on: AtomicBool::new(false), held: Notify::new(), go: Semaphore::new(0) }
+    }
+
+    async fn pass(&self) {
+        if self.on.load(Ordering::SeqCst) {
+            self.held.notify_one();
+            self.go.acquire().await.expect("never closed").forget();
+        }
+    }
 }
 
 fn denied(attr: &Attr, caller: &Caller, wanted: u32) -> bool {
@@ -88,6 +110,8 @@ impl Memory {
             removes_held: Notify::new(),
             let_removes_go: Semaphore::new(0),
             removes: AtomicU64::new(0),
+            reads: Hold::new(),
+            writes: Hold::new(),
         }
     }
 
@@ -295,6 +319,7 @@ impl FileSystem for Memory {
     }
 
     async fn read(&self, caller: &Caller, file: Handle, offset: u64, len: u32) -> Result<ReadData, FsError> {
+        self.reads.pass().await;
         let mut tree = self.tree()?;
         let node = tree.node(file)?;
         if denied(&node.attr, caller, R) {
@@ -317,6 +342,7 @@ impl FileSystem for Memory {
         data: Bytes,
         stable: Stable,
     ) -> Result<Written, FsError> {
+        self.writes.pass().await;
         let mut tree = self.tree()?;
         let node = tree.node(file)?;
         if denied(&node.attr, caller, W) {
@@ -330,7 +356,8 @@ impl FileSystem for Memory {
         node.content[start..start + data.len()].copy_from_slice(&data);
         node.attr.bytes = len as u64;
         let change = Changed { before: Some(before), after: Some(tree.touch(file.ino)) };
-        Ok(Written { bytes: u32::try_from(data.len()).expect("one record"), stable, change })
+        let bytes = u32::try_from(data.len()).expect("one record");
+        Ok(Written { bytes, stable, change, verifier: self.write_verifier() })
     }
 
     async fn commit(&self, _caller: &Caller, file: Handle) -> Result<Changed, FsError> {

@@ -1,6 +1,7 @@
 //! Repeated calls get the first answer.
 
-use super::client::{Client, Site, at, record, unpacked, xid_next};
+use super::client::{Client, Site, at, record, unpacked, unsquashed, xid_next};
+use crate::nfs::NfsSettings;
 use nfs3_types::nfs3::{self, *};
 use nfs3_types::xdr_codec::Pack;
 use std::sync::atomic::Ordering;
@@ -76,8 +77,9 @@ async fn a_repetition_over_a_new_connection_waits_for_the_first() {
     assert_eq!(site.server.stats().repeated_calls, 1);
 }
 
+/// A client that was told to ask later does so as a new call; a late repetition of the old one must change nothing.
 #[tokio::test]
-async fn an_answer_to_ask_later_is_not_kept() {
+async fn an_answer_to_ask_later_is_kept_and_the_call_never_runs() {
     let site = Site::open().await;
     let mut client = site.client().await;
     let root = client.mount("/").await.expect("exported");
@@ -90,6 +92,38 @@ async fn an_answer_to_ask_later_is_not_kept() {
     assert!(matches!(later, REMOVE3res::Err((nfsstat3::NFS3ERR_JUKEBOX, _))));
     site.memory.later.store(false, Ordering::SeqCst);
     client.send(&call).await;
-    let removed: REMOVE3res = unpacked(&client.receive().await.1.expect("accepted"));
+    let later: REMOVE3res = unpacked(&client.receive().await.1.expect("accepted"));
+    assert!(matches!(later, REMOVE3res::Err((nfsstat3::NFS3ERR_JUKEBOX, _))));
+    assert!(site.memory.content("a").is_some());
+    let removed: REMOVE3res = client.nfs(NFS_PROGRAM::NFSPROC3_REMOVE, &remove).await;
     removed.unwrap();
+}
+
+/// A call without an outcome stays at work for as long as it takes; its repetitions must not pile up meanwhile.
+#[tokio::test]
+async fn of_many_repetitions_one_waits_and_is_answered() {
+    let settings = NfsSettings { calls_in_flight_max: 3, ..NfsSettings::default() };
+    let site = Site::with(settings, vec![unsquashed("/")]).await;
+    let mut client = site.client().await;
+    let root = client.mount("/").await.expect("exported");
+    make_file(&mut client, &root, "a").await;
+    site.memory.hold_removes.store(true, Ordering::SeqCst);
+    let remove = REMOVE3args { object: at(&root, "a") };
+    let xid = xid_next();
+    let call = record(&client.call(xid, NFS, NFS_PROGRAM::NFSPROC3_REMOVE as u32, &remove));
+    client.send(&call).await;
+    site.memory.removes_held.notified().await;
+    for _ in 0..20 {
+        client.send(&call).await;
+    }
+    // Others find their way between them.
+    make_file(&mut client, &root, "b").await;
+    site.memory.let_removes_go.add_permits(1);
+    for _ in 0..2 {
+        let (answered, result) = client.receive().await;
+        assert_eq!(answered, xid);
+        unpacked::<REMOVE3res>(&result.expect("accepted")).unwrap();
+    }
+    assert_eq!(site.memory.removes.load(Ordering::SeqCst), 1);
+    assert_eq!(site.server.stats().repeated_calls, 20);
 }

@@ -144,7 +144,10 @@ fn the_time_of_a_write_is_when_it_was_written() {
     let mut bench = Bench::new();
     let file = bench.file(ROOT, "f");
     let made_ns = bench.wall_ns;
-    let write_at = |mtime_ns| OpBody::Write { file, extents: vec![extent(0, 10, seg(1))], mtime_ns };
+    let write_at = |mtime_ns| {
+        let extents = vec![extent(0, 10, seg(1))];
+        OpBody::Write { file, extents, mtime_ns, clears_set_id: false }
+    };
     bench.wall_ns = 100_000;
     bench.ok(write_at(90_000));
     assert_eq!((bench.attr(file).mtime_ns, bench.attr(file).ctime_ns), (90_000, bench.wall_ns));

@@ -150,6 +150,7 @@ fn setattr_changes_what_it_names_and_respects_its_guard() {
         gid: None,
         bytes: None,
         times: Times { atime: SetTime::To { ns: 3 }, mtime: SetTime::Keep },
+        clears_set_id: true,
     };
     let guarded = |guard| OpBody::SetAttr { file, change: change.clone(), guard_ctime_ns: Some(guard) };
     assert_eq!(bench.err(guarded(made.ctime_ns + 1)), OpError::NotSync);
@@ -164,6 +165,38 @@ fn setattr_changes_what_it_names_and_respects_its_guard() {
     bench.ok(OpBody::SetAttr { file, change, guard_ctime_ns: None });
     let attr = bench.attr(file);
     assert_eq!((attr.bytes, attr.atime_ns, attr.mtime_ns), (5, bench.wall_ns, 1));
+}
+
+#[test]
+fn who_has_no_privileges_takes_the_set_id_bits_along_with_what_he_changes() {
+    let mut bench = Bench::new();
+    let (file, dir) = (bench.file(ROOT, "f"), bench.dir(ROOT, "d"));
+    let setattr = |file, change| OpBody::SetAttr { file, change, guard_ctime_ns: None };
+    let chmod = |file| setattr(file, AttrChange { mode: Some(0o6755), ..AttrChange::default() });
+    let write = |clears_set_id| OpBody::Write { file, extents: vec![extent(0, 9, seg(1))], mtime_ns: 0, clears_set_id };
+    let cut = |clears_set_id| setattr(file, AttrChange { bytes: Some(1), clears_set_id, ..AttrChange::default() });
+    let give = |file| setattr(file, AttrChange { gid: Some(9), clears_set_id: true, ..AttrChange::default() });
+    let cut_by_create = |clears_set_id| match create_as(ROOT, "f", OnExisting::Use, Some(0)) {
+        OpBody::Create { dir, name, mode, uid, gid, times, bytes, existing, .. } => {
+            OpBody::Create { dir, name, mode, uid, gid, times, bytes, existing, clears_set_id }
+        }
+        other => panic!("{other:?}"),
+    };
+    for (kept, lost) in
+        [(write(false), write(true)), (cut(false), cut(true)), (cut_by_create(false), cut_by_create(true))]
+    {
+        bench.ok(chmod(file));
+        bench.ok(kept);
+        assert_eq!(bench.attr(file).mode, 0o6755);
+        bench.ok(lost);
+        assert_eq!(bench.attr(file).mode, 0o755);
+    }
+    bench.ok(chmod(file));
+    bench.ok(give(file));
+    assert_eq!((bench.attr(file).mode, bench.attr(file).gid), (0o755, 9));
+    bench.ok(chmod(dir));
+    bench.ok(give(dir));
+    assert_eq!((bench.attr(dir).mode, bench.attr(dir).gid), (0o6755, 9), "a directory hands its group down");
 }
 
 #[test]

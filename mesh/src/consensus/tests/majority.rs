@@ -1,0 +1,70 @@
+use super::mesh::*;
+use crate::consensus::{ProposeError, Settings};
+use tokio::time::{Instant, sleep};
+
+#[tokio::test(start_paused = true)]
+async fn a_filer_that_is_cut_off_knows_it_and_knows_when_it_is_over() {
+    let (mesh, filers) = mesh_of(3, settings()).await;
+    let all: Vec<_> = filers.iter().collect();
+    let leads = leader(&all).await.id;
+    let follows = filers.iter().find(|filer| filer.id != leads).expect("two do not lead").id;
+    for cut in [follows, leads] {
+        let filer = filers.iter().find(|filer| filer.id == cut).expect("it is one of them");
+        filer.count("x").await;
+        assert_eq!(filer.consensus.check_majority(), Ok(()));
+        mesh.cut(cut.0);
+        let begun = Instant::now();
+        assert!(matches!(filer.consensus.majority_lost().await, ProposeError::NoMajority { .. }));
+        assert!(begun.elapsed() <= 2 * settings().lease() + SECOND, "it took {:?}", begun.elapsed());
+        for other in filers.iter().filter(|other| other.id != cut) {
+            other.count("x").await;
+            assert_eq!(other.consensus.check_majority(), Ok(()), "the others have one");
+        }
+        sleep(MINUTE).await;
+        assert!(filer.consensus.check_majority().is_err());
+        mesh.heal();
+        filer.consensus.majority_found().await;
+        filer.count("x").await;
+        agree(&all).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filer_alone_is_its_own_majority() {
+    let (_mesh, filers) = mesh_of(1, settings()).await;
+    sleep(MINUTE).await;
+    assert_eq!(filers[0].consensus.check_majority(), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_cut_off_together_with_the_leader_knows_it_by_its_reads() {
+    let (mesh, filers) = mesh_of(5, settings()).await;
+    let all: Vec<_> = filers.iter().collect();
+    let leads = leader(&all).await.id;
+    let follows = filers.iter().find(|filer| filer.id != leads).expect("four do not lead");
+    filers.iter().filter(|filer| ![leads, follows.id].contains(&filer.id)).for_each(|filer| mesh.cut(filer.id.0));
+    assert!(follows.consensus.barrier(20 * SECOND).await.is_err());
+    assert!(matches!(follows.consensus.check_majority(), Err(ProposeError::NoMajority { .. })));
+    mesh.heal();
+    // Nobody asks, and yet it is known.
+    follows.consensus.majority_found().await;
+    agree(&all).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ticket_says_whether_its_operation_was_given_to_anybody() {
+    let (mesh, filers) = mesh_of(3, Settings { proposals_in_flight_max: 1, ..settings() }).await;
+    let all: Vec<_> = filers.iter().collect();
+    let lead = leader(&all).await;
+    let asks = filers.iter().find(|filer| filer.id != lead.id).expect("two do not lead");
+    let (given, waits) = (asks.consensus.ticket(), asks.consensus.ticket());
+    mesh.deafen(asks.id.0);
+    let (lost, refused) = tokio::join!(
+        asks.consensus.propose_as(&given, b"given".to_vec(), 2 * SECOND),
+        // The other one's place is not free before this one gives up.
+        asks.consensus.propose_as(&waits, b"waits".to_vec(), SECOND),
+    );
+    assert!(matches!((lost, refused), (Err(ProposeError::NoMajority { .. }), Err(ProposeError::NoMajority { .. }))));
+    assert!(given.was_handed_over() && !waits.was_handed_over());
+    assert_eq!((lead.local("given"), lead.local("waits")), (1, 0));
+}
