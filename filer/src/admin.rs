@@ -22,6 +22,7 @@ pub use doors::{AdminSocket, DoorError, MetricsDoor, TokenDoor};
 pub use metrics::{Extra, metrics_text};
 pub use status::{FileRow, Page, SegmentRow, Status};
 
+use mesh::FilerId;
 use serde::{Deserialize, Serialize};
 use status::DecisionRow;
 
@@ -70,6 +71,10 @@ pub trait Steering: Send + Sync + 'static {
 
     /// Takes the filer of this name out of the CloudFS. Answers what was done.
     async fn remove_peer(&self, name: &str) -> Result<String, Refusal>;
+
+    /// Has every filer refuse the certificate with this serial number, which the filer `filer`, called `name`, holds.
+    /// Answers what was done.
+    async fn revoke(&self, filer: FilerId, name: &str, serial: &str) -> Result<String, Refusal>;
 
     /// Segments on record behind `after` (the `next` of an earlier page), at most `limit`.
     async fn segments(&self, after: Option<String>, limit: usize) -> Result<Page<SegmentRow>, Refusal>;

@@ -5,10 +5,13 @@
 
 mod bundle;
 mod init;
+mod issued;
 mod join;
 mod log;
 mod page;
 mod places;
+mod renew;
+mod revoke;
 #[cfg(test)]
 mod tests;
 
@@ -37,7 +40,8 @@ Exit codes:
   1  failed
   2  wrong usage or settings
   3  refused by the rules, such as a failover to a cloud that misses something
-  4  no filer answers";
+  4  no filer answers
+  5  most filers cannot be reached: nothing can be decided now, try again later";
 
 /// Serves one file system at many sites, and keeps it in two clouds.
 #[derive(Debug, Parser)]
@@ -59,6 +63,7 @@ Exit codes:
   2  wrong usage or settings
   3  refused by the rules, such as a failover to a cloud that misses something
   4  no filer answers
+  5  most filers cannot be reached: nothing can be decided now, try again later
 
 The settings are in filer.toml in the site's directory; filer check-config checks them.";
 
@@ -80,7 +85,7 @@ pub enum Command {
         #[command(subcommand)]
         command: CloudCommand,
     },
-    /// Shows the filers of the CloudFS, or takes one out
+    /// Shows the filers of the CloudFS and revoked certificates, or takes a filer out
     #[command(args_conflicts_with_subcommands = true, after_help = format!("Examples:\n  filer peers\n  filer peers --json\n  filer peers remove fra\n\n{EXIT_CODES}"))]
     Peers {
         #[command(subcommand)]
@@ -96,9 +101,15 @@ pub enum Command {
         #[command(flatten)]
         dir: Dir,
     },
-    /// Signs a new site's request, with the authority in the first site's directory
+    /// Signs a request of a new site, or of one that renews, with the authority in the first site's directory
     #[command(after_help = join::SIGN_HELP)]
     Sign(join::Sign),
+    /// Asks for another certificate of this site, or puts one in place
+    #[command(after_help = renew::HELP)]
+    Renew(renew::Renew),
+    /// Has every filer refuse a filer's certificates, also before it has joined
+    #[command(after_help = revoke::HELP)]
+    Revoke(revoke::Revoke),
     /// Writes a shell's completions to the standard output
     #[command(
         after_help = "Examples:\n  filer completions bash > /etc/bash_completion.d/filer\n  filer completions fish > ~/.config/fish/completions/filer.fish"
@@ -225,6 +236,7 @@ impl CliError {
             Self::Client(ClientError::Unreachable { .. } | ClientError::TimedOut { .. }) => 4,
             Self::Client(ClientError::Refused(Refusal::Rules(_))) => 3,
             Self::Client(ClientError::Refused(Refusal::NotFound(_) | Refusal::Request(_))) => 2,
+            Self::Client(ClientError::Refused(Refusal::Later(_))) => 5,
             _ => 1,
         }
     }
@@ -235,6 +247,7 @@ pub fn run(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
     match command {
         Command::Init(init) => init::run(init, out),
         Command::Sign(sign) => join::sign(sign, out),
+        Command::Renew(renew) => renew::run(renew, out),
         Command::CheckConfig { file, dir } => check_config(file, &dir, out),
         Command::Version => say(out, &format!("filer {}", env!("CARGO_PKG_VERSION"))),
         Command::Completions { shell } => {
@@ -277,7 +290,7 @@ fn check_clouds(path: &Path, config: &Config) -> Result<(), ConfigError> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut problems = vec![];
     for (key, entry) in [("primary", &config.clouds.primary), ("secondary", &config.clouds.secondary)] {
-        if let Err(e) = storage::clouds::open(&entry.settings, &entry.name) {
+        if let Err(e) = storage::clouds::check(&entry.settings, &entry.name) {
             let section = format!("[clouds.{key}]");
             let line = text.lines().position(|line| line.trim_start().starts_with(&section)).map(|at| at + 1);
             problems.push(crate::config::Problem { line, setting: format!("clouds.{key}:"), what: chain(&e) });
@@ -357,9 +370,10 @@ async fn ask(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
         }
         Command::Peers { command: None, look } => {
             let status = client(&look.door)?.status().await?;
-            let text = if look.json { json(&status.peers) } else { page::peers(&status) };
+            let text = if look.json { json(&status.peers) } else { page::peers(&status) + &page::revoked(&status) };
             say(out, &text)
         }
+        Command::Revoke(revoke) => revoke::run(revoke, out).await,
         other => Err(CliError::Usage(format!("{other:?} asks no filer"))),
     }
 }

@@ -38,6 +38,7 @@ mod status;
 mod tests;
 
 pub use exports::{Export, Network, Squash};
+pub use handle::SecretSource;
 pub use server::{NfsServer, StartError};
 pub use settings::NfsSettings;
 pub use stats::{Counters, NfsStats};

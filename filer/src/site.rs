@@ -10,16 +10,19 @@ use crate::{
     admin::{AdminSocket, MetricsDoor, TokenDoor},
     config::{Config, SiteDir},
     filer::{Filer, OWNER_KEY, Who, World, check_owner},
-    nfs::NfsServer,
+    nfs::{NfsServer, SecretSource},
 };
 use anyhow::Context;
 use mesh::{
+    FilerId,
     clock::{Clock, Random, SeededRandom},
+    consensus::RevokedList,
     kv::META,
     net::{Identity, QuicMesh},
     peers::Member,
 };
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -42,12 +45,13 @@ impl Clock for SystemClock {
     }
 }
 
-/// A generator that differs from start to start.
-fn random() -> Arc<dyn Random> {
-    use std::hash::{BuildHasher, Hasher};
-    // The standard library draws its hasher's keys from the operating system.
-    let drawn = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    Arc::new(SeededRandom::new(drawn ^ SystemClock.wall_ns()))
+/// A generator that the operating system seeds, with as many bits as a key has: the CloudFS's secret comes from it.
+fn random() -> anyhow::Result<Arc<dyn Random>> {
+    use std::io::Read;
+    let mut seed = [0; 32];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut seed));
+    read.context("drawing a random number from /dev/urandom")?;
+    Ok(Arc::new(SeededRandom::from_bytes(seed)))
 }
 
 /// How long the doors may take to finish calls at the end.
@@ -102,20 +106,31 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     }
     let kv = RocksKv::open(&state, &RocksSettings::default())?;
     let disk = DirDisk::open(config.data_dir.join("segments"))?;
-    let random = random();
+    let random = random()?;
     let mesh = QuicMesh::start(config.mesh.transport.clone(), identity, config.mesh.listen, random.clone())?;
     let mesh = Arc::new(mesh);
 
     let world = World { kv, disk, clouds, peers: mesh.clone(), clock: Arc::new(SystemClock), random };
     let (filer, recovered) = Filer::start(who, world, settings::of(&config)).await?;
     dir.note_served()?;
+    // Before anybody is answered.
+    let mut outside = Outside::default();
+    outside.tell(&filer, &mesh);
     mesh.set_services(filer.services.clone());
     tracing::info!(filer = %site.filer, name = %config.name, mesh = %config.mesh.listen, "the filer is up");
     let fs: Arc<dyn crate::fs::FileSystem> = filer.vfs.clone();
     let nfs = match config.nfs.listen {
         Some(listen) => {
             let limits = settings::of_nfs(&config.nfs);
-            Some(NfsServer::start(limits, config.nfs.exports.clone(), site.cloudfs, fs, listen).await?)
+            let kv = filer.world.kv.clone();
+            let secret: SecretSource = Arc::new(move || {
+                let read = storage::cloudfs::door_secret(&*kv);
+                read.unwrap_or_else(|error| {
+                    tracing::error!(%error, "the secret of the doors cannot be read");
+                    None
+                })
+            });
+            Some(NfsServer::start(limits, config.nfs.exports.clone(), (site.cloudfs, secret), fs, listen).await?)
         }
         None => None,
     };
@@ -140,7 +155,8 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     greet_clouds(&filer, &config);
     let living = filer.clone();
     tokio::task::spawn_local(async move { living.run(recovered).await });
-    tokio::task::spawn_local(keep_out_the_removed(filer.clone(), mesh.clone()));
+    tokio::task::spawn_local(keep_out(outside, filer.clone(), mesh.clone()));
+    tokio::task::spawn_local(watch_certificate(mesh.clone(), config.mesh.certificate_warn_ms));
 
     end_of(&filer).await?;
     tracing::info!("stopping");
@@ -183,7 +199,7 @@ fn greet_clouds(filer: &Filer, config: &Config) {
         let (entry, client) = (config.clouds.entry(cloud), filer.world.clouds[cloud.index()].clone());
         let (name, place, me) = (entry.name.clone(), entry.settings.place(), filer.who.me);
         tokio::spawn(async move {
-            let body = bytes::Bytes::from_static(b"filermesh probe\n");
+            let body = bytes::Bytes::from_static(storage::cloud::PROBE);
             match client.probe(&format!("probes/{:016x}", me.0), body).await {
                 Ok(()) => tracing::info!(cloud = %name, %place, "the cloud takes and gives data"),
                 Err(error) => tracing::error!(
@@ -195,19 +211,62 @@ fn greet_clouds(filer: &Filer, config: &Config) {
     }
 }
 
-/// Keeps filers that were removed from the CloudFS from coming in.
-async fn keep_out_the_removed(filer: Filer, mesh: Arc<QuicMesh>) {
-    let mut changes = filer.consensus.changes();
-    let mut known = std::collections::BTreeSet::new();
+/// How often the end of the certificate is looked at.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// How long a certificate that ends at this second is still valid, in milliseconds; 0 when it has ended.
+fn certificate_left_ms(not_after_s: i64) -> u64 {
+    let end_ns = u64::try_from(not_after_s).unwrap_or(0).saturating_mul(1_000_000_000);
+    end_ns.saturating_sub(SystemClock.wall_ns()) / 1_000_000
+}
+
+/// Says some times a day that this filer's certificate ends soon, or has ended.
+async fn watch_certificate(mesh: Arc<QuicMesh>, warn_ms: u64) {
     loop {
+        let (serial, left_ms) = (mesh.identity().serial(), certificate_left_ms(mesh.identity().not_after_s()));
+        let days = left_ms / 86_400_000;
+        if left_ms == 0 {
+            tracing::error!(serial, "this filer's certificate has ended, and peers refuse it: renew it (filer renew)");
+        } else if left_ms <= warn_ms {
+            tracing::warn!(serial, days, "this filer's certificate ends soon: renew it (filer renew)");
+        }
+        tokio::time::sleep(CERTIFICATE_LOOK).await;
+    }
+}
+
+/// Who is kept from coming in.
+#[derive(Default)]
+struct Outside {
+    removed: BTreeSet<FilerId>,
+    revoked: RevokedList,
+}
+
+impl Outside {
+    /// Tells the mesh who is to be kept out, as of now.
+    fn tell(&mut self, filer: &Filer, mesh: &QuicMesh) {
         let status = filer.consensus.status();
         // A filer on its way out is still needed for the majority that lets it go.
-        let members = |id: &mesh::FilerId| status.voters.contains_key(id) || status.learners.contains_key(id);
-        let removed: std::collections::BTreeSet<_> = status.removed.iter().copied().filter(|id| !members(id)).collect();
-        if removed != known {
+        let members = |id: &FilerId| status.voters.contains_key(id) || status.learners.contains_key(id);
+        let removed: BTreeSet<_> = status.removed.iter().copied().filter(|id| !members(id)).collect();
+        if removed != self.removed {
             mesh.set_removed(removed.clone());
-            known = removed;
+            self.removed = removed;
         }
+        if status.revoked != self.revoked {
+            if status.revoked.contains_key(mesh.identity().serial()) {
+                tracing::error!("this filer's certificate was revoked, and peers refuse it: renew it (filer renew)");
+            }
+            mesh.set_revoked(status.revoked.keys().cloned().collect());
+            self.revoked = status.revoked;
+        }
+    }
+}
+
+/// Keeps filers that were removed from the CloudFS, and revoked certificates, from coming in.
+async fn keep_out(mut outside: Outside, filer: Filer, mesh: Arc<QuicMesh>) {
+    let mut changes = filer.consensus.changes();
+    loop {
+        outside.tell(&filer, &mesh);
         changes.next().await;
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use storage::{cloudfs::Ballot, ids::SegmentId};
 
 /// Format version of these messages.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 /// A call to a filer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub enum FilerReply {
 }
 
 /// How a filer is, for its peers' status pages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Bytes in staging that are not released.
     pub staged_bytes: u64,
@@ -45,6 +45,8 @@ pub struct Report {
     pub oldest_unprotected_ms: Option<u64>,
     /// The epoch it has seen.
     pub epoch: u64,
+    /// Version of its program.
+    pub version: String,
 }
 
 /// Calls a peer.

@@ -11,7 +11,8 @@ pub trait Clock: Send + Sync + 'static {
     fn wall_ns(&self) -> u64;
 }
 
-/// A source of random numbers: jitter, ids, sampling. Not for keys.
+/// A source of random numbers: jitter, ids, sampling, and the secret of a CloudFS's doors. A real site's is seeded by the
+/// operating system with as many bits as a key has.
 pub trait Random: Send + Sync + 'static {
     /// A uniformly drawn number.
     fn next_u64(&self) -> u64;
@@ -24,6 +25,11 @@ impl SeededRandom {
     /// The generator that `seed` determines.
     pub fn new(seed: u64) -> Self {
         Self(Mutex::new(rand::SeedableRng::seed_from_u64(seed)))
+    }
+
+    /// The generator that these bytes determine: as hard to foretell as they are.
+    pub fn from_bytes(seed: [u8; 32]) -> Self {
+        Self(Mutex::new(rand::SeedableRng::from_seed(seed)))
     }
 }
 

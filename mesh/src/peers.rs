@@ -87,11 +87,27 @@ pub trait Peers: Send + Sync + 'static {
     fn status(&self) -> Vec<PeerStatus>;
 }
 
+/// Who a peer is, by its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerName {
+    pub id: FilerId,
+    pub name: String,
+}
+
+/// A certificate's serial number as it is written everywhere: hexadecimal digits, without zeros in front.
+pub fn serial_text(serial: &[u8]) -> String {
+    let digits: String = serial.iter().map(|byte| format!("{byte:02x}")).collect();
+    match digits.trim_start_matches('0') {
+        "" => "0".into(),
+        text => text.into(),
+    }
+}
+
 /// What answers the calls of peers.
 #[async_trait::async_trait]
 pub trait Service: Send + Sync + 'static {
-    /// Answers one call, or says why not.
-    async fn handle(&self, from: FilerId, call: Message) -> Result<Message, String>;
+    /// Answers one call of the peer whose certificate says `from`, or says why not.
+    async fn handle(&self, from: &PeerName, call: Message) -> Result<Message, String>;
 }
 
 /// The services of a filer, by channel.

@@ -28,7 +28,7 @@ use mesh::{
     clock::SeededRandom,
     consensus::{self, Spawning},
     kv::MemoryKv,
-    peers::{Channel, Member},
+    peers::{Channel, Member, PeerName},
 };
 use network::{Arrived, Network};
 use power::Power;
@@ -443,7 +443,8 @@ async fn answer(filer: Filer, mut arrived: mpsc::UnboundedReceiver<Arrived>) {
             Channel::Filer => filer.services.filer.clone(),
         };
         tokio::task::spawn_local(async move {
-            let _ = answer.send(service.handle(from, call).await);
+            let from = PeerName { id: from, name: member(from).name };
+            let _ = answer.send(service.handle(&from, call).await);
         });
     }
 }

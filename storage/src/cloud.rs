@@ -63,6 +63,9 @@ pub enum CloudError {
     Failed { attempted: String, why: String },
 }
 
+/// What a probe writes: a line that says what it is, with its format version.
+pub const PROBE: &[u8] = b"filermesh probe, format 1\n";
+
 /// One cloud. Every call is exactly one attempt and has a deadline of its own.
 #[async_trait::async_trait]
 pub trait Cloud: Send + Sync + 'static {

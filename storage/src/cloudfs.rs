@@ -15,6 +15,7 @@ pub mod ops;
 mod orphans;
 pub mod read;
 mod rename;
+mod secret;
 mod segments;
 #[cfg(test)]
 mod tests;
@@ -25,4 +26,5 @@ pub mod types;
 pub use invariants::check_invariants;
 pub use machine::{ANSWER_VERSION, AppliedHook, CloudFs, apply_op, decode_answer, decode_op, encode_op};
 pub use ops::{Answer, AttrChange, BY_OPERATOR, OnExisting, Op, OpBody, OpError};
+pub use secret::{DoorSecret, SECRET_BYTES, door_secret};
 pub use types::*;

@@ -42,6 +42,14 @@ pub enum OpenError {
     Path { cloud: String, path: PathBuf, source: std::io::Error },
 }
 
+/// Whether a cloud can be used as far as this machine can tell, as [`open`] would find it. Makes and changes nothing.
+pub fn check(settings: &CloudSettings, name: &str) -> Result<(), OpenError> {
+    match settings {
+        CloudSettings::Directory(directory) => directory::Directory::check(directory, name).map(drop),
+        other => open(other, name).map(drop),
+    }
+}
+
 /// Makes a cloud ready for use. `name` stands in its errors, such as `a`. Connects only when first called.
 pub fn open(settings: &CloudSettings, name: &str) -> Result<Arc<dyn Cloud>, OpenError> {
     Ok(match settings {

@@ -11,7 +11,7 @@ use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
 use storage::{
-    cloud::{Cloud, CloudError, Receipt},
+    cloud::{Cloud, CloudError, PROBE, Receipt},
     cloudfs::CloudState,
     ids::{CloudId, Md5, SegmentId},
     segment::{FrameError, decode_frame},
@@ -276,7 +276,7 @@ impl Handler<Probe> for ConnectorActor {
 
     fn handle(&mut self, Probe { filer }: Probe, _ctx: &mut Self::Context) -> Self::Result {
         let cloud = self.cloud.clone();
-        let body = Bytes::from_static(b"filermesh probe\n");
+        let body = Bytes::from_static(PROBE);
         Box::pin(async move { cloud.probe(&format!("probes/{:016x}", filer.0), body).await })
     }
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use mesh::FilerId;
 use serde::de::DeserializeOwned;
 use std::{
     path::{Path, PathBuf},
@@ -68,6 +69,11 @@ impl AdminClient {
     /// Takes a filer out of the CloudFS.
     pub async fn remove_peer(&self, name: &str) -> Result<String, ClientError> {
         self.tell(&format!("/v1/peers/{}/remove", escaped(name))).await
+    }
+
+    /// Has every filer refuse a certificate.
+    pub async fn revoke(&self, filer: FilerId, name: &str, serial: &str) -> Result<String, ClientError> {
+        self.tell(&format!("/v1/certificates/{filer}/{}/{}/revoke", escaped(name), escaped(serial))).await
     }
 
     /// A page of segments.

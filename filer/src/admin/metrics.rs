@@ -62,6 +62,11 @@ pub fn metrics_text(status: &Status, extra: &[Extra]) -> String {
     page.number("has_majority", "1 if the replicated log has a majority", flag(status.has_majority));
     page.number("term", "Term of the replicated log", status.term as f64);
     page.number("applied", "Last operation applied here", status.applied as f64);
+    let left = seconds(status.certificate.left_ms);
+    page.number("certificate_left_seconds", "How long this filer's certificate is still valid", left);
+    let soon = flag(status.certificate.ends_soon);
+    page.number("certificate_ends_soon", "1 if this filer's certificate must be renewed soon", soon);
+    page.number("revoked_certificates", "Certificates that every filer refuses", status.revoked.len() as f64);
     page.number("staging_bytes", "Data that is not yet in the clouds", status.staging.bytes as f64);
     page.number("staging_bytes_max", "Room for such data", status.staging.bytes_max as f64);
     page.number("staging_segments", "Segments that are not yet in the clouds", status.staging.segments as f64);
@@ -148,6 +153,7 @@ fn peers(registry: &mut Registry, status: &Status) {
     };
     each("peer_connected", "1 if a session with the peer stands", &|peer| Some(flag(peer.connected)));
     each("peer_heard_seconds", "Since anything was heard from the peer", &|peer| peer.heard_ms_ago.map(seconds));
+    each("peer_epoch", "The epoch that the peer has seen", &|peer| peer.epoch.map(|epoch| epoch as f64));
     each("peer_rtt_seconds", "Round-trip time to the peer", &|peer| peer.rtt_us.map(|us| us as f64 / 1e6));
 }
 

@@ -37,6 +37,10 @@ pub struct Status {
     pub applied: u64,
     /// Every filer, this one first.
     pub peers: Vec<Peer>,
+    /// Certificates that are refused before their end.
+    pub revoked: Vec<RevokedRow>,
+    /// This filer's own certificate.
+    pub certificate: Certificate,
     /// Both clouds, the preferred one first.
     pub clouds: Vec<Cloud>,
     pub staging: Staging,
@@ -82,8 +86,33 @@ pub struct Peer {
     pub staged_bytes: Option<u64>,
     /// Age of its oldest byte that is in staging alone.
     pub oldest_unprotected_ms: Option<u64>,
+    /// The epoch that it has seen.
+    pub epoch: Option<u64>,
     /// Version of its program.
     pub version: Option<String>,
+}
+
+/// A certificate that is refused before its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RevokedRow {
+    /// In hexadecimal.
+    pub serial: String,
+    pub filer: FilerName,
+}
+
+/// This filer's own certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Certificate {
+    /// In hexadecimal.
+    pub serial: String,
+    /// How long it is still valid; 0 when it has ended.
+    pub left_ms: u64,
+    /// Whether it ends soon (`mesh.certificate_warn`), or has: renew it.
+    pub ends_soon: bool,
+    /// Whether it was revoked: peers refuse it. As far as this filer has heard.
+    pub revoked: bool,
 }
 
 /// A cloud's role today.

@@ -1,7 +1,7 @@
 //! The door over a real socket, in front of a site that only remembers.
 
 use super::{
-    status::{Cloud, DecisionRow, FilerName, Peer, Resync, Role, Staging},
+    status::{Certificate, Cloud, DecisionRow, FilerName, Peer, Resync, RevokedRow, Role, Staging},
     *,
 };
 use std::{
@@ -62,10 +62,17 @@ pub(crate) fn troubled() -> Status {
                 last_error: Some("timed out".into()),
                 staged_bytes: Some(4_096),
                 oldest_unprotected_ms: Some(900_000),
+                epoch: Some(6),
+                version: Some("0.0.9".into()),
                 ..Peer::default()
             },
         ],
         clouds: vec![primary, secondary],
+        revoked: vec![RevokedRow {
+            serial: "4f00".into(),
+            filer: FilerName { id: "0000002c".into(), name: "old".into() },
+        }],
+        certificate: Certificate { serial: "4e01".into(), left_ms: 12 * 86_400_000, ends_soon: true, revoked: false },
         staging: Staging { bytes: 3 << 20, bytes_max: 10 << 30, segments: 2, oldest_unprotected_ms: Some(1_500) },
         decisions: vec![DecisionRow {
             epoch: 7,
@@ -103,6 +110,13 @@ impl Steering for Remembers {
             Ok(format!("{name} is out"))
         } else {
             Err(Refusal::NotFound(format!("no filer is called {name}")))
+        }
+    }
+    async fn revoke(&self, filer: mesh::FilerId, name: &str, serial: &str) -> Result<String, Refusal> {
+        self.0.lock().unwrap().push(format!("revoke {filer} {name} {serial}"));
+        match serial {
+            "later" => Err(Refusal::Later("no majority".into())),
+            _ => Ok(format!("{serial} is refused")),
         }
     }
     async fn segments(&self, after: Option<String>, limit: usize) -> Result<Page<SegmentRow>, Refusal> {
@@ -156,6 +170,7 @@ async fn the_socket_serves_its_owner_and_vanishes() {
     );
     assert_eq!(client.remove_peer("fra/1 ä").await.unwrap(), "fra/1 ä is out");
     assert!(matches!(client.remove_peer("x").await, Err(ClientError::Refused(Refusal::NotFound(_)))));
+    assert_eq!(client.revoke(mesh::FilerId(0x2b), "fra", "4f00").await.unwrap(), "4f00 is refused");
     assert!(matches!(client.files(None, 10).await, Err(ClientError::Refused(Refusal::Later(_)))));
     let next = client.segments(None, 7).await.unwrap().next;
     client.segments(next.as_deref(), ROWS_MAX).await.unwrap();
@@ -163,7 +178,14 @@ async fn the_socket_serves_its_owner_and_vanishes() {
     assert!(matches!(client.segments(None, ROWS_MAX + 1).await, Err(ClientError::Refused(Refusal::Request(_)))));
     assert_eq!(
         *site.0.lock().unwrap(),
-        ["failback", "remove fra/1 ä", "remove x", "segments None 7", "segments Some(\"a&b c\") 1000"]
+        [
+            "failback",
+            "remove fra/1 ä",
+            "remove x",
+            "revoke 0000002b fra 4f00",
+            "segments None 7",
+            "segments Some(\"a&b c\") 1000"
+        ]
     );
 
     drop(stop);
@@ -278,6 +300,10 @@ fn the_metrics_page_parses_and_says_what_the_status_says() {
         ("filer_cloud_missed_puts{cloud=\"aws\"}", 40.0),
         ("filer_peer_connected{peer=\"fra\"}", 0.0),
         ("filer_peer_heard_seconds{peer=\"fra\"}", 12.0),
+        ("filer_peer_epoch{peer=\"fra\"}", 6.0),
+        ("filer_certificate_left_seconds", 1_036_800.0),
+        ("filer_certificate_ends_soon", 1.0),
+        ("filer_revoked_certificates", 1.0),
         ("filer_extra_bytes", 5.0),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name} in\n{text}");

@@ -1,6 +1,10 @@
 //! `filer init`: a site's directory.
 
-use super::{CliError, address, join, places, say, site_dir};
+use super::{
+    CliError, address,
+    issued::{Issued, IssuedCertificate},
+    join, places, say, site_dir,
+};
 use crate::{
     config::{
         CloudEntry, Config, SiteDir, SiteError, SiteFile,
@@ -105,16 +109,18 @@ fn first(init: &Init, dir: &SiteDir, out: &mut dyn Write) -> Result<(), CliError
     unused(dir, &[dir.identity(), dir.authority(), config.data_dir.clone()])?;
 
     let cloudfs = random_number()?;
-    let site = SiteFile { name: init.name.clone(), cloudfs, filer: random_filer_id(&[])?, first: true, peers: vec![] };
+    let site = SiteFile::new(&init.name, cloudfs, random_filer_id(&[])?, true, vec![]);
     make_dir(dir.root())?;
     let authority = MeshCa::create(&site.cloudfs_text(), &SystemClock)?;
     make_dir(&dir.authority())?;
     authority.save(&dir.authority())?;
-    join::record_issued(dir, &site.name, site.filer)?;
     let request = SigningRequest::create(&site.name)?;
     make_dir(&dir.identity())?;
     request.save(&dir.identity())?;
     let certificate = authority.sign(&request.csr_pem, site.filer, VALID_DAYS, &SystemClock)?;
+    let mut issued = Issued::new(&site.name, site.filer);
+    issued.certificates.push(IssuedCertificate::of(&certificate)?);
+    issued.write(dir, true)?;
     finish(dir, &site, &config, &certificate, authority.certificate_pem())?;
 
     let root = dir.root().display();

@@ -6,13 +6,15 @@
 //! init --certificate  ◀── NAME.pem ──   (certificate, authority, ids, peers, clouds without secrets)
 //! ```
 //!
-//! The new site's key never leaves it. A name is signed once: its file in `authority/issued` is made before the
-//! certificate.
+//! The new site's key never leaves it. A name belongs to one filer for ever (`issued`). The same request may be signed
+//! again, when its answer was lost or could not be written; a request of another key for a name that is taken is
+//! refused, unless it is said to be a renewal.
 
 use super::{
     CliError, Dir,
     bundle::Bundle,
     init::{self, Init, VALID_DAYS, random_filer_id, read_text},
+    issued::{Issued, IssuedCertificate},
     places, say, site_dir,
 };
 use crate::{
@@ -42,15 +44,17 @@ pub(super) const SIGN_HELP: &str = "\
 Examples:
   filer sign fra.csr --dir /var/lib/filer                    makes fra.pem beside fra.csr
   filer sign fra.csr --dir /var/lib/filer -o /tmp/fra.pem
+  filer sign fra-renewal.csr --renew --dir /var/lib/filer    another certificate for a filer that has one
 
 The answer holds the certificate, the CloudFS's id, the addresses of its filers and the settings of its
-clouds. It holds no secret: credentials are given to the new site by other means.
+clouds. It holds no secret: credentials are given to the new site by other means. If signing fails, or the answer is
+lost, sign the same request again.
 
 Exit codes:
   0  done
   1  failed
   2  wrong usage or settings
-  3  refused: the name is taken, or the answer's file exists";
+  3  refused: the name is taken, the key's certificate was revoked, or the answer's file exists";
 
 /// `filer sign`.
 #[derive(Args, Debug)]
@@ -60,7 +64,10 @@ pub struct Sign {
     pub request: PathBuf,
     #[command(flatten)]
     pub dir: Dir,
-    /// The answer; without it, NAME.pem beside the request
+    /// The request is a renewal: the name is that of a filer, which gets another certificate
+    #[arg(long)]
+    pub renew: bool,
+    /// The answer; without it, the request's name with .pem instead of .csr
     #[arg(short, long, value_name = "NAME.pem")]
     pub output: Option<PathBuf>,
     /// How long the certificate is valid, in days
@@ -110,15 +117,28 @@ pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
     let probe = authority.sign(&csr, FilerId(1), 1, &SystemClock)?;
     let name = name_of(&probe)?;
     check_name(&name).map_err(CliError::Refused)?;
-    let answer = sign.output.unwrap_or_else(|| sign.request.with_file_name(format!("{name}.pem")));
+    let answer = sign.output.unwrap_or_else(|| sign.request.with_extension("pem"));
     if answer.symlink_metadata().is_ok() {
         let what =
             format!("{} exists already, and nothing is overwritten; move it away, or choose -o", answer.display());
         return Err(CliError::Refused(what));
     }
-    let filer = random_filer_id(&issued(&dir)?)?;
-    record_issued(&dir, &name, filer)?;
+    let found = Issued::find(&dir, &name)?;
+    let first = found.is_none();
+    let mut issued = match found {
+        Some(issued) => may_have_another(issued, &IssuedCertificate::of(&probe)?.key, sign.renew)?,
+        None if sign.renew => {
+            let what = format!("no filer {name} of this CloudFS has a certificate to renew; sign without --renew");
+            return Err(CliError::Refused(what));
+        }
+        None => {
+            let taken: Vec<FilerId> = Issued::all(&dir)?.iter().map(Issued::filer).collect();
+            Issued::new(&name, random_filer_id(&taken)?)
+        }
+    };
+    let filer = issued.filer();
     let certificate = authority.sign(&csr, filer, sign.days, &SystemClock)?;
+    issued.certificates.push(IssuedCertificate::of(&certificate)?);
     let peers = peers_of(&site, &config);
     let bundle = Bundle::new(
         (&name, filer, site.cloudfs_text()),
@@ -126,14 +146,22 @@ pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
         peers,
         &config.clouds,
     );
+    // The record first: no certificate leaves that could not be revoked.
+    issued.write(&dir, first)?;
     write_new(&answer, &bundle.to_text(), 0o644)?;
+    let (days, path) = (sign.days, answer.display());
+    if sign.renew {
+        let text = format!(
+            "{name} (filer {filer}) has another certificate, for {days} days. Take {path} to its site, and there:\n\
+             \x20 filer renew --dir DIR --certificate {name}-renewal.pem"
+        );
+        return say(out, &text);
+    }
     say(
         out,
         &format!(
-            "{name} may join as filer {filer}, for {} days. Take {} to its site, and there:\n\
+            "{name} may join as filer {filer}, for {days} days. Take {path} to its site, and there:\n\
              \x20 filer init {name} --dir DIR --certificate {name}.pem --listen IP:PORT --advertise HOST:PORT",
-            sign.days,
-            answer.display(),
         ),
     )
 }
@@ -144,34 +172,21 @@ fn name_of(certificate: &str) -> Result<String, CliError> {
     identity::peer_name(&der).map(|peer| peer.name).map_err(refused)
 }
 
-/// Where the names are that were signed: one file each, named so, with the filer's id in it.
-fn issued_dir(dir: &SiteDir) -> PathBuf {
-    dir.authority().join("issued")
-}
-
-/// Puts on record that `name` is the filer `id`. Refused if the name is taken.
-pub(super) fn record_issued(dir: &SiteDir, name: &str, id: FilerId) -> Result<(), CliError> {
-    make_dir(&issued_dir(dir))?;
-    match write_new(&issued_dir(dir).join(name), &format!("{id}\n"), 0o600) {
-        Err(SiteError::File { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
-            Err(CliError::Refused(format!(
-                "a filer {name} of this CloudFS has a certificate already; make the request under another name"
-            )))
-        }
-        written => Ok(written?),
+/// The record of a name that has one, if a request of this key may be signed.
+fn may_have_another(issued: Issued, key: &str, renew: bool) -> Result<Issued, CliError> {
+    let mut of_key = issued.certificates.iter().filter(|certificate| certificate.key == key).peekable();
+    let (name, known) = (&issued.name, of_key.peek().is_some());
+    if of_key.any(|certificate| certificate.revoked) {
+        return Err(CliError::Refused(format!(
+            "a certificate of this key of {name} was revoked; make a new key there: filer renew --new-key"
+        )));
     }
-}
-
-/// Every id that was ever given.
-fn issued(dir: &SiteDir) -> Result<Vec<FilerId>, CliError> {
-    let path = issued_dir(dir);
-    let unreadable = |source| SiteError::File { path: path.clone(), done: "read", source };
-    let mut ids = vec![];
-    for entry in std::fs::read_dir(&path).map_err(unreadable)? {
-        let text = read_text(&entry.map_err(unreadable)?.path())?;
-        ids.extend(text.trim().parse::<FilerId>().ok());
+    if !known && !renew {
+        return Err(CliError::Refused(format!(
+            "a filer {name} of this CloudFS has a certificate already, of another key; if this is its renewal, add --renew; otherwise make the request under another name"
+        )));
     }
-    Ok(ids)
+    Ok(issued)
 }
 
 /// This site's filer, and those that it knows now if it runs.
@@ -212,7 +227,7 @@ pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Writ
             dir.root().display()
         )));
     }
-    let site = SiteFile { name: name.clone(), cloudfs, filer, first: false, peers: bundle.peers.clone() };
+    let site = SiteFile::new(name, cloudfs, filer, false, bundle.peers.clone());
     let base = Config { clouds: bundle.clouds.clone(), ..Config::first(name, dir.root()) };
     let (config, problems) = init::from_flags(init, places::table_of(&base, dir), dir)?;
     // Credentials do not travel with the certificate: they are still to be given.
@@ -221,7 +236,7 @@ pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Writ
     places::refuse(others, dir)?;
     let files = [identity::CERTIFICATE_FILE, identity::CA_CERTIFICATE_FILE].map(|file| dir.identity().join(file));
     init::unused(dir, &[&files[..], std::slice::from_ref(&config.data_dir)].concat())?;
-    belongs(&bundle, &site, dir, &refused)?;
+    checked_identity(&bundle, &site, dir, &dir.identity().join(identity::KEY_FILE), &refused)?;
     init::finish(dir, &site, &config, &bundle.certificate, &bundle.ca)?;
 
     let root = dir.root().display();
@@ -237,19 +252,19 @@ pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Writ
     say(out, &format!("{text}  filer check-config --dir {root}\n  filer serve --dir {root}"))
 }
 
-/// Checks, in a directory aside, that certificate, authority and this site's key belong together.
-fn belongs(
+/// The identity of a site with this bundle and this key; checked, in a directory aside, to belong together.
+pub(super) fn checked_identity(
     bundle: &Bundle,
     site: &SiteFile,
     dir: &SiteDir,
+    key: &Path,
     refused: &dyn Fn(String) -> CliError,
-) -> Result<(), CliError> {
+) -> Result<Identity, CliError> {
     let aside = dir.root().join(".checking");
     let _ = std::fs::remove_dir_all(&aside);
     make_dir(&aside)?;
     let check = || -> Result<Identity, CliError> {
-        let key = dir.identity().join(identity::KEY_FILE);
-        write_new(&aside.join(identity::KEY_FILE), &read_text(&key)?, 0o600)?;
+        write_new(&aside.join(identity::KEY_FILE), &read_text(key)?, 0o600)?;
         write_new(&aside.join(identity::CERTIFICATE_FILE), &bundle.certificate, 0o600)?;
         write_new(&aside.join(identity::CA_CERTIFICATE_FILE), &bundle.ca, 0o600)?;
         Identity::load(&aside).map_err(|e| match e {
@@ -263,5 +278,5 @@ fn belongs(
     if identity.id() != site.filer || identity.name() != site.name || identity.cloudfs() != site.cloudfs_text() {
         return Err(refused(format!("its certificate says {identity:?}, and the rest of it something else")));
     }
-    Ok(())
+    Ok(identity)
 }

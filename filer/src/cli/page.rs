@@ -2,7 +2,7 @@
 
 use crate::admin::{
     Status,
-    status::{Cloud, Peer, Role},
+    status::{Certificate, Cloud, Peer, RevokedRow, Role},
 };
 use storage::cloudfs::CloudState;
 
@@ -60,6 +60,16 @@ fn head(status: &Status) -> String {
         (false, Some(ms)) => format!("NO, for {}: writes stay in staging, and nothing can be decided", age(ms)),
         (false, None) => "NO: writes stay in staging, and nothing can be decided".to_string(),
     };
+    let certificate = match &status.certificate {
+        Certificate { revoked: true, .. } => "IS REVOKED: peers refuse this filer".into(),
+        Certificate { ends_soon: false, .. } => String::new(),
+        Certificate { left_ms: 0, .. } => "HAS ENDED: peers refuse this filer".into(),
+        Certificate { left_ms, .. } => format!("ends in {}", age(*left_ms)),
+    };
+    let certificate = match &certificate[..] {
+        "" => String::new(),
+        how => format!("  certificate                 {how}; see filer renew --help\n"),
+    };
     let leader = status.leader.as_deref().unwrap_or("none known");
     let serving = &status.serving;
     let reads = match (serving.may_be_old, serving.confirmed_ms_ago) {
@@ -82,7 +92,7 @@ fn head(status: &Status) -> String {
          \x20 active cloud                {}{}\n\
          \x20 epoch                       {}\n\
          \x20 majority                    {majority}\n\
-         \x20 leader                      {leader}, term {}\n{reads}{undecided}",
+         \x20 leader                      {leader}, term {}\n{reads}{undecided}{certificate}",
         status.cloudfs,
         status.filer.name,
         status.filer.id,
@@ -119,11 +129,35 @@ pub(super) fn peers(status: &Status) -> String {
             peer.rtt_us.map_or_else(unknown, |us| format!("{}.{} ms", us / 1_000, us % 1_000 / 100)),
             peer.staged_bytes.map_or_else(unknown, size),
             peer.oldest_unprotected_ms.map_or_else(unknown, age),
+            peer.epoch.map_or_else(unknown, |epoch| epoch.to_string()),
+            peer.version.clone().unwrap_or_else(unknown),
             session,
         ]
     };
-    let head = ["NAME", "ID", "ADDRESS", "ROLE", "HEARD", "RTT", "STAGED", "OLDEST UNPROTECTED", "SESSION"];
+    let head = [
+        "NAME",
+        "ID",
+        "ADDRESS",
+        "ROLE",
+        "HEARD",
+        "RTT",
+        "STAGED",
+        "OLDEST UNPROTECTED",
+        "EPOCH",
+        "VERSION",
+        "SESSION",
+    ];
     table(&head, status.peers.iter().map(row).collect())
+}
+
+/// The revoked certificates; nothing where there are none.
+pub(super) fn revoked(status: &Status) -> String {
+    if status.revoked.is_empty() {
+        return String::new();
+    }
+    let row = |row: &RevokedRow| vec![row.filer.name.clone(), row.filer.id.clone(), row.serial.clone()];
+    let rows = status.revoked.iter().map(row).collect();
+    format!("\nREVOKED CERTIFICATES\n{}", table(&["NAME", "ID", "SERIAL NUMBER"], rows))
 }
 
 /// The clouds, with what is wrong with each.
@@ -243,11 +277,14 @@ mod tests {
             "NO: timed out",
             "oldest byte 1.5 s",
             "40 puts, 2 deletes",
+            "certificate                 ends in 12 d 0 h; see filer renew --help",
+            "6      0.0.9    NO: timed out",
             "resync for 5.0 s, 42 rows left, 8 rows (8.0 MiB) done by this filer",
             "1 min 1 s ago  epoch 7  carried  resync of aws began, by fra",
         ] {
             assert!(page.contains(part), "{part:?} in\n{page}");
         }
+        assert!(revoked(&crate::admin::tests::troubled()).contains("old   0000002c  4f00"));
         assert!(page.lines().all(|line| line.trim_end() == line), "no blanks at the ends");
     }
 }

@@ -56,7 +56,8 @@ fn the_commands_are_well_formed_and_every_help_has_examples() {
     command.clone().debug_assert();
     command.build();
     check(&mut command, "filer");
-    assert!(command.render_long_help().to_string().contains("3  refused by the rules"));
+    let help = command.render_long_help().to_string();
+    assert!(help.contains("3  refused by the rules") && help.contains("5  most filers cannot be reached"), "{help}");
 }
 
 #[test]
@@ -217,9 +218,17 @@ fn a_site_joins_with_a_request_a_signature_and_an_answer() {
     let bundle = std::fs::read_to_string(&pem).unwrap();
     assert!(!bundle.contains("hush") && !bundle.contains("PRIVATE KEY"), "{bundle}");
     assert!(bundle.contains("\n-----BEGIN CERTIFICATE-----\n"), "readable as PEM: {bundle}");
-    let (code, said) = filer(&["sign", &csr, "--dir", &ams, "-o", &desk.path("again.pem")]);
-    assert!(code == 3 && said.contains("has a certificate already"), "{code} {said}");
     assert_eq!(filer(&["sign", &csr, "--dir", &ams]).0, 3, "the answer exists");
+    // The same request may be signed again, for the same filer; another key's is refused.
+    assert_eq!(filer(&["sign", &csr, "--dir", &ams, "-o", &desk.path("again.pem")]).0, 0);
+    let ids = [&pem, &desk.path("again.pem")].map(|path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().find(|line| line.starts_with("filer = ")).unwrap().to_string()
+    });
+    assert_eq!(ids[0], ids[1]);
+    assert_eq!(filer(&["init", "fra", "--dir", &desk.path("thief"), "--join"]).0, 0);
+    let (code, said) = filer(&["sign", &desk.path("thief/fra.csr"), "--dir", &ams]);
+    assert!(code == 3 && said.contains("has a certificate already, of another key"), "{code} {said}");
     assert_eq!(filer(&["sign", &csr, "--dir", &desk.path("nowhere")]).0, 2);
 
     // Someone else's answer, and an answer without the key, are refused.
@@ -262,6 +271,101 @@ fn a_site_joins_with_a_request_a_signature_and_an_answer() {
     assert_eq!(filer(&["sign", &csr, "--dir", &fra]).0, 3, "only the first site signs");
 }
 
+#[test]
+fn a_signing_that_fails_takes_nothing_and_may_be_repeated() {
+    let desk = Desk::new();
+    let ams = desk.path("ams");
+    assert_eq!(filer(&["init", "ams", "--dir", &ams]).0, 0);
+    assert_eq!(filer(&["init", "fra", "--dir", &desk.path("fra"), "--join"]).0, 0);
+    let csr = desk.path("fra/fra.csr");
+    for wrong in [&["--days", "0"][..], &["--days", "99999"], &["-o", "/nowhere/at/all/fra.pem"]] {
+        assert_eq!(filer(&[&["sign", &csr, "--dir", &ams], wrong].concat()).0, 1, "{wrong:?}");
+    }
+    assert_eq!(filer(&["sign", &csr, "--dir", &ams]).0, 0, "the name is not burnt");
+}
+
+#[test]
+fn a_site_renews_its_certificate_with_its_key_and_with_another() {
+    let desk = Desk::new();
+    let (ams, fra) = (desk.path("ams"), desk.path("fra"));
+    assert_eq!(filer(&["init", "ams", "--dir", &ams]).0, 0);
+    assert_eq!(filer(&["init", "fra", "--dir", &fra, "--join"]).0, 0);
+    assert_eq!(filer(&["sign", &desk.path("fra/fra.csr"), "--dir", &ams, "--renew"]).0, 3, "there is nothing to renew");
+    assert_eq!(filer(&["sign", &desk.path("fra/fra.csr"), "--dir", &ams]).0, 0);
+    let accept = ["init", "fra", "--dir", &fra, "--certificate", &desk.path("fra/fra.pem"), "--nfs", "off"];
+    assert_eq!(filer(&accept).0, 0);
+    let identity = || Identity::load(&desk.site("fra").identity()).unwrap();
+    let key = || std::fs::read_to_string(desk.path("fra/identity/filer.key")).unwrap();
+    let (first, first_key) = (identity(), key());
+
+    let (csr, pem) = (desk.path("fra/fra-renewal.csr"), desk.path("fra/fra-renewal.pem"));
+    let place = ["renew", "--dir", &fra, "--certificate", &pem];
+    for new_key in [false, true] {
+        let before = (identity().serial().to_string(), key());
+        let ask = if new_key { vec!["renew", "--dir", &fra, "--new-key"] } else { vec!["renew", "--dir", &fra] };
+        let (code, said) = filer(&ask);
+        assert!(code == 0 && said.contains("filer sign fra-renewal.csr --renew"), "{code} {said}");
+        assert_eq!(filer(&ask).0, 3, "a request is under way");
+        if new_key {
+            assert_eq!(filer(&["sign", &csr, "--dir", &ams]).0, 3, "another key is no repetition");
+        }
+        let (code, said) = filer(&["sign", &csr, "--renew", "--dir", &ams, "--days", "30"]);
+        assert!(code == 0 && said.contains("filer renew --dir DIR"), "{code} {said}");
+        assert_eq!((identity().serial().to_string(), key()), before, "nothing changes before it is put in place");
+        let (code, said) = filer(&place);
+        assert!(code == 0 && said.contains("from its next start"), "{code} {said}");
+        assert_ne!(identity().serial(), before.0);
+        assert_eq!((key() != before.1, mode(Path::new(&desk.path("fra/identity/filer.key")))), (new_key, 0o600));
+        assert_eq!((identity().id(), identity().name()), (first.id(), "fra"));
+        assert!(!Path::new(&csr).exists() && !Path::new(&desk.path("fra/identity/filer.key.next")).exists());
+        std::fs::remove_file(&pem).unwrap();
+    }
+    assert_ne!(key(), first_key);
+
+    // A renewal that was cut off between the certificate and the key still serves, and is finished by the next one.
+    assert_eq!(filer(&["renew", "--dir", &fra, "--new-key"]).0, 0);
+    assert_eq!(filer(&["sign", &csr, "--renew", "--dir", &ams]).0, 0);
+    let bundle: toml::Table = std::fs::read_to_string(&pem).unwrap().parse().unwrap();
+    std::fs::write(desk.path("fra/identity/filer.pem"), bundle["certificate"].as_str().unwrap()).unwrap();
+    let cut_off = identity().serial().to_string();
+    assert_eq!(filer(&place).0, 0);
+    assert_eq!(identity().serial(), cut_off);
+    assert!(!Path::new(&desk.path("fra/identity/filer.key.next")).exists());
+
+    // Another's answer is refused, and leaves everything as it was.
+    std::fs::remove_file(&pem).unwrap();
+    assert_eq!(filer(&["renew", "--dir", &ams]).0, 0);
+    assert_eq!(filer(&["sign", &desk.path("ams/ams-renewal.csr"), "--renew", "--dir", &ams]).0, 0);
+    let (code, said) = filer(&["renew", "--dir", &fra, "--certificate", &desk.path("ams/ams-renewal.pem")]);
+    assert_eq!(code, 3, "{said}");
+    assert_eq!(identity().serial(), cut_off);
+    assert_eq!(filer(&["renew", "--dir", &ams, "--certificate", &desk.path("ams/ams-renewal.pem")]).0, 0);
+}
+
+#[test]
+fn checking_the_settings_makes_nothing() {
+    let desk = Desk::new();
+    assert_eq!(filer(&["init", "ams", "--dir", &desk.path("ams")]).0, 0);
+    let everything = || {
+        let mut seen = vec![];
+        let mut folders = vec![desk.0.path().to_path_buf()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                }
+                seen.push((entry.path(), entry.metadata().unwrap().modified().unwrap()));
+            }
+        }
+        seen.sort();
+        seen
+    };
+    let before = everything();
+    assert_eq!(filer(&["check-config", "--dir", &desk.path("ams")]).0, 0);
+    assert_eq!(everything(), before);
+}
+
 /// Runs a command on a thread of its own while the door is served here.
 async fn asked(line: &[&str]) -> (u8, String) {
     let line: Vec<String> = line.iter().map(|word| word.to_string()).collect();
@@ -294,6 +398,24 @@ async fn the_commands_talk_to_the_filer_and_say_how_it_went() {
     assert!(code == 3 && said.contains("aws misses 42 pieces"), "{code} {said}");
     let (code, said) = asked(&["peers", "remove", "lon", "--dir", &ams]).await;
     assert!(code == 2 && said.contains("no filer is called lon"), "{code} {said}");
+
+    // What was signed is revoked, with the authority's record; a filer that has not joined too.
+    assert_eq!(asked(&["init", "old", "--dir", &desk.path("old"), "--join"]).await.0, 0);
+    assert_eq!(asked(&["sign", &desk.path("old/old.csr"), "--dir", &ams]).await.0, 0);
+    let (code, said) = asked(&["revoke", "old", "--dir", &ams]).await;
+    assert!(code == 0 && said.contains("revoked at every filer"), "{code} {said}");
+    let told = site.0.lock().unwrap().iter().filter(|told| told.starts_with("revoke ")).cloned().collect::<Vec<_>>();
+    let serial = told[0].rsplit(' ').next().unwrap().to_string();
+    assert!(told.len() == 1 && told[0].contains(" old ") && said.contains(&serial), "{told:?} {said}");
+    let (code, said) = asked(&["sign", &desk.path("old/old.csr"), "--dir", &ams, "-o", &desk.path("more.pem")]).await;
+    assert!(code == 3 && said.contains("was revoked"), "{code} {said}");
+    assert_eq!(asked(&["revoke", "nobody", "--dir", &ams]).await.0, 2);
+    let (code, said) = asked(&["revoke", "ams", "--dir", &ams]).await;
+    assert!(code == 3 && said.contains("--but-newest"), "{code} {said}");
+    let (code, said) = asked(&["revoke", "ams", "--but-newest", "--dir", &ams]).await;
+    assert!(code == 0 && said.contains("no certificate to be revoked"), "{code} {said}");
+    let (code, said) = asked(&["peers", "--dir", &ams]).await;
+    assert!(code == 0 && said.contains("REVOKED CERTIFICATES"), "{said}");
 
     // A signature while the filer runs names the peers that it knows.
     assert_eq!(asked(&["init", "lon", "--dir", &desk.path("lon"), "--join"]).await.0, 0);

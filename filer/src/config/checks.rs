@@ -1,7 +1,11 @@
 //! What settings must be to each other.
 
 use super::{Config, clouds::CloudEntry, form::Notes, sections::Reads};
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Component, Path, PathBuf},
+};
 use storage::clouds::CloudSettings;
 
 /// Longest path of a Unix socket, in bytes, with room for the name under which it is made.
@@ -32,6 +36,30 @@ fn store(entry: &CloudEntry) -> Option<String> {
     }
 }
 
+/// Where a path leads: links and `..` are followed as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    for part in path.ancestors() {
+        let (Ok(mut real), Ok(rest)) = (part.canonicalize(), path.strip_prefix(part)) else { continue };
+        for name in rest.components() {
+            match name {
+                Component::ParentDir => drop(real.pop()),
+                name => real.push(name),
+            }
+        }
+        return real;
+    }
+    path
+}
+
+/// Whether two directories are one, or one lies in the other; by whatever names.
+fn overlap(a: &Path, b: &Path) -> bool {
+    let (a, b) = (real(a), real(b));
+    let inode = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+    // One directory that is mounted twice has two real names.
+    a.starts_with(&b) || b.starts_with(&a) || (inode(&a).is_some() && inode(&a) == inode(&b))
+}
+
 fn clouds(config: &Config, notes: &mut Notes) {
     let (primary, secondary) = (&config.clouds.primary, &config.clouds.secondary);
     if notes.line_of("clouds.primary").is_none() || notes.line_of("clouds.secondary").is_none() {
@@ -42,9 +70,7 @@ fn clouds(config: &Config, notes: &mut Notes) {
         notes.problem("clouds.secondary.name", what);
     }
     let same = match (&primary.settings, &secondary.settings) {
-        (CloudSettings::Directory(a), CloudSettings::Directory(b)) => {
-            a.path.starts_with(&b.path) || b.path.starts_with(&a.path)
-        }
+        (CloudSettings::Directory(a), CloudSettings::Directory(b)) => overlap(&a.path, &b.path),
         _ => primary.kind_of() == secondary.kind_of() && store(primary) == store(secondary),
     };
     let key = match &secondary.settings {
@@ -62,7 +88,7 @@ fn clouds(config: &Config, notes: &mut Notes) {
     }
     for (key, entry) in [("primary", primary), ("secondary", secondary)] {
         if let CloudSettings::Directory(directory) = &entry.settings
-            && (directory.path.starts_with(&config.data_dir) || config.data_dir.starts_with(&directory.path))
+            && overlap(&directory.path, &config.data_dir)
         {
             let what = "and data_dir lie one within the other; give the cloud a directory of its own";
             notes.problem(&format!("clouds.{key}.path"), what);
@@ -81,6 +107,7 @@ fn listeners(config: &Config, notes: &mut Notes) {
     // The mesh is UDP and cannot be in the way of these.
     let tcp = [
         ("nfs.listen", config.nfs.listen),
+        ("nfs.portmap_listen", config.nfs.portmap_listen),
         ("admin.listen", config.admin.listen),
         ("metrics.listen", config.metrics.listen),
     ];

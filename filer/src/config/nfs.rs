@@ -61,6 +61,8 @@ fn absolute(path: &str) -> Result<(), String> {
 pub struct NfsSettings {
     /// For MOUNT and NFS, version 3.
     pub listen: Option<SocketAddr>,
+    /// For the port mapper, besides.
+    pub portmap_listen: Option<SocketAddr>,
     pub connections_max: u32,
     pub read_bytes_in_flight_max: u64,
     pub write_bytes_in_flight_max: u64,
@@ -73,6 +75,7 @@ impl Default for NfsSettings {
     fn default() -> Self {
         Self {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 2049))),
+            portmap_listen: None,
             connections_max: 1_024,
             read_bytes_in_flight_max: 96 * MIB,
             write_bytes_in_flight_max: 64 * MIB,
@@ -87,6 +90,11 @@ impl NfsSettings {
     pub(super) fn form(&mut self, form: &mut Form<'_, '_>) {
         let doc = "Serves NFS version 3, its MOUNT protocol included, or \"off\".";
         form.set("listen", doc, AddressOrOff, &mut self.listen);
+        let doc = "Answers there too, for clients that ask a port mapper where NFS is, such as \"0.0.0.0:111\", or \"off\". It needs\nthe right to use that port, and no other port mapper on this machine.";
+        form.set("portmap_listen", doc, AddressOrOff, &mut self.portmap_listen);
+        if form.reads() && self.portmap_listen.is_some() && self.listen.is_none() {
+            form.problem("portmap_listen", "needs nfs.listen: there is nothing to tell of; set it to \"off\" too");
+        }
         form.set("connections_max", "Clients' connections at once.", count(1..=1 << 16), &mut self.connections_max);
         let doc = "Memory for reads that are under way, for all clients. Without room a call waits, then its client asks again.";
         form.set("read_bytes_in_flight_max", doc, Bytes(4 * MIB..=TIB), &mut self.read_bytes_in_flight_max);

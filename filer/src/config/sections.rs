@@ -35,6 +35,8 @@ pub struct MeshSettings {
     pub election_ms_max: u64,
     /// Largest replicated state that this filer takes from a peer, in bytes.
     pub snapshot_bytes_max: u64,
+    /// This filer's certificate is said to end soon when it is valid for less than this, in milliseconds.
+    pub certificate_warn_ms: u64,
     /// Sessions.
     pub transport: Transport,
 }
@@ -49,6 +51,7 @@ impl Default for MeshSettings {
             election_ms_min: 1_000,
             election_ms_max: 2_000,
             snapshot_bytes_max: 64 * GIB,
+            certificate_warn_ms: 30 * DAY,
             transport: Transport::default(),
         }
     }
@@ -84,6 +87,9 @@ impl MeshSettings {
             Bytes(MIB..=16 * TIB),
             &mut self.snapshot_bytes_max,
         );
+        let doc =
+            "A certificate that is valid for less than this is warned of: in the log, by filer status, in the metrics.";
+        form.set("certificate_warn", doc, Millis(0..=10 * 365 * DAY), &mut self.certificate_warn_ms);
         let t = &mut self.transport;
         form.set(
             "keep_alive",

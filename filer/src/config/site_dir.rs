@@ -4,7 +4,7 @@
 //! filer.toml      the settings (0600: they may hold credentials)
 //! site.toml       who this site is: ids, name, the peers it knew when it was made
 //! served          made when its filer first had its tables: from then on they must be there
-//! identity/       ca.pem  filer.pem  filer.key (0600)  filer.csr
+//! identity/       ca.pem  filer.pem  filer.key (0600)  filer.csr  filer.key.next (0600, during a renewal)
 //! authority/      ca.pem  ca.key (0600)  issued/        at the first site alone
 //! data/           staging, cache, replica
 //! clouds/         two directories, where the settings name no other clouds
@@ -25,6 +25,8 @@ use std::{
 pub const CONFIG_FILE: &str = "filer.toml";
 /// Who the site is, in its directory.
 pub const SITE_FILE: &str = "site.toml";
+/// Version of the form of `site.toml`.
+pub const SITE_VERSION: u32 = 1;
 /// Says that the site's filer has had its tables, in its directory.
 const SERVED_FILE: &str = "served";
 
@@ -38,6 +40,8 @@ pub struct SiteDir {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteFile {
+    /// Version of the form.
+    pub version: u32,
     /// The site's name, as its certificate has it.
     pub name: String,
     /// The CloudFS's id: never 0.
@@ -65,6 +69,11 @@ pub struct SitePeer {
 }
 
 impl SiteFile {
+    /// What the file of a new site says.
+    pub fn new(name: &str, cloudfs: u64, filer: FilerId, first: bool, peers: Vec<SitePeer>) -> Self {
+        Self { version: SITE_VERSION, name: name.into(), cloudfs, filer, first, peers }
+    }
+
     /// The CloudFS's id as certificates have it.
     pub fn cloudfs_text(&self) -> String {
         cloudfs_text(self.cloudfs)
@@ -158,8 +167,17 @@ impl SiteDir {
             std::io::ErrorKind::NotFound => SiteError::Missing { dir: self.root.clone() },
             _ => SiteError::File { path: path.clone(), done: "read", source },
         })?;
-        let site: SiteFile = toml::from_str(&text)
-            .map_err(|e| SiteError::Content { path: path.clone(), what: e.to_string().trim_end().to_string() })?;
+        let unfit = |what: String| SiteError::Content { path: path.clone(), what };
+        // Looked at first: what a newer program has written may not even be known by name.
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| unfit(e.to_string().trim_end().into()))?;
+        match table.get("version").and_then(toml::Value::as_integer) {
+            Some(version) if version == i64::from(SITE_VERSION) => {}
+            Some(version) => {
+                return Err(unfit(format!("it has version {version}, and this program reads {SITE_VERSION}")));
+            }
+            None => return Err(unfit("it has no version; restore the file from a copy".into())),
+        }
+        let site: SiteFile = toml::from_str(&text).map_err(|e| unfit(e.to_string().trim_end().to_string()))?;
         if site.filer.0 == 0 || site.cloudfs == 0 {
             return Err(SiteError::Content { path, what: "an id is 0; restore the file from a copy".into() });
         }
@@ -176,6 +194,34 @@ pub(crate) fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), SiteEr
         file.sync_all()
     };
     write().map_err(|source| SiteError::File { path: path.into(), done: "written", source })
+}
+
+/// Writes a file as a whole, over the one before: a reader finds the old one or the new one, after a crash too.
+pub(crate) fn write_over(path: &Path, text: &str, mode: u32) -> Result<(), SiteError> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    let aside = path.with_file_name(name);
+    remove(&aside)?;
+    write_new(&aside, text, mode)?;
+    rename(&aside, path)
+}
+
+/// Gives a file another name in its directory, durably; what had that name before is gone.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), SiteError> {
+    let sync = || std::fs::File::open(to.parent().unwrap_or(Path::new(".")))?.sync_all();
+    let renamed = std::fs::rename(from, to).and_then(|()| sync());
+    renamed.map_err(|source| SiteError::File { path: to.into(), done: "written", source })
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), SiteError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(SiteError::File { path: path.into(), done: "removed", source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes a directory that its owner alone can enter, with those around it.
@@ -235,14 +281,17 @@ mod tests {
         let site_dir = SiteDir::new(dir.path()).unwrap();
         assert!(matches!(site_dir.site(), Err(SiteError::Missing { .. })));
         let peer = SitePeer { id: FilerId(0xbeef), name: "ams".into(), address: "ams.example.org:7400".into() };
-        let site =
-            SiteFile { name: "fra".into(), cloudfs: u64::MAX, filer: FilerId(7), first: false, peers: vec![peer] };
+        let site = SiteFile::new("fra", u64::MAX, FilerId(7), false, vec![peer]);
         write_new(&site_dir.site_path(), &toml::to_string(&site).unwrap(), 0o600).unwrap();
         assert_eq!(site_dir.site().unwrap(), site);
         assert_eq!(site.members()[&FilerId(0xbeef)].name, "ams");
         assert!(write_new(&site_dir.site_path(), "", 0o600).is_err(), "nothing is overwritten");
-        std::fs::write(site_dir.site_path(), "name = 7").unwrap();
-        assert!(matches!(site_dir.site(), Err(SiteError::Content { .. })));
+        let newer = toml::to_string(&site).unwrap().replace("version = 1", "version = 2\nnovelty = true");
+        for wrong in ["name = 7", "version = 1\nname = 7", &newer] {
+            std::fs::write(site_dir.site_path(), wrong).unwrap();
+            assert!(matches!(site_dir.site(), Err(SiteError::Content { .. })), "{wrong}");
+        }
+        assert!(site_dir.site().unwrap_err().to_string().contains("it has version 2"));
     }
 
     #[test]

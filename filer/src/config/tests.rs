@@ -305,3 +305,36 @@ fn the_example_in_the_repository_is_what_the_program_writes() {
     let written = three_sites().to_toml(Path::new("/var/lib/filer"));
     assert!(text.ends_with(&written), "below its head, config.example.toml should be:\n{written}");
 }
+
+#[test]
+fn one_directory_under_two_names_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    std::fs::create_dir_all(at("a/deep")).unwrap();
+    std::fs::create_dir(at("b")).unwrap();
+    std::os::unix::fs::symlink(at("a"), at("link")).unwrap();
+    let judged = |first: &str, second: &str| {
+        let text = format!(
+            "name = \"x\"\n[clouds.primary]\nkind = \"directory\"\nname = \"a\"\npath = \"{first}\"\n\
+             [clouds.secondary]\nkind = \"directory\"\nname = \"b\"\npath = \"{second}\"\n"
+        );
+        Config::parse(&text, &at("filer.toml")).map(drop).map_err(|e| e.to_string())
+    };
+    assert_eq!(judged("a", "b"), Ok(()));
+    assert_eq!(judged("a", "later/there"), Ok(()));
+    for (first, second) in [
+        ("a", "link"),
+        ("a", "b/../a"),
+        ("link/deep", "a"),
+        ("a", "link/new"),
+        ("new", "b/../new/."),
+        ("a/deep", "link/deep/more"),
+    ] {
+        let said = judged(first, second).expect_err(second);
+        assert!(said.contains("is the same place as clouds.primary"), "{first} {second}: {said}");
+    }
+    let data = "name = \"x\"\ndata_dir = \"link/data\"\n[clouds.primary]\nkind = \"directory\"\nname = \"a\"\npath = \"a\"\n\
+         [clouds.secondary]\nkind = \"directory\"\nname = \"b\"\npath = \"b\"\n";
+    let said = Config::parse(data, &at("filer.toml")).unwrap_err().to_string();
+    assert!(said.contains("and data_dir lie one within the other"), "{said}");
+}

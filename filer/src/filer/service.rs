@@ -11,7 +11,7 @@ use mesh::{
     FilerId,
     clock::Clock,
     consensus::Consensus,
-    peers::{BODY_BYTES_MAX, Message, Service},
+    peers::{BODY_BYTES_MAX, Message, PeerName, Service},
     record,
 };
 use std::{sync::Arc, time::Duration};
@@ -30,7 +30,7 @@ pub struct FilerService {
 
 #[async_trait::async_trait]
 impl Service for FilerService {
-    async fn handle(&self, from: FilerId, call: Message) -> Result<Message, String> {
+    async fn handle(&self, from: &PeerName, call: Message) -> Result<Message, String> {
         let call = record::decode(WIRE_VERSION, &call.head).map_err(|e| e.to_string())?;
         let (reply, body) = self.answer(from, call).await?;
         Ok(Message { head: record::encode(WIRE_VERSION, &reply).into(), body })
@@ -38,7 +38,33 @@ impl Service for FilerService {
 }
 
 impl FilerService {
-    async fn answer(&self, from: FilerId, call: FilerCall) -> Result<(FilerReply, Bytes), String> {
+    /// Refuses a call that its caller has no standing for: a filer that is no member (yet, or any more) may ask to be let
+    /// in, under the name that its certificate has, and nothing else.
+    fn check_standing(&self, from: &PeerName, call: &FilerCall) -> Result<(), String> {
+        let status = self.consensus.status();
+        if status.removed.contains(&from.id) {
+            return Err(format!("filer {} ({}) was removed from the CloudFS", from.id, from.name));
+        }
+        match call {
+            FilerCall::Join { member } if member.name != from.name => Err(format!(
+                "filer {} asks to join as {:?}, and its certificate is for {:?}: the settings must have that name",
+                from.id, member.name, from.name
+            )),
+            FilerCall::Join { .. } => Ok(()),
+            FilerCall::Ballot | FilerCall::ReadSegment { .. } | FilerCall::Report => {
+                let member = status.voters.contains_key(&from.id) || status.learners.contains_key(&from.id);
+                let why = || format!("filer {} ({}) is no member of the CloudFS here", from.id, from.name);
+                if member { Ok(()) } else { Err(why()) }
+            }
+        }
+    }
+
+    async fn answer(&self, from: &PeerName, call: FilerCall) -> Result<(FilerReply, Bytes), String> {
+        if let Err(why) = self.check_standing(from, &call) {
+            // A member that this filer does not know yet asks again; a stranger must not fill the log.
+            tracing::debug!(filer = %from.id, name = %from.name, %why, "refused a peer's call");
+            return Err(why);
+        }
         match call {
             FilerCall::Ballot => {
                 let views = self.health.send(Views).await.map_err(|e| e.to_string())?;
@@ -68,12 +94,13 @@ impl FilerService {
                     staged_bytes: status.bytes,
                     oldest_unprotected_ms: status.oldest_wall_ns.map(age_ms),
                     epoch: self.roles.get().map_or(0, |roles| roles.epoch.0),
+                    version: env!("CARGO_PKG_VERSION").into(),
                 };
                 Ok((FilerReply::Report(report), Bytes::new()))
             }
             FilerCall::Join { member } => {
-                tracing::info!(filer = %from, name = %member.name, address = %member.address, "a filer asks to join");
-                self.consensus.add_member(from, member, self.deadline).await.map_err(|e| e.to_string())?;
+                tracing::info!(filer = %from.id, name = %member.name, address = %member.address, "a filer asks to join");
+                self.consensus.add_member(from.id, member, self.deadline).await.map_err(|e| e.to_string())?;
                 Ok((FilerReply::Joined, Bytes::new()))
             }
         }

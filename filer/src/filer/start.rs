@@ -31,7 +31,7 @@ use std::{
 };
 use storage::{
     cache::{DiskCache, FrameCache, GivingWay},
-    cloudfs::{CloudFs, CloudState, OpBody, OpError, read},
+    cloudfs::{CloudFs, CloudState, DoorSecret, OpBody, OpError, door_secret, read},
     ids::{CloudId, Md5, SegmentId},
     segment::{FrameState, Header, check_object, survey},
     staging::{Recovered, Staging, staging_file},
@@ -201,6 +201,7 @@ impl Filer {
     /// peers for their news and shows them its clock for ever.
     pub async fn run(&self, recovered: Vec<Recovered>) {
         self.become_member().await;
+        self.have_a_secret().await;
         let doubtful = self.judge(recovered).await;
         let asking = async {
             loop {
@@ -269,6 +270,29 @@ impl Filer {
                 }
             }
             self.pause().await;
+        }
+    }
+
+    /// Sees to it that the CloudFS has the secret that its doors seal with: the first that is offered stays.
+    async fn have_a_secret(&self) {
+        loop {
+            match door_secret(&*self.world.kv) {
+                Ok(Some(_)) => return,
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "the secret of the doors cannot be read"),
+            }
+            // It may be on its way from a peer.
+            let asked = match self.door.barrier().await {
+                Ok(()) if matches!(door_secret(&*self.world.kv), Ok(None)) => {
+                    let secret = DoorSecret::draw(&*self.world.random);
+                    self.door.propose(OpBody::KeepSecret { secret }).await.map(drop)
+                }
+                seen => seen,
+            };
+            if let Err(error) = asked {
+                tracing::info!(%error, "the doors wait for the CloudFS's secret");
+                self.pause().await;
+            }
         }
     }
 

@@ -13,4 +13,5 @@ mod panics;
 mod power;
 mod recording;
 mod restarts;
+mod standing;
 mod world;

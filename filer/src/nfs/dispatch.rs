@@ -3,7 +3,7 @@
 use super::admission::Kind;
 use super::decode::Malformed;
 use super::exports::{Export, Exports};
-use super::handle::WireHandle;
+use super::handle::{Sealer, SecretSource, Unsealed, WireHandle};
 use super::mount::Mounts;
 use super::replay::{CallKey, Claim, Replays};
 use super::rpc::{Body, Call, Reply};
@@ -30,13 +30,14 @@ pub struct Service {
     pub exports: Exports,
     pub settings: NfsSettings,
     pub cloudfs: u64,
+    pub sealer: Sealer,
     pub counters: Arc<Counters>,
     pub mounts: Mounts,
     /// Where NFS and MOUNT answer, for the port mapper.
     pub port: u16,
     replays: Replays,
     requests: AtomicU64,
-    refusals_told: Mutex<BTreeSet<(IpAddr, u32)>>,
+    refusals_told: Mutex<BTreeSet<(IpAddr, u64)>>,
 }
 
 /// A call and where it came from.
@@ -56,7 +57,7 @@ impl Service {
     pub fn new(
         settings: NfsSettings,
         exports: Exports,
-        cloudfs: u64,
+        (cloudfs, secret): (u64, SecretSource),
         fs: Arc<dyn FileSystem>,
         counters: Arc<Counters>,
         port: u16,
@@ -66,6 +67,7 @@ impl Service {
             fs,
             exports,
             cloudfs,
+            sealer: Sealer::new(cloudfs, secret),
             counters,
             port,
             mounts: Mounts::new(settings.mounts_max),
@@ -203,8 +205,16 @@ impl Service {
 
     /// The file of a handle, if the caller's client may use the export it was reached by.
     pub fn place(&self, request: &Request, handle: &[u8]) -> Result<Place<'_>, nfsstat3> {
-        let handle = WireHandle::decode(handle).filter(|handle| handle.cloudfs == self.cloudfs);
-        let handle = handle.ok_or(nfsstat3::NFS3ERR_BADHANDLE)?;
+        let handle = match self.sealer.open(handle) {
+            Ok(handle) => handle,
+            // A filer that has just begun to join; clients ask again.
+            Err(Unsealed::NoSecret) => return Err(nfsstat3::NFS3ERR_JUKEBOX),
+            Err(Unsealed::Forged) => {
+                count(&self.counters.bad_handles);
+                tracing::debug!(client = %request.client, "refused: a handle that this CloudFS never gave out");
+                return Err(nfsstat3::NFS3ERR_BADHANDLE);
+            }
+        };
         let export = self.exports.get(handle.export).ok_or(nfsstat3::NFS3ERR_STALE)?;
         if !export.admits(request.client) {
             self.tell_refusal(request.client, export);
@@ -229,9 +239,14 @@ impl Service {
         }
     }
 
-    /// The handle by which a client of this export reaches the file.
+    /// The handle by which a client of this export reaches the file; `None` while the CloudFS's secret is not known.
+    pub fn first_handle(&self, export: &Export, file: Handle) -> Option<nfs_fh3> {
+        self.sealer.seal(WireHandle { file, export: export.id() })
+    }
+
+    /// The same for a call that brought a good handle itself.
     pub fn handle(&self, export: &Export, file: Handle) -> nfs_fh3 {
-        WireHandle { cloudfs: self.cloudfs, file, export: export.id() }.encode()
+        self.first_handle(export, file).expect("a handle was opened with the secret, which stays")
     }
 
     /// The directory at the end of these names, from the root, as nobody's rights would limit it.

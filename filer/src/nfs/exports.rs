@@ -131,15 +131,17 @@ impl Export {
         }
     }
 
-    /// A number made of its path, the same at every filer (FNV-1a, 32 bits, over the path's names).
-    pub fn id(&self) -> u32 {
-        let mut hash: u32 = 0x811c_9dc5;
+    /// A number made of its path, the same at every filer (the first 64 bits of SHA-256 over the path's names): no two
+    /// paths share one, at whichever filers they are exported.
+    pub fn id(&self) -> u64 {
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         for name in self.names() {
-            for byte in [b"/", name].concat() {
-                hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-            }
+            hash.update(b"/");
+            hash.update(name);
         }
-        hash
+        let hash = hash.finish();
+        let (first, _) = hash.as_ref().split_first_chunk().expect("it has 32 bytes");
+        u64::from_be_bytes(*first)
     }
 
     /// The names on the way from the root.
@@ -194,12 +196,12 @@ pub enum BadExport {
 /// All exports, by id.
 #[derive(Debug)]
 pub struct Exports {
-    by_id: BTreeMap<u32, Export>,
+    by_id: BTreeMap<u64, Export>,
 }
 
 impl Exports {
     pub fn new(exports: Vec<Export>) -> Result<Self, BadExport> {
-        let mut by_id: BTreeMap<u32, Export> = BTreeMap::new();
+        let mut by_id: BTreeMap<u64, Export> = BTreeMap::new();
         for export in exports {
             let relative = !export.path.starts_with('/');
             if relative || export.names().any(|name| name == b"." || name == b"..") {
@@ -213,7 +215,7 @@ impl Exports {
         Ok(Self { by_id })
     }
 
-    pub fn get(&self, id: u32) -> Option<&Export> {
+    pub fn get(&self, id: u64) -> Option<&Export> {
         self.by_id.get(&id)
     }
 

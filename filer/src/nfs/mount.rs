@@ -78,12 +78,14 @@ impl Service {
         if !matches!(attr.kind, NodeKind::Directory { .. }) {
             return Err(mountstat3::MNT3ERR_NOTDIR);
         }
+        // MOUNT has no word for "later"; clients try a server fault again.
+        let handle = self.first_handle(export, dir).ok_or(mountstat3::MNT3ERR_SERVERFAULT)?;
         let mut known = self.mounts.known();
         if known.len() < self.mounts.mounts_max {
             known.insert((request.client, path.to_vec()));
         }
         tracing::info!(client = %request.client, path = %path.escape_ascii(), "mounted");
-        Ok(self.handle(export, dir).data)
+        Ok(handle.data)
     }
 
     fn dump(&self) -> Vec<mountbody<'static, 'static>> {

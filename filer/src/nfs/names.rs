@@ -2,14 +2,15 @@
 
 use super::decode::{Decoder, Malformed};
 use super::dispatch::{Place, Request, Service};
+use super::exports::Export;
 use super::rpc::Body;
 use super::status::status_of;
-use crate::fs::{CreateHow, FsError, Made, NAME_BYTES_MAX, SYMLINK_BYTES_MAX, SetAttr};
+use crate::fs::{Caller, CreateHow, FsError, Made, NAME_BYTES_MAX, SYMLINK_BYTES_MAX, SetAttr};
 use nfs3_types::nfs3::{
     CREATE3resok, LINK3resfail, LINK3resok, LOOKUP3resok, REMOVE3resok, RENAME3resfail, RENAME3resok, ftype3, nfsstat3,
     post_op_attr, post_op_fh3, wcc_data,
 };
-use storage::cloudfs::NewNode;
+use storage::cloudfs::{Handle, NewNode};
 
 /// What a name is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,7 +51,11 @@ impl Service {
             check(&name, Purpose::Find)?;
             let stay = &name[..] == b".." && self.is_export_root(&dir).await?;
             let name: &[u8] = if stay { b"." } else { &name };
-            self.fs.lookup(&dir.caller, dir.file, name).await
+            let found = self.fs.lookup(&dir.caller, dir.file, name).await?;
+            if name == b".." && !self.lies_within(dir.export, found.handle).await? {
+                return Err(FsError::Stale);
+            }
+            Ok(found)
         };
         let (found, dir_attributes) = tokio::join!(find, self.post_op_now(&dir));
         Ok(match found {
@@ -69,6 +74,19 @@ impl Service {
             return Ok(false);
         }
         Ok(self.walk(dir.export.names()).await? == dir.file)
+    }
+
+    /// Whether a directory is, or lies below, the one where its export begins. One that was renamed out of it does not.
+    async fn lies_within(&self, export: &Export, dir: Handle) -> Result<bool, FsError> {
+        if export.is_root() {
+            return Ok(true);
+        }
+        let anyone = Caller { uid: 0, gid: 0, groups: Vec::new(), client: None };
+        let (top, mut at) = (self.walk(export.names()).await?, dir);
+        while at != top && at != self.fs.root() {
+            at = self.fs.lookup(&anyone, at, b"..").await?.handle;
+        }
+        Ok(at == top)
     }
 
     pub async fn create(&self, request: &Request, mut arguments: Decoder) -> Result<Body, Malformed> {

@@ -4,6 +4,7 @@ use super::admission::{Held, Kind, Room, Share};
 use super::decode::Malformed;
 use super::dispatch::{Request, SHORT_REPLY_BYTES, Service, later};
 use super::exports::{BadExport, Export, Exports};
+use super::handle::SecretSource;
 use super::record::{Arrived, Outgoing, RecordError, RecordReader, write_replies};
 use super::rpc::{Call, Message, Reply};
 use super::settings::NfsSettings;
@@ -48,11 +49,12 @@ pub struct NfsServer {
 }
 
 impl NfsServer {
-    /// Listens, and serves the tree to the exports' clients. `cloudfs` is the id of the CloudFS, part of every handle.
+    /// Listens, and serves the tree to the exports' clients. `cloudfs` is the id of the CloudFS, part of every handle,
+    /// and `secret` gives what handles are sealed with.
     pub async fn start(
         settings: NfsSettings,
         exports: Vec<Export>,
-        cloudfs: u64,
+        (cloudfs, secret): (u64, SecretSource),
         fs: Arc<dyn FileSystem>,
         listen: SocketAddr,
     ) -> Result<Self, StartError> {
@@ -68,7 +70,7 @@ impl NfsServer {
         let door = Arc::new(Door {
             connections: Arc::new(Semaphore::new(settings.connections_max as usize)),
             room: Room::new(&settings, counters.clone()),
-            service: Service::new(settings, exports, cloudfs, fs, counters.clone(), address.port()),
+            service: Service::new(settings, exports, (cloudfs, secret), fs, counters.clone(), address.port()),
         });
         let (stop, stopped) = watch::channel(false);
         let listeners = sockets.into_iter().map(|socket| tokio::spawn(accept(door.clone(), socket, stopped.clone())));

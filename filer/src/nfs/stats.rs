@@ -101,6 +101,7 @@ pub struct Counters {
     pub(super) portmap_calls: AtomicU64,
     pub(super) refused_calls: AtomicU64,
     pub(super) refused_clients: AtomicU64,
+    pub(super) bad_handles: AtomicU64,
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
     pub(super) read_bytes: AtomicU64,
@@ -153,6 +154,7 @@ impl Counters {
             portmap_calls: get(&self.portmap_calls),
             refused_calls: get(&self.refused_calls),
             refused_clients: get(&self.refused_clients),
+            bad_handles: get(&self.bad_handles),
             bytes_in: get(&self.bytes_in),
             bytes_out: get(&self.bytes_out),
             read_bytes: get(&self.read_bytes),
@@ -196,6 +198,8 @@ pub struct NfsStats {
     pub refused_calls: u64,
     /// Calls and mounts refused since the export is not for the client's network.
     pub refused_clients: u64,
+    /// Calls with a handle that this CloudFS never gave out: made up, damaged, or of another CloudFS.
+    pub bad_handles: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
     /// Data of READ.
@@ -230,6 +234,7 @@ impl NfsStats {
             ("nfs_errors", "NFS calls answered with an error", errors as f64),
             ("nfs_refused_calls", "Calls refused by RPC itself", self.refused_calls as f64),
             ("nfs_refused_clients", "Calls of clients that no export admits", self.refused_clients as f64),
+            ("nfs_bad_handles", "Calls with handles that this CloudFS never gave out", self.bad_handles as f64),
             ("nfs_read_bytes", "Data of READ", self.read_bytes as f64),
             ("nfs_written_bytes", "Data of WRITE", self.written_bytes as f64),
             ("nfs_connections", "Connections open now", self.connections_now as f64),

@@ -74,6 +74,7 @@ pub fn of(config: &Config) -> Settings {
 pub fn of_nfs(config: &config::NfsSettings) -> nfs::NfsSettings {
     nfs::NfsSettings {
         connections_max: config.connections_max,
+        extra_listen: config.portmap_listen.into_iter().collect(),
         read_bytes_in_flight_max: config.read_bytes_in_flight_max,
         write_bytes_in_flight_max: config.write_bytes_in_flight_max,
         metadata_bytes_in_flight_max: config.metadata_bytes_in_flight_max,

@@ -4,14 +4,22 @@ use crate::{
     actors::{health::Views, mesh::Decide, mirror::Receipts, resync::Progresses},
     admin::{
         Extra, FileRow, Page, Refusal, SegmentRow, Status, Steering,
-        status::{Cache, Cloud, DecisionRow, ExtentRow, FilerName, Peer, Resync, Role, Serving, Staging, Task},
+        status::{
+            Cache, Certificate, Cloud, DecisionRow, ExtentRow, FilerName, Peer, Resync, RevokedRow, Role, Serving, Staging,
+            Task,
+        },
     },
     config::Config,
     door::DoorError,
     filer::Filer,
     nfs::Counters,
 };
-use mesh::{FilerId, net::QuicMesh, peers::Peers};
+use mesh::{
+    FilerId,
+    consensus::{MembershipError, ProposeError, Revoked, RevokedList},
+    net::{MeshStats, QuicMesh},
+    peers::Peers,
+};
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 use storage::{
     cloudfs::{Answer, Attr, BY_OPERATOR, CloudState, Copy, NodeKind, OpBody, Roles, read},
@@ -22,8 +30,8 @@ use storage::{
 const DECISIONS_SHOWN_MAX: usize = 10;
 /// Segments looked at in one step before a filer is removed.
 const REMOVAL_ROWS: usize = 1000;
-/// How long the removal of a filer may take.
-const REMOVE_MAX: Duration = Duration::from_secs(15);
+/// How long a change of the members, or of who is shut out, may take.
+const CHANGE_MAX: Duration = Duration::from_secs(15);
 
 /// The site as its operator's door sees it.
 pub struct Site {
@@ -31,6 +39,40 @@ pub struct Site {
     mesh: Arc<QuicMesh>,
     config: Config,
     nfs: Option<Arc<Counters>>,
+}
+
+/// A change of the members that was not made, for the operator.
+fn refusal(error: MembershipError) -> Refusal {
+    let why = error.to_string();
+    match error {
+        MembershipError::Unknown(_) => Refusal::NotFound(why),
+        MembershipError::AlreadyStarted
+        | MembershipError::Removed(_)
+        | MembershipError::LastVoter(_)
+        | MembershipError::Taken { .. } => Refusal::Rules(why),
+        MembershipError::Malformed(_) => Refusal::Request(why),
+        MembershipError::NotCaughtUp { .. } => Refusal::Later(why),
+        MembershipError::Propose(error) => match error {
+            ProposeError::NoMajority { .. } => Refusal::Later(why),
+            ProposeError::NotMember => Refusal::Rules(why),
+            ProposeError::TooLarge { .. } | ProposeError::Stopped(_) => Refusal::Failed(why),
+        },
+    }
+}
+
+/// What the mesh counts, for monitoring.
+fn mesh_numbers(mesh: &MeshStats) -> Vec<Extra> {
+    vec![
+        ("mesh_sessions", "Peers with which a session stands", mesh.sessions as f64),
+        ("mesh_failed_dials", "Attempts at a session that failed", mesh.dials_failed as f64),
+        ("mesh_refused_certificates", "Certificates of peers that were refused", mesh.refused.total() as f64),
+        ("mesh_refused_revoked", "Revoked certificates among them", mesh.refused.revoked as f64),
+        ("mesh_refused_greetings", "Peers refused for their version, CloudFS or name", mesh.refused_greetings as f64),
+        ("mesh_refused_busy", "Connections refused as too many were being opened", mesh.refused_busy as f64),
+        ("mesh_malformed_frames", "Frames from peers that were malformed", mesh.malformed_frames as f64),
+        ("mesh_sent_bytes", "Bytes sent to peers", mesh.bytes_out as f64),
+        ("mesh_received_bytes", "Bytes received from peers", mesh.bytes_in as f64),
+    ]
 }
 
 fn failed(error: impl std::fmt::Display) -> Refusal {
@@ -83,7 +125,16 @@ impl Site {
                         };
                         report.and_then(aged)
                     },
-                    version: if this { Some(env!("CARGO_PKG_VERSION").into()) } else { None },
+                    epoch: if this {
+                        self.filer.roles.get().map(|roles| roles.epoch.0)
+                    } else {
+                        report.map(|(report, _)| report.epoch)
+                    },
+                    version: if this {
+                        Some(env!("CARGO_PKG_VERSION").into())
+                    } else {
+                        report.map(|(report, _)| report.version.clone())
+                    },
                 }
             })
             .collect();
@@ -100,6 +151,14 @@ impl Site {
             undecided_changes: undecided.operations as u64,
             oldest_undecided_ms: undecided.oldest_ms,
         }
+    }
+
+    fn certificate(&self, revoked: &RevokedList) -> Certificate {
+        let identity = self.mesh.identity();
+        let left_ms = super::certificate_left_ms(identity.not_after_s());
+        let ends_soon = left_ms <= self.config.mesh.certificate_warn_ms;
+        let revoked = revoked.contains_key(identity.serial());
+        Certificate { serial: identity.serial().into(), left_ms, ends_soon, revoked }
     }
 
     async fn clouds(&self, roles: &Roles) -> Vec<Cloud> {
@@ -275,6 +334,10 @@ fn place_of(text: &str) -> Result<(u64, Vec<u8>), Refusal> {
     parse().ok_or_else(|| Refusal::Request(format!("{text} is no `next` of a page of files")))
 }
 
+fn revoked_row(revoked: Revoked) -> RevokedRow {
+    RevokedRow { serial: revoked.serial, filer: FilerName { id: revoked.filer.to_string(), name: revoked.name } }
+}
+
 fn state_word(state: CloudState) -> &'static str {
     match state {
         CloudState::Healthy => "healthy",
@@ -307,6 +370,8 @@ impl Steering for Site {
             term: consensus.term,
             applied: consensus.applied,
             peers: self.peers(),
+            certificate: self.certificate(&consensus.revoked),
+            revoked: consensus.revoked.into_values().map(revoked_row).collect(),
             staging: Staging {
                 bytes: staging.bytes,
                 bytes_max: self.filer.staging.bytes_max(),
@@ -349,15 +414,6 @@ impl Steering for Site {
 
     async fn extra_metrics(&self) -> Vec<Extra> {
         let (stats, staging) = (&self.filer.reader.stats, self.filer.staging.status());
-        let mesh = self.mesh.stats();
-        let refused = &mesh.refused;
-        let certificates = refused.foreign
-            + refused.expired
-            + refused.not_yet_valid
-            + refused.removed
-            + refused.other_filer
-            + refused.malformed
-            + refused.missing;
         let mut extra: Vec<Extra> = vec![
             ("damaged_copies", "Local copies that failed their checksum", stats.damaged.load(Relaxed) as f64),
             (
@@ -372,11 +428,8 @@ impl Steering for Site {
                 stats.origin_reads.load(Relaxed) as f64,
             ),
             ("cloud_reads", "Reads of a cloud", stats.cloud_reads.load(Relaxed) as f64),
-            ("mesh_refused_certificates", "Certificates of peers that were refused", certificates as f64),
-            ("mesh_malformed_frames", "Frames from peers that were malformed", mesh.malformed_frames as f64),
-            ("mesh_sent_bytes", "Bytes sent to peers", mesh.bytes_out as f64),
-            ("mesh_received_bytes", "Bytes received from peers", mesh.bytes_in as f64),
         ];
+        extra.extend(mesh_numbers(&self.mesh.stats()));
         if let Some(nfs) = &self.nfs {
             extra.extend(nfs.snapshot().numbers());
         }
@@ -408,8 +461,14 @@ impl Steering for Site {
             return Err(Refusal::Request("a filer is removed at another filer, not at itself".into()));
         }
         self.check_nothing_is_lost_with(*id, name)?;
-        self.filer.consensus.remove_member(*id, REMOVE_MAX).await.map_err(|e| Refusal::Later(e.to_string()))?;
+        self.filer.consensus.remove_member(*id, CHANGE_MAX).await.map_err(refusal)?;
         Ok(format!("filer {name} ({id}) is removed; its certificate is refused from now on"))
+    }
+
+    async fn revoke(&self, filer: FilerId, name: &str, serial: &str) -> Result<String, Refusal> {
+        let revoked = Revoked { serial: serial.into(), filer, name: name.into() };
+        self.filer.consensus.revoke(revoked, CHANGE_MAX).await.map_err(refusal)?;
+        Ok(format!("certificate {serial} of {name} ({filer}) is refused by every filer from now on"))
     }
 
     async fn segments(&self, after: Option<String>, limit: usize) -> Result<Page<SegmentRow>, Refusal> {
@@ -458,5 +517,37 @@ impl Steering for Site {
 
     async fn decisions(&self) -> Result<Vec<DecisionRow>, Refusal> {
         self.decision_rows(storage::cloudfs::DECISIONS_KEPT_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_of_the_mesh_door_are_told_to_monitoring() {
+        let mut mesh = MeshStats { refused_greetings: 3, refused_busy: 4, dials_failed: 5, ..MeshStats::default() };
+        (mesh.refused.foreign, mesh.refused.revoked, mesh.refused.missing) = (1, 2, 6);
+        let numbers: BTreeMap<_, _> = mesh_numbers(&mesh).into_iter().map(|(name, _, value)| (name, value)).collect();
+        for (name, value) in [
+            ("mesh_refused_greetings", 3.0),
+            ("mesh_refused_busy", 4.0),
+            ("mesh_failed_dials", 5.0),
+            ("mesh_refused_certificates", 9.0),
+            ("mesh_refused_revoked", 2.0),
+        ] {
+            assert_eq!(numbers.get(name), Some(&value), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_change_that_was_not_made_is_told_by_its_kind() {
+        let id = FilerId(7);
+        assert!(matches!(refusal(MembershipError::Unknown(id)), Refusal::NotFound(_)));
+        assert!(matches!(refusal(MembershipError::LastVoter(id)), Refusal::Rules(_)));
+        assert!(matches!(refusal(MembershipError::Malformed("x".into())), Refusal::Request(_)));
+        let later = |error: ProposeError| refusal(MembershipError::Propose(error));
+        assert!(matches!(later(ProposeError::NoMajority { after_ms: 1 }), Refusal::Later(_)));
+        assert!(matches!(later(ProposeError::Stopped("it broke".into())), Refusal::Failed(_)));
     }
 }

@@ -1,5 +1,6 @@
 //! What the rest of the product sees of consensus; the engine (openraft) stays behind this module.
 
+use super::revoked::RevokedList;
 use crate::{
     FilerId,
     kv::{KvError, Txn},
@@ -14,9 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// itself (answers of recent requests, removed filers): operations neither read nor write them, and every key of
 /// theirs begins with a byte of at least `0x01`.
 pub trait StateMachine: Send + Sync + 'static {
-    /// Applies one operation to the state and gives its answer. Must depend on `txn` and `op` alone.
-    /// An `Err` means that the tables failed: the filer stops rather than diverge.
-    fn apply(&self, txn: &mut Txn<'_>, op: &[u8]) -> Result<Vec<u8>, KvError>;
+    /// Applies one operation, which filer `from` proposed, to the state and gives its answer. Must depend on the
+    /// arguments alone. An `Err` means that the tables failed: the filer stops rather than diverge.
+    fn apply(&self, txn: &mut Txn<'_>, from: FilerId, op: &[u8]) -> Result<Vec<u8>, KvError>;
 
     /// Told after the state up to `index` is visible in the tables (`snapshot`: it was replaced as a whole).
     fn applied(&self, index: u64, snapshot: bool);
@@ -58,6 +59,8 @@ pub struct ConsensusStatus {
     pub majority_ms_ago: Option<u64>,
     /// Filers that were removed; their ids are never used again.
     pub removed: BTreeSet<FilerId>,
+    /// Certificates that are refused before their end.
+    pub revoked: RevokedList,
 }
 
 /// Why a replica did not start.
@@ -96,6 +99,12 @@ pub enum MembershipError {
     /// Somebody has to remain.
     #[error("filer {0} is the last member that votes")]
     LastVoter(FilerId),
+    /// Names tell filers apart for people, and addresses for the mesh.
+    #[error("filer {by} has the {what} {value:?} already: give each filer one of its own")]
+    Taken { what: String, value: String, by: FilerId },
+    /// Its name or address is none, or what is to be revoked is no certificate.
+    #[error("{0}")]
+    Malformed(String),
     /// It was added, but did not receive the log in time. Adding it again continues.
     #[error("filer {id} is added but has not caught up within {after_ms} ms; adding it again continues")]
     NotCaughtUp { id: FilerId, after_ms: u64 },

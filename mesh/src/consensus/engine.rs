@@ -1,6 +1,6 @@
 //! The engine's types, filled in with this product's: what an entry of the log carries, and what applying it gives.
 
-use super::{runtime::Tokio, settings::Settings};
+use super::{revoked::Revoked, runtime::Tokio, settings::Settings};
 use crate::{FilerId, peers::Member};
 use bytes::Bytes;
 use openraft::{Config, SnapshotPolicy, alias};
@@ -32,6 +32,8 @@ pub enum Command {
     Op(Request, Bytes),
     /// The filer leaves for good.
     Remove(FilerId),
+    /// This certificate is refused from now on.
+    Revoke(Revoked),
 }
 
 /// Who asks, and which of its questions this is.
@@ -63,6 +65,7 @@ impl Command {
         match self {
             Command::Op(_, op) => op.len() + 48,
             Command::Remove(_) => 16,
+            Command::Revoke(revoked) => revoked.serial.len() + revoked.name.len() + 16,
         }
     }
 }
@@ -74,6 +77,7 @@ impl fmt::Display for Command {
                 write!(f, "op of {} bytes, request {}.{}.{}", op.len(), request.filer, request.session, request.number)
             }
             Command::Remove(id) => write!(f, "remove {id}"),
+            Command::Revoke(revoked) => write!(f, "revoke certificate {} of {}", revoked.serial, revoked.filer),
         }
     }
 }

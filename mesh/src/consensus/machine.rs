@@ -11,6 +11,7 @@ use super::{
     dedup::{self, Seen},
     engine::{Command, Entry, LogId, Outcome, SnapshotMeta, StoredMembership, Types},
     log::{meta_record, read_meta},
+    revoked::{self, Revoked},
     settings::Settings,
     shared::Shared,
     snapshot::{self, SnapshotData},
@@ -52,6 +53,13 @@ struct Round {
 /// An entry, and who waits for it.
 type Waited = (Entry, Option<ApplyResponder<Types>>);
 
+/// Who is shut out by a round.
+#[derive(Default)]
+struct Shut {
+    left: Vec<FilerId>,
+    revoked: Vec<Revoked>,
+}
+
 impl Machine {
     /// The state as the tables hold it.
     pub fn open(
@@ -66,6 +74,7 @@ impl Machine {
             None => (None, StoredMembership::default()),
         };
         shared.set_removed(dedup::removed(&*kv)?);
+        shared.set_revoked(revoked::list(&*kv)?);
         shared.set_applied(applied.map_or(0, |id| id.index()));
         let (round_bytes_max, batch_rows_max) = (settings.append_bytes_max, settings.apply_rows_max);
         Ok(Self { kv, app, shared, applied, membership, round_bytes_max, batch_rows_max })
@@ -77,7 +86,7 @@ impl Machine {
     }
 
     /// Applies one entry to the round's change.
-    fn apply_entry(&mut self, txn: &mut Txn<'_>, entry: &Entry, left: &mut Vec<FilerId>) -> Result<Outcome, KvError> {
+    fn apply_entry(&mut self, txn: &mut Txn<'_>, entry: &Entry, shut: &mut Shut) -> Result<Outcome, KvError> {
         self.applied = Some(entry.log_id);
         match &entry.payload {
             EntryPayload::Blank => Ok(Outcome::Nothing),
@@ -87,14 +96,19 @@ impl Machine {
             }
             EntryPayload::Normal(Command::Remove(id)) => {
                 dedup::remove(txn, *id)?;
-                left.push(*id);
+                shut.left.push(*id);
+                Ok(Outcome::Nothing)
+            }
+            EntryPayload::Normal(Command::Revoke(certificate)) => {
+                revoked::keep(txn, certificate)?;
+                shut.revoked.push(certificate.clone());
                 Ok(Outcome::Nothing)
             }
             EntryPayload::Normal(Command::Op(request, op)) => match dedup::begin(txn, request)? {
                 Seen::Expired => Ok(Outcome::Expired),
                 Seen::Answered(answer) => Ok(Outcome::Answer(answer)),
                 Seen::New => {
-                    let answer = Bytes::from(self.app.apply(txn, op)?);
+                    let answer = Bytes::from(self.app.apply(txn, request.filer, op)?);
                     dedup::keep(txn, request, answer.clone());
                     Ok(Outcome::Answer(answer))
                 }
@@ -114,19 +128,20 @@ impl Machine {
     /// Applies the next entries, as one batch.
     async fn apply_some(&mut self, entries: &mut std::vec::IntoIter<Waited>) -> Result<(), KvError> {
         let kv = self.kv.clone();
-        let mut left = Vec::new();
+        let mut shut = Shut::default();
         let mut applied_here = Vec::new();
         let mut batch = {
             let mut txn = Txn::new(&*kv, STATE);
             while txn.rows() < self.batch_rows_max {
                 let Some((entry, responder)) = entries.next() else { break };
-                applied_here.push((self.apply_entry(&mut txn, &entry, &mut left)?, responder));
+                applied_here.push((self.apply_entry(&mut txn, &entry, &mut shut)?, responder));
             }
             txn.into_batch()
         };
         let Some(applied) = self.put_applied(&mut batch) else { return Ok(()) };
         kv.write(batch, Durability::Buffered).await?;
-        left.into_iter().for_each(|id| self.shared.add_removed(id));
+        shut.left.into_iter().for_each(|id| self.shared.add_removed(id));
+        shut.revoked.into_iter().for_each(|certificate| self.shared.add_revoked(certificate));
         self.shared.set_applied(applied);
         self.app.applied(applied, false);
         for (outcome, responder) in applied_here {
@@ -165,6 +180,7 @@ impl Machine {
         self.kv.write(snapshot::clearing(&*self.kv)?, Durability::Buffered).await?;
         drop(arrived);
         self.shared.set_removed(dedup::removed(&*self.kv)?);
+        self.shared.set_revoked(revoked::list(&*self.kv)?);
         self.shared.set_applied(applied);
         self.app.applied(applied, true);
         Ok(())

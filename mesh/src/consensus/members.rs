@@ -9,6 +9,7 @@ use super::{
     engine::{Command, Metrics},
     propose::Attempt,
     replica::{Consensus, Core},
+    revoked::Revoked,
     wire::{AskError, Call, Change, Changed, Reply, ask},
 };
 use crate::{FilerId, peers::Member};
@@ -23,6 +24,11 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, timeout, timeout_at};
+
+/// Longest name of a filer, in bytes.
+const NAME_BYTES_MAX: usize = 63;
+/// Longest address of a filer, in bytes: a host's name and a port.
+const ADDRESS_BYTES_MAX: usize = 262;
 
 /// What one step gave.
 enum Step {
@@ -65,6 +71,12 @@ impl Consensus {
     /// Removes filer `id` for good: its id is never used again. Can be asked of any member, and again.
     pub async fn remove_member(&self, id: FilerId, deadline: Duration) -> Result<(), MembershipError> {
         self.change(Change::Remove(id), deadline).await
+    }
+
+    /// Has every filer refuse a certificate from now on, also one whose holder is no member (yet). Can be asked of any
+    /// member, and again.
+    pub async fn revoke(&self, certificate: Revoked, deadline: Duration) -> Result<(), MembershipError> {
+        self.change(Change::Revoke(certificate), deadline).await
     }
 
     /// The filers that were removed.
@@ -137,6 +149,7 @@ impl Core {
                 _ if is_stuck(&metrics) => self.take(ChangeMembers::AddVoterIds(BTreeSet::new()), true).await,
                 Change::Add(id, member) => self.add_step(&metrics, *id, member, began, until).await,
                 Change::Remove(id) => self.remove_step(&metrics, *id).await,
+                Change::Revoke(certificate) => self.revoke_step(certificate).await,
             };
             match step {
                 Step::Done(index) => return Changed::Done(index),
@@ -155,6 +168,9 @@ impl Core {
             return Step::Ended(Changed::Refused(MembershipError::Removed(id)));
         }
         let membership = metrics.membership_config.membership();
+        if let Some(refused) = why_not_called(membership.nodes(), id, member) {
+            return Step::Ended(Changed::Refused(refused));
+        }
         match membership.get_node(&id) {
             None => self.take(ChangeMembers::AddNodes(BTreeMap::from([(id, member.clone())])), true).await,
             Some(known) if known != member => {
@@ -201,6 +217,17 @@ impl Core {
             self.take(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await
         } else {
             self.take(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false).await
+        }
+    }
+
+    async fn revoke_step(&self, certificate: &Revoked) -> Step {
+        if let Some(fault) = certificate.fault() {
+            return Step::Ended(Changed::Refused(MembershipError::Malformed(fault)));
+        }
+        match self.write(Command::Revoke(certificate.clone())).await {
+            Attempt::Applied { index, .. } => Step::Done(index),
+            Attempt::Again => Step::Wait,
+            Attempt::Failed(error) => Step::Ended(Changed::Refused(error.into())),
         }
     }
 
@@ -271,6 +298,34 @@ impl Core {
             tokio::time::sleep(Duration::from_millis(2 * self.settings.heartbeat_ms)).await;
         }
     }
+}
+
+/// Why a filer may not have this name or this address; `members` are those that there are.
+fn why_not_called<'a>(
+    members: impl Iterator<Item = (&'a FilerId, &'a Member)>,
+    id: FilerId,
+    member: &Member,
+) -> Option<MembershipError> {
+    let (name, address) = (&member.name, &member.address);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return Some(MembershipError::Malformed(format!("{name:?} is no name of a filer")));
+    }
+    let split = address.rsplit_once(':').filter(|(host, _)| !host.is_empty() && address.len() <= ADDRESS_BYTES_MAX);
+    if split.and_then(|(_, port)| port.parse::<u16>().ok()).is_none_or(|port| port == 0) {
+        return Some(MembershipError::Malformed(format!("{address:?} is no address of a filer, as host:port")));
+    }
+    let mut others = members.filter(|(other, _)| **other != id);
+    others.find_map(|(by, other)| {
+        let taken =
+            |what: &str, value: &str| MembershipError::Taken { what: what.into(), value: value.into(), by: *by };
+        if other.name == *name {
+            Some(taken("name", name))
+        } else if other.address == *address {
+            Some(taken("address", address))
+        } else {
+            None
+        }
+    })
 }
 
 /// Whether a change was left between its two steps, both of whose majorities are needed until it is finished.

@@ -29,16 +29,19 @@ mod members;
 mod network;
 mod propose;
 mod replica;
+mod revoked;
 mod runtime;
 mod service;
 mod settings;
 mod shared;
 mod snapshot;
+mod standing;
 mod wire;
 
 pub use api::{ConsensusStatus, MembershipError, ProposeError, StartError, StateMachine};
 pub use propose::Ticket;
 pub use replica::{Changes, Consensus};
+pub use revoked::{Revoked, RevokedList};
 pub use runtime::Spawning;
 pub use settings::Settings;
 

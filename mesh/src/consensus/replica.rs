@@ -14,6 +14,7 @@ use super::{
     settings::Settings,
     shared::Shared,
     snapshot::Arrivals,
+    standing::Standings,
 };
 use crate::{
     FilerId,
@@ -47,6 +48,7 @@ pub struct Core {
     pub forwards: mpsc::Sender<Forwarded>,
     pub gate: Gate,
     pub arrivals: Arrivals,
+    pub standings: Standings,
 }
 
 /// Sees that something about a replica has changed: its leader, its members, how far it has applied.
@@ -103,6 +105,7 @@ impl Consensus {
             forwards,
             gate: Gate::default(),
             arrivals,
+            standings: Standings::default(),
             settings,
             env: env.clone(),
             peers,
@@ -153,6 +156,7 @@ impl Consensus {
             learners,
             majority_ms_ago,
             removed: core.shared.removed(),
+            revoked: core.shared.revoked(),
         }
     }
 

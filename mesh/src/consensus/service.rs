@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     FilerId,
-    peers::{Message, Service},
+    peers::{Message, PeerName, Service},
 };
 use bytes::Bytes;
 use openraft::{
@@ -27,7 +27,8 @@ pub struct Replies(pub Arc<Core>);
 
 #[async_trait::async_trait]
 impl Service for Replies {
-    async fn handle(&self, from: FilerId, call: Message) -> Result<Message, String> {
+    async fn handle(&self, from: &PeerName, call: Message) -> Result<Message, String> {
+        let from = from.id;
         let core = self.0.clone();
         core.shared.stopped().map_err(|e| e.to_string())?;
         core.arrivals.tidy().await.map_err(|e| e.to_string())?;
@@ -53,6 +54,7 @@ impl Core {
         if asks && self.shared.is_removed(from) {
             return Ok(Reply::Removed);
         }
+        self.check_standing(from, &call).await?;
         match call {
             Call::Append(rpc) => {
                 let response = self.raft.append_entries(rpc).await.map_err(text)?;
@@ -71,6 +73,7 @@ impl Core {
                 let changed = timeout_at(until(within_ms), self.change_here(change, until(within_ms))).await;
                 Ok(Reply::Change(changed.unwrap_or(Changed::NotLeader)))
             }
+            Call::IsMember(id) => Ok(Reply::IsMember(self.knows(id, false) && !self.shared.is_removed(id))),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{
     api::ProposeError,
+    revoked::{Revoked, RevokedList},
     runtime::{Watcher, WatcherSender, watch_channel},
 };
 use crate::FilerId;
@@ -28,6 +29,7 @@ struct State {
     waiters: BTreeMap<(u64, u64), oneshot::Sender<()>>,
     waiters_ever: u64,
     removed: BTreeSet<FilerId>,
+    revoked: RevokedList,
     dismissed: bool,
     stopped: Option<String>,
     /// The leader last heard from, and when.
@@ -43,6 +45,7 @@ impl Shared {
             waiters: BTreeMap::new(),
             waiters_ever: 0,
             removed: BTreeSet::new(),
+            revoked: RevokedList::default(),
             dismissed: false,
             stopped: None,
             heard: None,
@@ -136,6 +139,18 @@ impl Shared {
 
     pub fn removed(&self) -> BTreeSet<FilerId> {
         self.state().removed.clone()
+    }
+
+    pub fn set_revoked(&self, revoked: RevokedList) {
+        self.state().revoked = revoked;
+    }
+
+    pub fn add_revoked(&self, revoked: Revoked) {
+        self.state().revoked.entry(revoked.serial.clone()).or_insert(revoked);
+    }
+
+    pub fn revoked(&self) -> RevokedList {
+        self.state().revoked.clone()
     }
 
     /// A peer says that this filer was removed.

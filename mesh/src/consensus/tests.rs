@@ -6,3 +6,4 @@ mod members;
 mod mesh;
 mod proposals;
 mod recovery;
+mod standing;

@@ -3,6 +3,7 @@
 use super::{
     api::MembershipError,
     engine::{Command, Outcome, SnapshotMeta, Types, Vote},
+    revoked::Revoked,
 };
 use crate::{
     FilerId,
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Format version of calls and answers.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A question to a replica.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +44,8 @@ pub enum Call {
     ReadIndex { within_ms: u64 },
     /// Change the members.
     Change { change: Change, within_ms: u64 },
+    /// Do you know this filer as a member?
+    IsMember(FilerId),
 }
 
 /// What goes with a piece of a snapshot.
@@ -64,6 +67,7 @@ pub struct PieceHead {
 pub enum Change {
     Add(FilerId, Member),
     Remove(FilerId),
+    Revoke(Revoked),
 }
 
 /// The answer to the [`Call`] of the same name.
@@ -78,6 +82,7 @@ pub enum Reply {
     Propose(Vec<Proposed>),
     ReadIndex(ReadIndex),
     Change(Changed),
+    IsMember(bool),
     /// The caller was removed.
     Removed,
 }

@@ -8,7 +8,7 @@ use super::{
     hello::{Agreed, Hello},
     identity::{self, PeerName},
     quic::{self, Shared},
-    session::{Close, Session, describe},
+    session::{Close, Holder, Session, describe},
     stats::Refusal,
     tls,
 };
@@ -99,9 +99,9 @@ async fn open(shared: &Arc<Shared>, id: FilerId, at: SocketAddr) -> Result<Sessi
     let told = |e: ConnectionError| verdict.refused().map_or_else(|| format!("{at}: {}", describe(&e)), str::to_owned);
     let conn = connecting.await.map_err(told)?;
     // The peer checks our certificate only now; its greeting is the first proof that it takes us.
-    let peer = who(&conn)?;
-    match greet(&shared.hello, &conn, &peer).await {
-        Ok(agreed) => Ok(Session::new(peer, agreed, conn, true, &shared.settings)),
+    let holder = who(&conn)?;
+    match greet(&shared.hello, &conn, &holder.peer).await {
+        Ok(agreed) => Ok(Session::new(holder, agreed, conn, true, &shared.settings)),
         Err(why) => {
             if conn.close_reason().is_none() {
                 shared.counts.refused_greetings.one();
@@ -123,10 +123,11 @@ async fn greet(ours: &Hello, conn: &Connection, peer: &PeerName) -> Result<Agree
 }
 
 /// Who stands at the other end of `conn`, by the certificate that TLS has checked.
-pub fn who(conn: &Connection) -> Result<PeerName, String> {
+pub fn who(conn: &Connection) -> Result<Holder, String> {
     let identity = conn.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let chain = identity.ok_or("the peer showed no certificate")?;
-    identity::peer_name(chain.first().ok_or("the peer showed no certificate")?)
+    let certificate = chain.first().ok_or("the peer showed no certificate")?;
+    Ok(Holder { peer: identity::peer_name(certificate)?, serial: identity::serial(certificate)? })
 }
 
 /// Counts a peer that showed no certificate at all; the TLS library refuses it before our own checks are asked.

@@ -6,7 +6,8 @@
 //! as such instead of being just "unknown".
 //!
 //! ```text
-//! authority's folder: ca.pem  ca.key(0600)        filer's folder: ca.pem  filer.pem  filer.key(0600)  (filer.csr)
+//! authority's folder: ca.pem  ca.key(0600)
+//! filer's folder:     ca.pem  filer.pem  filer.key(0600)  (filer.csr, filer.key.next(0600))
 //! ```
 //!
 //! Owns: keys, requests, certificates and their files. Does not own: the id's choice, nor who was removed.
@@ -17,8 +18,9 @@ mod names;
 #[cfg(test)]
 pub(in crate::net) mod tests;
 
+pub use crate::peers::PeerName;
 pub use ca::{MeshCa, SigningRequest};
-pub use names::{PeerName, cloudfs_of, peer_name, server_name};
+pub use names::{cloudfs_of, peer_name, public_key, serial, server_name, validity_s};
 pub(in crate::net) use names::{issuer, subject};
 
 use crate::FilerId;
@@ -37,6 +39,8 @@ pub const CA_KEY_FILE: &str = "ca.key";
 pub const CERTIFICATE_FILE: &str = "filer.pem";
 /// A filer's key.
 pub const KEY_FILE: &str = "filer.key";
+/// A filer's key to be, from the request for a certificate with a new key until that certificate is in place.
+pub const NEXT_KEY_FILE: &str = "filer.key.next";
 /// A filer's request for a certificate.
 pub const REQUEST_FILE: &str = "filer.csr";
 
@@ -77,6 +81,7 @@ pub struct Identity {
     id: FilerId,
     name: String,
     cloudfs: String,
+    serial: String,
     not_after_s: i64,
     ca: pki::CertificateDer<'static>,
     certified: Arc<CertifiedKey>,
@@ -112,10 +117,37 @@ impl Identity {
         let name = names::peer_name(leaf).map_err(unfit(&chain_path, AGAIN))?;
         let (not_before_s, not_after_s) = names::validity_s(leaf).map_err(unfit(&chain_path, AGAIN))?;
         signed_by(&ca, leaf, &chain[1..], not_before_s).map_err(unfit(&chain_path, AGAIN))?;
-        let key = files::key(&key_pem).map_err(unfit(&key_path, AGAIN))?;
-        let certified = CertifiedKey::from_der(chain, key, &super::tls::provider())
-            .map_err(|e| unfit(&key_path, AGAIN)(format!("it is not the key of {CERTIFICATE_FILE}: {e}")))?;
-        Ok(Self { id: name.id, name: name.name, cloudfs, not_after_s, ca, certified: Arc::new(certified) })
+        let serial = names::serial(leaf).map_err(unfit(&chain_path, AGAIN))?;
+        let certify = |pem: &str, path: &Path| {
+            let key = files::key(pem).map_err(unfit(path, AGAIN))?;
+            CertifiedKey::from_der(chain.clone(), key, &super::tls::provider())
+                .map_err(|e| unfit(path, AGAIN)(format!("it is not the key of {CERTIFICATE_FILE}: {e}")))
+        };
+        // A renewal with a new key puts the certificate in place first, then the key.
+        let next = files::read(folder, NEXT_KEY_FILE, AGAIN).ok();
+        let certified = match (certify(&key_pem, &key_path), next) {
+            (Err(e), Some((next_path, next_pem))) => certify(&next_pem, &next_path).map_err(|_| e)?,
+            (certified, _) => certified?,
+        };
+        let certified = Arc::new(certified);
+        Ok(Self { id: name.id, name: name.name, cloudfs, serial, not_after_s, ca, certified })
+    }
+
+    /// Finishes a renewal that was cut off between its certificate and its key; harmless otherwise.
+    pub fn settle(folder: &Path) -> Result<(), IdentityError> {
+        const AGAIN: &str = "Make a new request at this filer, have it signed, and put the answer here as filer.pem";
+        if !folder.join(NEXT_KEY_FILE).exists() {
+            return Ok(());
+        }
+        let (_, chain) = files::read(folder, CERTIFICATE_FILE, AGAIN)?;
+        let (next_path, next) = files::read(folder, NEXT_KEY_FILE, AGAIN)?;
+        let unfit = |what| IdentityError::Content { path: next_path.clone(), what, todo: AGAIN };
+        let chain = files::certificates(&chain).map_err(unfit)?;
+        let key = files::key(&next).map_err(unfit)?;
+        match CertifiedKey::from_der(chain, key, &super::tls::provider()) {
+            Ok(_) => files::rename(folder, NEXT_KEY_FILE, KEY_FILE),
+            Err(_) => Ok(()),
+        }
     }
 
     /// This filer.
@@ -131,6 +163,11 @@ impl Identity {
     /// The CloudFS it belongs to.
     pub fn cloudfs(&self) -> &str {
         &self.cloudfs
+    }
+
+    /// The serial number of its certificate.
+    pub fn serial(&self) -> &str {
+        &self.serial
     }
 
     /// When its certificate ends, in seconds since the Unix epoch.

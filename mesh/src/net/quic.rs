@@ -4,7 +4,8 @@
 //! which are given; nor the services, which answer peers' calls.
 //!
 //! A filer with a good certificate that is not in the list (yet) may open a session and call: one that is being added
-//! must hear its first call before it knows the list. It is the set of the removed that shuts a filer out.
+//! must hear its first call before it knows the list. It is the set of the removed, and that of revoked certificates,
+//! that shut a filer out; what a filer may say that is no member (yet) its services decide.
 
 use super::{
     dial, frame,
@@ -42,6 +43,10 @@ pub(super) const CALL_BYTES_UNIT: usize = 1 << 10;
 const CLOSE_MS_MAX: u64 = 3_000;
 /// What a filer is told whose session ends since the list of members lacks it.
 const NOT_MEMBER: &str = "this filer is not in the list of members";
+/// What a removed filer is told.
+const REMOVED: &str = "this filer was removed from the CloudFS";
+/// What a filer is told whose certificate was revoked.
+const REVOKED: &str = "this filer's certificate was revoked; have a new one signed";
 
 /// Why the mesh could not start.
 #[derive(Debug, thiserror::Error)]
@@ -181,10 +186,19 @@ impl QuicMesh {
     /// Replaces the set of filers that were removed from the CloudFS: their sessions end and their certificates are
     /// refused.
     pub fn set_removed(&self, removed: BTreeSet<FilerId>) {
-        let sessions = self.shared.roster.sessions_of(&removed);
-        self.shared.tls.set_removed(removed);
-        for session in sessions {
-            Close::Removed.end(&session.conn, "this filer was removed from the CloudFS");
+        // First, so that a session that is being opened meanwhile is found by one of the two looks.
+        self.shared.tls.set_removed(removed.clone());
+        for session in self.shared.roster.sessions_where(|session| removed.contains(&session.peer.id)) {
+            Close::Removed.end(&session.conn, REMOVED);
+        }
+    }
+
+    /// Replaces the list of certificates, by serial number, that are refused before their end: sessions that stand by
+    /// them end.
+    pub fn set_revoked(&self, revoked: BTreeSet<String>) {
+        self.shared.tls.set_revoked(revoked.clone());
+        for session in self.shared.roster.sessions_where(|session| revoked.contains(&session.serial)) {
+            Close::Revoked.end(&session.conn, REVOKED);
         }
     }
 
@@ -247,9 +261,12 @@ pub(super) fn admit(shared: &Arc<Shared>, session: Session, wanted: Option<&Arc<
     shared.counts.sessions_opened.one();
     let (at, dialled) = (session.conn.remote_address(), session.dialled);
     tracing::info!(peer = %peer.id, name = %peer.name, %at, dialled, version = session.agreed.version, "a session stands");
-    // The set may have changed since the certificate was checked.
+    // The sets may have changed since the certificate was checked.
     if shared.tls.is_removed(peer.id) {
-        Close::Removed.end(&session.conn, "this filer was removed from the CloudFS");
+        Close::Removed.end(&session.conn, REMOVED);
+    }
+    if shared.tls.is_revoked(&session.serial) {
+        Close::Revoked.end(&session.conn, REVOKED);
     }
     if let Some(twin) = retire {
         let shared = shared.clone();

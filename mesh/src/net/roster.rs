@@ -22,7 +22,7 @@ use crate::{
     peers::{Member, PeerStatus},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -260,9 +260,9 @@ impl Roster {
         })
     }
 
-    /// The sessions with these filers.
-    pub fn sessions_of(&self, ids: &BTreeSet<FilerId>) -> Vec<Arc<Session>> {
-        self.peers().iter().filter(|(id, _)| ids.contains(id)).flat_map(|(_, p)| p.sessions().cloned()).collect()
+    /// The sessions of which this is true.
+    pub fn sessions_where(&self, wanted: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+        self.peers().values().flat_map(|peer| peer.sessions().filter(|session| wanted(session)).cloned()).collect()
     }
 
     /// Peers with which a session stands.

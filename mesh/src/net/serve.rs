@@ -60,14 +60,15 @@ async fn open(shared: &Arc<Shared>, incoming: Incoming) -> Result<Session, Strin
         dial::count_missing(shared, &e);
         verdict.refused().map_or_else(|| describe(&e), str::to_owned)
     })?;
-    let peer = dial::who(&conn)?;
-    match greet(&shared.hello, &conn, &peer).await {
-        Ok(agreed) => Ok(Session::new(peer, agreed, conn, false, &shared.settings)),
+    let holder = dial::who(&conn)?;
+    match greet(&shared.hello, &conn, &holder.peer).await {
+        Ok(agreed) => Ok(Session::new(holder, agreed, conn, false, &shared.settings)),
         Err(why) => {
             if conn.close_reason().is_none() {
                 shared.counts.refused_greetings.one();
                 Close::Greeting.end(&conn, &why);
             }
+            let peer = &holder.peer;
             shared.roster.failed(peer.id, &why, false);
             Err(format!("filer {} ({}): {why}", peer.id, peer.name))
         }
@@ -181,7 +182,7 @@ async fn handle(
         Channel::Consensus => services.consensus,
         Channel::Filer => services.filer,
     };
-    Ok(service.handle(session.peer.id, call).await)
+    Ok(service.handle(&session.peer, call).await)
 }
 
 /// The answer as it can be sent: `true` with the words of a refusal.

@@ -38,6 +38,8 @@ pub enum Close {
     Malformed = 6,
     /// A frame was above a limit.
     TooLarge = 7,
+    /// The peer's certificate was revoked.
+    Revoked = 8,
 }
 
 impl Close {
@@ -54,9 +56,18 @@ impl Close {
 /// Longest words that go with the end of a connection, in bytes: they must fit one packet.
 const WORDS_BYTES_MAX: usize = 600;
 
+/// Who stands at the other end of a connection, and by which certificate.
+pub struct Holder {
+    pub peer: PeerName,
+    /// The certificate's serial number.
+    pub serial: String,
+}
+
 /// One connection with a peer.
 pub struct Session {
     pub peer: PeerName,
+    /// The serial number of the peer's certificate.
+    pub serial: String,
     pub agreed: Agreed,
     pub conn: Connection,
     /// Whether this filer dialled it.
@@ -73,12 +84,13 @@ struct Heard {
 }
 
 impl Session {
-    pub fn new(peer: PeerName, agreed: Agreed, conn: Connection, dialled: bool, settings: &MeshSettings) -> Self {
+    pub fn new(holder: Holder, agreed: Agreed, conn: Connection, dialled: bool, settings: &MeshSettings) -> Self {
         let opened = Instant::now();
         let kept = settings.calls_per_peer_max / 4;
         let filer_calls = Semaphore::new((settings.calls_per_peer_max - kept) as usize);
         let heard = Mutex::new(Heard { datagrams: 0, at: opened });
-        Self { peer, agreed, conn, dialled, opened, heard, filer_calls }
+        let Holder { peer, serial } = holder;
+        Self { peer, serial, agreed, conn, dialled, opened, heard, filer_calls }
     }
 
     /// Whether the connection has not ended.

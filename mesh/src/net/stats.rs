@@ -13,12 +13,22 @@ pub struct RefusedCertificates {
     pub not_yet_valid: u64,
     /// Of a filer that was removed from the CloudFS.
     pub removed: u64,
+    /// On the list of revoked certificates.
+    pub revoked: u64,
     /// Of another filer than the one that was dialled.
     pub other_filer: u64,
     /// Not a filer's certificate, or not a certificate at all.
     pub malformed: u64,
     /// None was shown.
     pub missing: u64,
+}
+
+impl RefusedCertificates {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        let Self { foreign, expired, not_yet_valid, removed, revoked, other_filer, malformed, missing } = self;
+        foreign + expired + not_yet_valid + removed + revoked + other_filer + malformed + missing
+    }
 }
 
 /// What happened since the start, and what stands now.
@@ -77,6 +87,7 @@ pub(super) enum Refusal {
     Expired,
     NotYetValid,
     Removed,
+    Revoked,
     OtherFiler,
     Malformed,
     Missing,
@@ -85,7 +96,7 @@ pub(super) enum Refusal {
 /// The counts behind [`MeshStats`].
 #[derive(Default)]
 pub(super) struct Counts {
-    refused: [Count; 7],
+    refused: [Count; 8],
     pub sessions_opened: Count,
     pub dials_failed: Count,
     pub refused_greetings: Count,
@@ -118,6 +129,7 @@ impl Counts {
                 expired: self.refused(Refusal::Expired),
                 not_yet_valid: self.refused(Refusal::NotYetValid),
                 removed: self.refused(Refusal::Removed),
+                revoked: self.refused(Refusal::Revoked),
                 other_filer: self.refused(Refusal::OtherFiler),
                 malformed: self.refused(Refusal::Malformed),
                 missing: self.refused(Refusal::Missing),

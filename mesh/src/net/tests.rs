@@ -11,7 +11,7 @@ use super::{
 use crate::{
     FilerId,
     clock::SeededRandom,
-    peers::{CallError, Channel, Member, Message, Peers, Service, Services},
+    peers::{CallError, Channel, Member, Message, PeerName, Peers, Service, Services},
 };
 use bytes::Bytes;
 use std::{
@@ -64,7 +64,7 @@ impl Drop for Hanging {
 
 #[async_trait::async_trait]
 impl Service for Echo {
-    async fn handle(&self, from: FilerId, call: Message) -> Result<Message, String> {
+    async fn handle(&self, from: &PeerName, call: Message) -> Result<Message, String> {
         match &*call.head {
             b"refuse" => Err("it is not the time".into()),
             b"oversize" => Ok(Message { head: call.head, body: vec![0; crate::peers::BODY_BYTES_MAX + 1].into() }),
@@ -74,7 +74,7 @@ impl Service for Echo {
                 let _ = self.hanging.send(true);
                 std::future::pending().await
             }
-            _ => Ok(Message { head: format!("{} {from}", self.label).into(), body: call.body }),
+            _ => Ok(Message { head: format!("{} {}", self.label, from.id).into(), body: call.body }),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Who may open a session: mutual TLS 1.3 under the CloudFS's own authority.
 //!
 //! Both sides show their certificate, and each checks the other's: signed by our authority, in its time, naming a
-//! filer, of a filer that was not removed, and (when we dial) of the filer that was dialled. Each connection gets
-//! its own small configuration, so that a refusal can be told with the address it came from and kept for the caller.
+//! filer, of a filer that was not removed, not revoked itself, and (when we dial) of the filer that was dialled. Each
+//! connection gets its own small configuration, so that a refusal can be told with the address it came from and kept
+//! for the caller.
 //! Sessions are never resumed: a resumed one would skip these checks, and a removed filer would stay.
 //!
 //! Owns: the checks, their log lines and counts. Does not own: what happens to sessions that stand already.
@@ -49,6 +50,8 @@ pub(super) struct Tls {
     roots: Arc<RootCertStore>,
     clients: Arc<dyn ClientCertVerifier>,
     removed: Mutex<BTreeSet<FilerId>>,
+    /// Serial numbers.
+    revoked: Mutex<BTreeSet<String>>,
     counts: Arc<Counts>,
 }
 
@@ -69,7 +72,8 @@ impl Tls {
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
             .build()
             .map_err(|e| e.to_string())?;
-        Ok(Arc::new(Self { identity, roots, clients, removed: Mutex::default(), counts }))
+        let (removed, revoked) = (Mutex::default(), Mutex::default());
+        Ok(Arc::new(Self { identity, roots, clients, removed, revoked, counts }))
     }
 
     /// This filer.
@@ -85,6 +89,16 @@ impl Tls {
     /// Whether `id` was removed.
     pub fn is_removed(&self, id: FilerId) -> bool {
         self.removed.lock().expect("no holder panics").contains(&id)
+    }
+
+    /// Replaces the list of certificates, by serial number, that are refused before their end.
+    pub fn set_revoked(&self, revoked: BTreeSet<String>) {
+        *self.revoked.lock().expect("no holder panics") = revoked;
+    }
+
+    /// Whether the certificate with this serial number was revoked.
+    pub fn is_revoked(&self, serial: &str) -> bool {
+        self.revoked.lock().expect("no holder panics").contains(serial)
     }
 
     /// The configuration for one connection that comes from `from`.
@@ -139,6 +153,12 @@ impl Check {
         if self.tls.is_removed(peer.id) {
             let what = "this filer was removed from the CloudFS".to_owned();
             return Err((Refusal::Removed, what, CertificateError::Revoked));
+        }
+        let serial =
+            identity::serial(certificate).map_err(|what| (Refusal::Malformed, what, CertificateError::BadEncoding))?;
+        if self.tls.is_revoked(&serial) {
+            let what = format!("it was revoked (serial number {serial}); have a new one signed for that filer");
+            return Err((Refusal::Revoked, what, CertificateError::Revoked));
         }
         if let Some(expected) = self.expected.filter(|e| *e != peer.id) {
             let what = format!("filer {expected} was dialled and {} answered: check its address", peer.id);
@@ -277,7 +297,9 @@ pub(super) fn dialled_name(id: FilerId) -> String {
 pub(super) fn explain_alert(code: u64) -> Option<&'static str> {
     match code.checked_sub(0x100)? {
         42 => Some("the peer refused this filer's certificate: it is not a filer's, or not that of who it dialled"),
-        44 => Some("the peer refused this filer's certificate: this filer was removed from the CloudFS"),
+        44 => Some(
+            "the peer refused this filer's certificate: it was revoked, or this filer was removed from the CloudFS",
+        ),
         45 => Some(
             "the peer refused this filer's certificate: it has expired, or a clock is wrong; have a new one signed",
         ),

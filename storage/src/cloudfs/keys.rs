@@ -19,6 +19,7 @@
 //! | 0x0b counters | | [`Counters`] |
 //! | 0x0c decisions | number | [`Decision`](super::Decision) |
 //! | 0x0d orphans | ino | [`OrphanRow`]: what of the file's extents is cut off, and is still to be reaped |
+//! | 0x20 secret of the doors | | [`DoorSecret`](super::DoorSecret) |
 
 use super::{
     time::Heard,
@@ -43,6 +44,7 @@ pub(super) const ROLES: u8 = 0x0a;
 pub(super) const COUNTERS: u8 = 0x0b;
 pub(super) const DECISIONS: u8 = 0x0c;
 pub(super) const ORPHANS: u8 = 0x0d;
+pub(super) const DOOR_SECRET: u8 = 0x20;
 
 /// What a name in a directory stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +177,10 @@ pub(super) fn decision(number: u64) -> Vec<u8> {
 
 pub(super) fn orphan(ino: u64) -> Vec<u8> {
     key(ORPHANS, &[&ino.to_be_bytes()])
+}
+
+pub(super) fn door_secret() -> Vec<u8> {
+    key(DOOR_SECRET, &[])
 }
 
 /// All keys of a family that continue with `part`.

@@ -12,6 +12,7 @@ use super::{
     types::*,
 };
 use mesh::{
+    FilerId,
     consensus::api::StateMachine,
     kv::{KvError, Txn},
     record::{self, RecordError},
@@ -40,8 +41,12 @@ impl CloudFs {
 }
 
 impl StateMachine for CloudFs {
-    fn apply(&self, txn: &mut Txn<'_>, op: &[u8]) -> Result<Vec<u8>, KvError> {
+    fn apply(&self, txn: &mut Txn<'_>, from: FilerId, op: &[u8]) -> Result<Vec<u8>, KvError> {
         let outcome = match decode_op(op) {
+            // Whose segments, ballots and words these are depends on the proposer.
+            Ok(op) if op.filer != from => {
+                Err(OpError::Refused(format!("filer {from} proposed it in the name of filer {}", op.filer)))
+            }
             Ok(op) => apply_op(txn, &op, self.limits)?,
             // A newer filer knows what it means: going on without it would part this replica from the others.
             Err(error @ RecordError::Newer { .. }) => {
@@ -138,5 +143,6 @@ fn dispatch(state: &mut Applying<'_, '_>, body: OpBody) -> Result<Answer, Stop> 
         OpBody::Repaired { cloud, segment, kind, epoch } => state.repaired(cloud, segment, kind, epoch),
         OpBody::FinishResync { cloud, epoch } => state.finish_resync(cloud, epoch),
         OpBody::Activate { to, epoch, by } => state.activate(to, epoch, by),
+        OpBody::KeepSecret { secret } => state.keep_secret(secret),
     }
 }

@@ -1,6 +1,6 @@
 //! The one door: every change of the state is one of these operations.
 
-use super::types::*;
+use super::{secret::DoorSecret, types::*};
 use crate::ids::{CloudId, Epoch, Md5, SegmentId};
 use mesh::FilerId;
 use serde::{Deserialize, Serialize};
@@ -110,6 +110,10 @@ pub enum OpBody {
     /// Makes `to` the active cloud: a failback (to the preferred) or an operator's failover. Refused unless `to` is
     /// healthy. `by`: for the record, such as `auto` or `operator`.
     Activate { to: CloudId, epoch: Epoch, by: String },
+
+    // --- doors ----------------------------------------------------------------------------------------------------
+    /// What the doors are to seal their handles with, if there is nothing yet: the first one offered stays.
+    KeepSecret { secret: DoorSecret },
 }
 
 /// What an operation answers.

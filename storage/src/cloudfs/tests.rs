@@ -59,7 +59,7 @@ impl Bench {
         let is_trip = matches!(body, OpBody::Trip { .. });
         let op = encode_op(&Op { filer: self.filer, wall_ns: self.wall_ns, body });
         let mut txn = Txn::new(&self.kv, STATE);
-        let bytes = self.machine.apply(&mut txn, &op).expect("memory does not fail");
+        let bytes = self.machine.apply(&mut txn, self.filer, &op).expect("memory does not fail");
         let answer = decode_answer(&bytes).expect("an answer is readable");
         let batch = txn.into_batch();
         assert!(answer.is_ok() || batch.is_empty() || is_trip, "a refused operation changed {batch:?}");

@@ -74,12 +74,28 @@ impl From<io::Error> for Trouble {
 }
 
 impl Directory {
-    pub fn open(settings: &DirectorySettings, name: &str) -> Result<Self, OpenError> {
+    /// Where the objects are.
+    fn root(settings: &DirectorySettings) -> Result<PathBuf, OpenError> {
         let prefix = settings.prefix.trim_matches('/');
         if !prefix.is_empty() && !is_key(prefix) {
             return Err(OpenError::Setting { name: "prefix", why: format!("{prefix:?} is no path below a directory") });
         }
-        let root = if prefix.is_empty() { settings.path.clone() } else { settings.path.join(prefix) };
+        Ok(if prefix.is_empty() { settings.path.clone() } else { settings.path.join(prefix) })
+    }
+
+    /// Checks the settings and the directory; gives where the objects are. Makes nothing.
+    pub fn check(settings: &DirectorySettings, name: &str) -> Result<PathBuf, OpenError> {
+        let (root, path) = (Self::root(settings)?, settings.path.clone());
+        let wrong = |source| OpenError::Path { cloud: name.into(), path: path.clone(), source };
+        let found = fs::metadata(&path).map_err(wrong)?;
+        if !found.is_dir() {
+            return Err(wrong(ErrorKind::NotADirectory.into()));
+        }
+        Ok(root)
+    }
+
+    pub fn open(settings: &DirectorySettings, name: &str) -> Result<Self, OpenError> {
+        let root = Self::root(settings)?;
         let (incoming, path) = (root.join(INCOMING), settings.path.clone());
         let inner = Arc::new(Inner { path, root, incoming, next: AtomicU64::new(0), ready: AtomicBool::new(false) });
         let turns = Arc::new(Semaphore::new(settings.calls_in_flight_max.clamp(1, Semaphore::MAX_PERMITS)));
@@ -151,6 +167,14 @@ impl Directory {
                 Trouble::Io(err) => CloudError::Failed { attempted, why: err.to_string() },
             }),
         }
+    }
+}
+
+/// What the trouble with a path is, in the cloud `name`.
+fn wrong(name: &str) -> impl Fn(&Path) -> Box<dyn FnOnce(io::Error) -> OpenError> {
+    move |path| {
+        let (cloud, path) = (name.to_owned(), path.to_owned());
+        Box::new(|source| OpenError::Path { cloud, path, source })
     }
 }
 

@@ -15,7 +15,7 @@ use mesh::{
     clock::{Clock, SeededRandom},
     consensus::{self, Spawning},
     kv::{KvRead, MemoryKv, STATE},
-    peers::{Channel, Member},
+    peers::{Channel, Member, PeerName},
 };
 use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 use storage::{
@@ -298,7 +298,8 @@ async fn answer(filer: Filer, mut arrived: mpsc::UnboundedReceiver<Arrived>) {
             Channel::Filer => filer.services.filer.clone(),
         };
         tokio::task::spawn_local(async move {
-            let _ = answer.send(service.handle(from, call).await);
+            let from = PeerName { id: from, name: member(from).name };
+            let _ = answer.send(service.handle(&from, call).await);
         });
     }
 }

@@ -1,7 +1,7 @@
 //! A raw RPC client, and a server to talk to.
 
 use super::memory::Memory;
-use crate::nfs::{Export, NfsServer, NfsSettings};
+use crate::nfs::{Export, NfsServer, NfsSettings, SecretSource};
 use nfs3_types::mount::{self, dirpath, mountres3};
 use nfs3_types::nfs3::{self, diropargs3, filename3, nfs_fh3};
 use nfs3_types::rpc::{
@@ -11,10 +11,16 @@ use nfs3_types::xdr_codec::{Opaque, Pack, Unpack};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use storage::cloudfs::DoorSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub const CLOUDFS: u64 = 0xc10d_f500_0000_0001;
+
+/// A CloudFS whose doors seal with this byte.
+pub fn sealed(secret: u8) -> SecretSource {
+    Arc::new(move || Some(DoorSecret::new([secret; 32])))
+}
 
 /// A server over an empty tree.
 pub struct Site {
@@ -41,7 +47,7 @@ impl Site {
 
 pub async fn start(settings: NfsSettings, exports: Vec<Export>, memory: Arc<Memory>) -> NfsServer {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    NfsServer::start(settings, exports, CLOUDFS, memory, listen).await.expect("a free port")
+    NfsServer::start(settings, exports, (CLOUDFS, sealed(7)), memory, listen).await.expect("a free port")
 }
 
 pub fn unsquashed(path: &str) -> Export {

@@ -1,7 +1,7 @@
 //! Exports: who may mount what, and as whom; handles that outlive the server.
 
 use super::client::{Client, Site, at, start, unpacked, unsquashed, user};
-use crate::nfs::{Export, NfsSettings, Squash};
+use crate::nfs::{Export, NfsServer, NfsSettings, SecretSource, Squash};
 use nfs3_types::mount::{self, exports, mountlist, mountstat3};
 use nfs3_types::nfs3::*;
 use nfs3_types::rpc::opaque_auth;
@@ -141,21 +141,89 @@ async fn malformed_and_foreign_handles_are_refused() {
     let root = client.mount("/").await.expect("exported").data.to_vec();
     let mut foreign = root.clone();
     foreign[1] ^= 1;
-    let mut gone = root.clone();
-    gone[16] = 99;
-    let mut other_generation = root.clone();
-    other_generation[20] ^= 1;
-    for (bytes, expected) in [
-        (foreign, nfsstat3::NFS3ERR_BADHANDLE),
-        (root[..24].to_vec(), nfsstat3::NFS3ERR_BADHANDLE),
-        (vec![], nfsstat3::NFS3ERR_BADHANDLE),
-        (vec![0; 64], nfsstat3::NFS3ERR_BADHANDLE),
-        (gone, nfsstat3::NFS3ERR_STALE),
-        (other_generation, nfsstat3::NFS3ERR_STALE),
-    ] {
-        let handle = nfs_fh3 { data: Opaque::owned(bytes) };
-        assert_eq!(getattr(&mut client, &handle).await.expect_err("refused"), expected);
+    let wrong = [foreign, root[..24].to_vec(), vec![], vec![0; 64]];
+    for bytes in &wrong {
+        let handle = nfs_fh3 { data: Opaque::owned(bytes.clone()) };
+        assert_eq!(getattr(&mut client, &handle).await.expect_err("refused"), nfsstat3::NFS3ERR_BADHANDLE);
     }
+    assert_eq!(site.server.stats().bad_handles, wrong.len() as u64);
+}
+
+/// `handle`, with these bytes from `from` on.
+fn forged(handle: &nfs_fh3, from: usize, bytes: &[u8]) -> nfs_fh3 {
+    let mut forged = handle.data.to_vec();
+    forged[from..from + bytes.len()].copy_from_slice(bytes);
+    nfs_fh3 { data: Opaque::owned(forged) }
+}
+
+#[tokio::test]
+async fn a_client_of_one_directory_cannot_make_up_handles_of_others() {
+    let memory = std::sync::Arc::new(super::memory::Memory::new());
+    let secret = memory.add_directory(ROOT, "secret", 0o777);
+    memory.add_directory(ROOT, "open", 0o777);
+    let elsewhere = Export { networks: vec!["192.0.2.0/24".parse().expect("a network")], ..unsquashed("/") };
+    let server = start(NfsSettings::default(), vec![unsquashed("/open"), elsewhere], memory.clone()).await;
+    let mut client = Client::connect(server.local_addr()).await;
+    let open = client.mount("/open").await.expect("exported");
+    getattr(&mut client, &open).await.expect("it was given out");
+    // Inode and generation of another directory, of the root, and the number of another export: all are easily guessed.
+    let (ino, generation) = (secret.ino.to_be_bytes(), secret.generation.to_be_bytes());
+    let root = Export::new("/").id().to_be_bytes();
+    let tries = [
+        forged(&forged(&open, 9, &ino), 17, &generation),
+        forged(&open, 9, &ROOT.ino.to_be_bytes()),
+        forged(&open, 21, &root),
+        forged(&open, 17, &99u32.to_be_bytes()),
+    ];
+    for handle in &tries {
+        assert_eq!(getattr(&mut client, handle).await.expect_err("forged"), nfsstat3::NFS3ERR_BADHANDLE);
+        assert_eq!(lookup(&mut client, handle, "f").await.expect_err("forged"), nfsstat3::NFS3ERR_BADHANDLE);
+        assert_eq!(create(&mut client, handle, "f").await.expect_err("forged"), nfsstat3::NFS3ERR_BADHANDLE);
+    }
+    assert_eq!(server.stats().bad_handles, 3 * tries.len() as u64);
+    server.shutdown().await;
+
+    // The same CloudFS behind a door with another secret: what it gave out is nothing here, and the other way round.
+    let (listen, exports) = (std::net::SocketAddr::from(([127, 0, 0, 1], 0)), vec![unsquashed("/open")]);
+    let door = (super::client::CLOUDFS, super::client::sealed(8));
+    let other = NfsServer::start(NfsSettings::default(), exports, door, memory, listen).await.expect("a free port");
+    let mut client = Client::connect(other.local_addr()).await;
+    assert_eq!(getattr(&mut client, &open).await.expect_err("sealed otherwise"), nfsstat3::NFS3ERR_BADHANDLE);
+}
+
+#[tokio::test]
+async fn a_filer_that_does_not_know_the_secret_yet_lets_clients_ask_again() {
+    let memory = std::sync::Arc::new(super::memory::Memory::new());
+    let server = start(NfsSettings::default(), vec![unsquashed("/")], memory.clone()).await;
+    let root = Client::connect(server.local_addr()).await.mount("/").await.expect("exported");
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let door: (u64, SecretSource) = (super::client::CLOUDFS, std::sync::Arc::new(|| None));
+    let new = NfsServer::start(NfsSettings::default(), vec![unsquashed("/")], door, memory, listen).await;
+    let new = new.expect("a free port");
+    let mut client = Client::connect(new.local_addr()).await;
+    assert_eq!(client.mount("/").await.expect_err("not yet") as u32, mountstat3::MNT3ERR_SERVERFAULT as u32);
+    assert_eq!(getattr(&mut client, &root).await.expect_err("not yet"), nfsstat3::NFS3ERR_JUKEBOX);
+    assert_eq!(new.stats().bad_handles, 0);
+}
+
+#[tokio::test]
+async fn a_directory_that_was_renamed_out_of_its_export_leads_nowhere_else() {
+    let memory = std::sync::Arc::new(super::memory::Memory::new());
+    let (a, b) = (memory.add_directory(ROOT, "a", 0o777), memory.add_directory(ROOT, "b", 0o777));
+    memory.add_directory(a, "moves", 0o777);
+    memory.add_directory(b, "hidden", 0o777);
+    let server = start(NfsSettings::default(), vec![unsquashed("/"), unsquashed("/a")], memory).await;
+    let mut client = Client::connect(server.local_addr()).await;
+    let (root, top) = (client.mount("/").await.expect("exported"), client.mount("/a").await.expect("exported"));
+    let moves = lookup(&mut client, &top, "moves").await.expect("there").object;
+    assert_eq!(lookup(&mut client, &moves, "..").await.expect("inside").object, top);
+    let (from, to) = (lookup(&mut client, &root, "a").await, lookup(&mut client, &root, "b").await);
+    let (from, to) = (from.expect("there").object, to.expect("there").object);
+    let rename = RENAME3args { from: at(&from, "moves"), to: at(&to, "moves") };
+    let renamed: RENAME3res = client.nfs(NFS_PROGRAM::NFSPROC3_RENAME, &rename).await;
+    assert!(matches!(renamed, RENAME3res::Ok(_)));
+    assert_eq!(lookup(&mut client, &moves, "..").await.expect_err("outside"), nfsstat3::NFS3ERR_STALE);
+    getattr(&mut client, &moves).await.expect("what was given out stays good");
 }
 
 #[tokio::test]

@@ -444,6 +444,9 @@ impl FileSystem for Memory {
         let from_before = before(&node.attr);
         node.names.remove(from.1);
         let to_change = tree.insert(to.0, to.1, moved.handle.ino)?;
+        if let NodeKind::Directory { parent } = &mut tree.node(moved.handle)?.attr.kind {
+            *parent = to.0.ino;
+        }
         let from_change = Changed { before: Some(from_before), after: Some(tree.touch(from.0.ino)) };
         Ok((from_change, to_change))
     }

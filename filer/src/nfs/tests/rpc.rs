@@ -1,6 +1,6 @@
 //! RPC itself: refusals, fragments, garbage, bounds, shutdown; and the port mapper.
 
-use super::client::{Client, Refused, Site, at, packed, record, start, unpacked, unsquashed, user, xid_next};
+use super::client::{Client, Refused, Site, at, packed, record, sealed, start, unpacked, unsquashed, user, xid_next};
 use super::memory::Memory;
 use crate::nfs::{Export, NfsServer, NfsSettings, StartError};
 use nfs3_types::nfs3::{self, GETATTR3args, GETATTR3res, NFS_PROGRAM, READ3args, REMOVE3args, REMOVE3res};
@@ -224,7 +224,8 @@ async fn a_shutdown_ends_at_its_deadline() {
 #[tokio::test]
 async fn what_cannot_be_served_is_not_started() {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let start_with = |settings, exports| NfsServer::start(settings, exports, 1, Arc::new(Memory::new()), listen);
+    let start_with =
+        |settings, exports| NfsServer::start(settings, exports, (1, sealed(7)), Arc::new(Memory::new()), listen);
     let refused = start_with(NfsSettings { calls_in_flight_max: 0, ..NfsSettings::default() }, vec![]).await;
     assert!(matches!(refused, Err(StartError::Settings { .. })));
     let refused = start_with(NfsSettings { record_bytes_max: 1 << 20, ..NfsSettings::default() }, vec![]).await;
@@ -233,7 +234,8 @@ async fn what_cannot_be_served_is_not_started() {
     assert!(matches!(refused, Err(StartError::Export(_))));
     let taken = start(NfsSettings::default(), vec![], Arc::new(Memory::new())).await;
     let refused =
-        NfsServer::start(NfsSettings::default(), vec![], 1, Arc::new(Memory::new()), taken.local_addr()).await;
+        NfsServer::start(NfsSettings::default(), vec![], (1, sealed(7)), Arc::new(Memory::new()), taken.local_addr())
+            .await;
     assert!(matches!(refused, Err(StartError::Listen { .. })));
 }
 

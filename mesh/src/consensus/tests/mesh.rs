@@ -5,7 +5,7 @@ use crate::{
     clock::SeededRandom,
     consensus::{Consensus, ConsensusStatus, Settings, StateMachine},
     kv::{Kv, KvError, KvRead, MemoryKv, Pair, STATE, Txn, borrow_range, prefix_range},
-    peers::{CallError, Channel, Member, Message, PeerStatus, Peers, Service},
+    peers::{CallError, Channel, Member, Message, PeerName, PeerStatus, Peers, Service},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,7 @@ pub struct Counters {
 }
 
 impl StateMachine for Counters {
-    fn apply(&self, txn: &mut Txn<'_>, op: &[u8]) -> Result<Vec<u8>, KvError> {
+    fn apply(&self, txn: &mut Txn<'_>, _: FilerId, op: &[u8]) -> Result<Vec<u8>, KvError> {
         if self.poison.as_deref() == Some(op) {
             return Err(KvError { attempted: "reading", table: STATE.0, why: "the disk is gone".into() });
         }
@@ -110,7 +110,7 @@ impl Peers for End {
                 sleep(deadline).await;
                 return Err(timed_out.clone());
             };
-            let answer = door.handle(self.me, call).await;
+            let answer = door.handle(&PeerName { id: self.me, name: member(self.me.0).name }, call).await;
             let deaf = self.mesh.wires.lock().expect("no test holds it").deaf.contains(&self.me);
             if deaf || self.mesh.severed(self.me, to) {
                 sleep(deadline).await;

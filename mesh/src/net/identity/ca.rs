@@ -4,7 +4,7 @@ use super::{CA_CERTIFICATE_FILE, CA_KEY_FILE, IdentityError, KEY_FILE, REQUEST_F
 use crate::{FilerId, clock::Clock};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use std::{path::Path, time::Duration};
 
@@ -36,10 +36,18 @@ pub struct SigningRequest {
 impl SigningRequest {
     /// A new key and the request of a certificate for it, under the filer's `name`.
     pub fn create(name: &str) -> Result<Self, IdentityError> {
+        Self::with(name, KeyPair::generate().map_err(crypto("making a key"))?)
+    }
+
+    /// A request for another certificate of the key in `key_pem`, as of a filer that renews its own.
+    pub fn of_key(name: &str, key_pem: &str) -> Result<Self, IdentityError> {
+        Self::with(name, KeyPair::from_pem(key_pem).map_err(crypto("reading the filer's key"))?)
+    }
+
+    fn with(name: &str, key: KeyPair) -> Result<Self, IdentityError> {
         if !names::is_filer_name(name) {
             return Err(IdentityError::Name { name: name.into() });
         }
-        let key = KeyPair::generate().map_err(crypto("making a key"))?;
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -106,7 +114,7 @@ impl MeshCa {
     }
 
     /// The certificate (PEM) that makes the request's sender the filer `id`, under the name that it asked for, from
-    /// an hour ago until `valid_days` from now.
+    /// an hour ago until `valid_days` from now. Its serial number is drawn at random.
     ///
     /// Nothing but the name and the public key is taken from the request: no right that it asks for is granted.
     pub fn sign(
@@ -131,6 +139,7 @@ impl MeshCa {
         };
         let dns = names::dns_name(id).try_into().expect("hexadecimal digits and a fixed suffix are ASCII");
         request.params = valid_for(valid_days, clock);
+        request.params.serial_number = Some(serial_number()?);
         request.params.is_ca = IsCa::ExplicitNoCa;
         request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         request.params.extended_key_usages =
@@ -140,6 +149,15 @@ impl MeshCa {
         request.params.distinguished_name.push(DnType::CommonName, name);
         Ok(request.signed_by(&self.issuer).map_err(crypto("signing a certificate"))?.pem())
     }
+}
+
+/// A number that no other certificate has: 128 bits, of which the first make it positive and of full length.
+fn serial_number() -> Result<SerialNumber, IdentityError> {
+    let mut bytes = [0; 16];
+    let drawn = crate::net::tls::provider().secure_random.fill(&mut bytes);
+    drawn.map_err(|_| IdentityError::Crypto { doing: "drawing a serial number", what: "no random numbers".into() })?;
+    bytes[0] = bytes[0] & 0x3f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
 }
 
 /// An empty certificate that ends `days` from now.

@@ -53,6 +53,13 @@ pub(super) fn write(folder: &Path, file: &str, text: &str, secret: bool) -> Resu
     }
 }
 
+/// Gives a file another name, durably; what had that name before is gone.
+pub(super) fn rename(folder: &Path, from: &str, to: &str) -> Result<(), IdentityError> {
+    let renamed = fs::rename(folder.join(from), folder.join(to)).and_then(|()| fs::File::open(folder)?.sync_all());
+    let todo = "Check that the folder can be written, and try again";
+    renamed.map_err(|source| IdentityError::Write { path: folder.join(to), source, todo })
+}
+
 /// The one certificate in `pem`.
 pub(super) fn certificate(pem: &str) -> Result<CertificateDer<'static>, String> {
     let mut all = certificates(pem)?;

@@ -1,6 +1,9 @@
 //! What a certificate says about its holder: a filer's id and name, or a CloudFS's id.
 
-use crate::FilerId;
+use crate::{
+    FilerId,
+    peers::{PeerName, serial_text},
+};
 use rustls::pki_types::{CertificateDer, ServerName};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
@@ -12,13 +15,6 @@ const FILER_NAME_SUFFIX: &str = ".filer.mesh";
 const CLOUDFS_ID_CHARS_MAX: usize = 40;
 /// Longest name of a filer, in characters.
 const FILER_NAME_CHARS_MAX: usize = 63;
-
-/// Who a peer's certificate says it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerName {
-    pub id: FilerId,
-    pub name: String,
-}
 
 fn is_word(text: &str, chars_max: usize) -> bool {
     (1..=chars_max).contains(&text.len())
@@ -100,9 +96,19 @@ pub fn peer_name(certificate: &CertificateDer<'_>) -> Result<PeerName, String> {
 }
 
 /// First and last second of `certificate`, since the Unix epoch.
-pub(super) fn validity_s(certificate: &CertificateDer<'_>) -> Result<(i64, i64), String> {
+pub fn validity_s(certificate: &CertificateDer<'_>) -> Result<(i64, i64), String> {
     let parsed = parse(certificate)?;
     Ok((parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()))
+}
+
+/// The serial number of `certificate`, as text.
+pub fn serial(certificate: &CertificateDer<'_>) -> Result<String, String> {
+    Ok(serial_text(parse(certificate)?.raw_serial()))
+}
+
+/// The public key of `certificate`, as it stands there (SubjectPublicKeyInfo in DER).
+pub fn public_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, String> {
+    Ok(parse(certificate)?.public_key().raw.to_vec())
 }
 
 /// The name of who signed `certificate`, for messages.

@@ -46,6 +46,33 @@ fn an_identity_survives_its_files() {
 }
 
 #[test]
+fn a_renewal_with_a_new_key_is_whole_at_every_moment() {
+    let ca = MeshCa::create("prod", &Stopped(Y2026_S)).expect("ca");
+    let folder = folder_of(&ca, 1, "ams");
+    let write = |file: &str, text: &str| std::fs::write(folder.path().join(file), text).expect("written");
+    let serial = || Identity::load(folder.path()).expect("an identity").serial().to_string();
+    let before = serial();
+    let next = SigningRequest::create("ams").expect("request");
+    write(NEXT_KEY_FILE, &next.key_pem);
+    assert_eq!(serial(), before, "a key without its certificate changes nothing");
+    Identity::settle(folder.path()).expect("harmless");
+    assert!(folder.path().join(NEXT_KEY_FILE).exists());
+    write(CERTIFICATE_FILE, &ca.sign(&next.csr_pem, FilerId(1), 365, &Stopped(Y2026_S)).expect("signed"));
+    let renewed = serial();
+    assert_ne!(renewed, before);
+    Identity::settle(folder.path()).expect("finished");
+    assert!(!folder.path().join(NEXT_KEY_FILE).exists());
+    assert_eq!(serial(), renewed);
+
+    // With the same key it is another certificate too.
+    let key = std::fs::read_to_string(folder.path().join(KEY_FILE)).expect("there");
+    let again = SigningRequest::of_key("ams", &key).expect("request");
+    write(CERTIFICATE_FILE, &ca.sign(&again.csr_pem, FilerId(1), 365, &Stopped(Y2026_S)).expect("signed"));
+    assert_ne!(serial(), renewed);
+    assert!(SigningRequest::of_key("ams", "garbage").is_err());
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let ca = MeshCa::create("prod", &Stopped(Y2026_S)).expect("ca");
     let other = MeshCa::create("other", &Stopped(Y2026_S)).expect("ca");

@@ -86,6 +86,59 @@ async fn a_removed_filer_loses_its_session_and_gets_no_other() {
 }
 
 #[tokio::test]
+async fn a_revoked_certificate_is_refused_and_its_holder_comes_back_with_another() {
+    let ca = ca();
+    let a = Site::start(filer(&ca, 1), quick());
+    let (old, new) = (filer(&ca, 2), filer(&ca, 2));
+    assert_ne!(old.serial(), new.serial(), "every certificate has a number of its own");
+    let revoked: std::collections::BTreeSet<String> = [old.serial().to_string()].into();
+    let b = Site::start(old, quick());
+    b.knows(&[&a]);
+    b.says(a.id(), "hi", Bytes::new()).await.expect("answered");
+    a.mesh.set_revoked(revoked.clone());
+    let said = comes(async {
+        loop {
+            let said = b.fails(a.id()).await;
+            if a.mesh.stats().refused.revoked > 0 {
+                return said;
+            }
+        }
+    });
+    let said = said.await;
+    assert!(said.contains("revoked"), "{said}");
+    assert_eq!(a.mesh.stats().sessions, 0);
+    // Who dials it finds out too.
+    a.knows(&[&b]);
+    let said = a.fails(b.id()).await;
+    assert!(said.contains("it was revoked (serial number"), "{said}");
+    a.mesh.set_members(BTreeMap::new());
+    b.mesh.close().await;
+
+    let b = Site::start(new, quick());
+    b.knows(&[&a]);
+    comes(async { while b.says(a.id(), "hi", Bytes::new()).await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_and_dials_in_vain_are_counted() {
+    let ca = ca();
+    let narrow = MeshSettings { handshakes_max: 1, dial_ms_max: 300, ..quick() };
+    let (a, b) = (Site::start(filer(&ca, 1), quick()), Site::start(filer(&ca, 2), narrow));
+    // Whoever begins a connection and says no more takes the one place until its time is over.
+    let held = b.mesh.shared.handshakes.clone().acquire_owned().await.expect("never closed");
+    a.knows(&[&b]);
+    comes(async {
+        while b.mesh.stats().refused_busy == 0 {
+            a.fails(b.id()).await;
+        }
+    })
+    .await;
+    assert!(a.mesh.stats().dials_failed > 0);
+    drop(held);
+    comes(async { while a.says(b.id(), "hi", Bytes::new()).await.is_err() {} }).await;
+}
+
+#[tokio::test]
 async fn another_filer_at_the_address_is_not_taken_for_the_one_dialled() {
     let (a, b) = pair();
     let (_, member) = b.member();

@@ -26,12 +26,37 @@ fn an_unreadable_operation_is_answered_and_changes_nothing() {
     let machine = CloudFs::new(Arc::new(|_, _| {}), Limits::default());
     for op in [&b""[..], b"\x01", b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
         let mut txn = Txn::new(&bench.kv, STATE);
-        let answer = machine.apply(&mut txn, op).expect("the tables are well");
+        let answer = machine.apply(&mut txn, AMS, op).expect("the tables are well");
         assert!(matches!(decode_answer(&answer), Ok(Err(OpError::Unreadable(_)))), "{op:?}");
         assert!(txn.into_batch().is_empty());
     }
     // Others may know what a newer one means: this replica must not go on without it.
-    assert!(machine.apply(&mut Txn::new(&bench.kv, STATE), &newer).is_err());
+    assert!(machine.apply(&mut Txn::new(&bench.kv, STATE), AMS, &newer).is_err());
+}
+
+#[test]
+fn an_operation_in_another_filers_name_is_refused_and_changes_nothing() {
+    let bench = Bench::new();
+    let machine = CloudFs::new(Arc::new(|_, _| {}));
+    let op = encode_op(&Op { filer: AMS, wall_ns: 99_000, body: create(ROOT, "a") });
+    let mut txn = Txn::new(&bench.kv, STATE);
+    let answer = machine.apply(&mut txn, FilerId(AMS.0 + 1), &op).expect("the tables are well");
+    let said = decode_answer(&answer).expect("readable").expect_err("refused").to_string();
+    assert!(said.contains("in the name of filer"), "{said}");
+    assert!(txn.into_batch().is_empty());
+}
+
+#[test]
+fn the_first_secret_stays_and_is_never_shown() {
+    let mut bench = Bench::new();
+    assert_eq!(door_secret(&bench.kv).expect("memory"), None);
+    let [first, second] = [1, 2].map(|seed| DoorSecret::draw(&mesh::clock::SeededRandom::new(seed)));
+    assert!(first != second && *first.bytes() != [0; SECRET_BYTES]);
+    assert_eq!(bench.ok(OpBody::KeepSecret { secret: first.clone() }), Answer::Done);
+    let offer = OpBody::KeepSecret { secret: second };
+    assert_eq!(format!("{offer:?}"), "KeepSecret { secret: DoorSecret(..) }");
+    assert_eq!(bench.ok(offer), Answer::Done);
+    assert_eq!(door_secret(&bench.kv).expect("memory"), Some(first));
 }
 
 #[test]
