@@ -24,6 +24,7 @@ mod writers;
 use crate::process::own_binary;
 use anyhow::{Context, Result};
 use screen::Screen;
+use source::Origin;
 use std::path::{Path, PathBuf};
 use story::Story;
 
@@ -42,8 +43,8 @@ pub struct Options {
 pub async fn run(options: &Options) -> Result<bool> {
     let screen = Screen::new();
     let source = match &options.dir {
-        Some(dir) => source::check_dir(dir)?,
-        None => source::default_dir()?,
+        Some(dir) => Origin::named(dir)?,
+        None => Origin::this_repository()?,
     };
     let mut folder = tempfile::Builder::new().prefix("filermesh-demo-").tempdir().context("making a directory")?;
     let told = tell(&screen, options, &source, folder.path()).await;
@@ -58,10 +59,10 @@ pub async fn run(options: &Options) -> Result<bool> {
     told
 }
 
-async fn tell(screen: &Screen, options: &Options, source: &Path, folder: &Path) -> Result<bool> {
+async fn tell(screen: &Screen, options: &Options, from: &Origin, folder: &Path) -> Result<bool> {
     screen.print("filermesh: one file system at three sites, in two clouds, through a cloud's failure and back");
-    screen.print(&format!("tree: {}; works in {}; seed {}", source.display(), folder.display(), options.seed));
-    let mut story = Story::begin(screen, source, folder, options.seed).await?;
+    screen.print(&format!("tree: {}; works in {}; seed {}", from.dir.display(), folder.display(), options.seed));
+    let mut story = Story::begin(screen, from, folder, options.seed).await?;
     let told = story.tell().await;
     let good = match &told {
         Ok(summary) => {

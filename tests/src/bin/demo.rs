@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Parser)]
 #[command(name = "demo", version, max_term_width = 100, after_help = HELP)]
 struct Arguments {
-    /// The tree to copy; it is only read. Without it, this repository's files
+    /// The tree to copy, all of it but links and special files; it is only read. Without it, this repository's sources
     #[arg(long, value_name = "PATH")]
     dir: Option<PathBuf>,
     /// Leave everything running at the end, and print how to look around

@@ -11,12 +11,23 @@ use std::{
 pub const FILES_MIN: usize = 1_000;
 /// And one file of at least so many bytes.
 pub const LARGE_BYTES: u64 = 256 << 20;
-/// Directories that are left out: what is built or fetched, and what git keeps.
-const LEFT_OUT: [&str; 3] = ["target", ".git", "node_modules"];
+/// Directories of this repository that are left out: what is built or fetched, and what git keeps. Of a tree that a user
+/// names nothing is left out for its name, but for that of the made files.
+const NO_SOURCES: [&str; 3] = ["target", ".git", "node_modules"];
+/// Directories left out that are named.
+const LEFT_OUT_SHOWN_MAX: usize = 5;
 /// Made files are of up to so many bytes.
 const MADE_BYTES_MAX: u64 = 24 << 10;
 /// Where made files lie in the tree.
 const MADE: &str = "made-by-demo";
+
+/// Where the tree comes from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub dir: PathBuf,
+    /// Names of directories that are not copied.
+    pub leave_out: &'static [&'static str],
+}
 
 /// A file of the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,14 +47,17 @@ pub struct Source {
     pub files: Vec<SourceFile>,
     /// Files left out: special ones, symbolic links, and names that are no UTF-8.
     pub skipped: usize,
+    /// Directories left out for their names, by path.
+    pub left_out: Vec<String>,
     pub made: usize,
 }
 
 impl Source {
-    /// The files below `dir`, completed by made ones, which are put into `scratch`.
-    pub fn gather(dir: &Path, scratch: &Path, seed: u64) -> Result<Self> {
+    /// The files below `dir`, without directories of the names `leave_out`, completed by made ones, which are put into
+    /// `scratch`.
+    pub fn gather(dir: &Path, leave_out: &[&str], scratch: &Path, seed: u64) -> Result<Self> {
         let mut source = Self::default();
-        source.scan(dir, String::new())?;
+        source.scan(dir, String::new(), leave_out)?;
         let mut random = Random(seed);
         let (folder, found) = (scratch.join(MADE), source.files.len());
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -75,7 +89,7 @@ impl Source {
         Ok(())
     }
 
-    fn scan(&mut self, dir: &Path, at: String) -> Result<()> {
+    fn scan(&mut self, dir: &Path, at: String, leave_out: &[&str]) -> Result<()> {
         let reading = || format!("reading {}", dir.display());
         for entry in fs::read_dir(dir).with_context(reading)? {
             let entry = entry.with_context(reading)?;
@@ -86,8 +100,10 @@ impl Source {
             };
             let path = if at.is_empty() { name.clone() } else { format!("{at}/{name}") };
             if kind.is_dir() {
-                if !LEFT_OUT.contains(&&*name) && path != MADE {
-                    self.scan(&entry.path(), path)?;
+                if leave_out.contains(&&*name) || path == MADE {
+                    self.left_out.push(path);
+                } else {
+                    self.scan(&entry.path(), path, leave_out)?;
                 }
             } else if kind.is_file() {
                 // A file that vanished since it was listed is none.
@@ -101,24 +117,40 @@ impl Source {
         Ok(())
     }
 
+    /// What was left out of the tree, for people; nothing if nothing was.
+    pub fn left_out_words(&self) -> Option<String> {
+        let shown = &self.left_out[..self.left_out.len().min(LEFT_OUT_SHOWN_MAX)];
+        let mut parts: Vec<String> = shown.iter().map(|path| format!("directory {path}")).collect();
+        if self.left_out.len() > shown.len() {
+            parts.push(format!("{} more directories of such names", self.left_out.len() - shown.len()));
+        }
+        if self.skipped > 0 {
+            parts.push(format!("{} files that are links, special or named otherwise than in UTF-8", self.skipped));
+        }
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+
     /// All its bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
 }
 
-/// The directory that is copied when none is named: this repository, where it was built, or else the current one.
-pub fn default_dir() -> Result<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let dir = if built.join("Cargo.toml").is_file() { built } else { PathBuf::from(".") };
-    dir.canonicalize().with_context(|| format!("finding {}", dir.display()))
-}
+impl Origin {
+    /// What is copied when nothing is named: this repository, where it was built, or else the current directory.
+    pub fn this_repository() -> Result<Self> {
+        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let dir = if built.join("Cargo.toml").is_file() { built } else { PathBuf::from(".") };
+        let dir = dir.canonicalize().with_context(|| format!("finding {}", dir.display()))?;
+        Ok(Self { dir, leave_out: &NO_SOURCES })
+    }
 
-/// Checks that a directory can be copied.
-pub fn check_dir(dir: &Path) -> Result<PathBuf> {
-    let found = dir.canonicalize().with_context(|| format!("--dir {}", dir.display()))?;
-    ensure!(found.is_dir(), "--dir {}: this is no directory", dir.display());
-    Ok(found)
+    /// A directory that somebody named: all of it.
+    pub fn named(dir: &Path) -> Result<Self> {
+        let found = dir.canonicalize().with_context(|| format!("--dir {}", dir.display()))?;
+        ensure!(found.is_dir(), "--dir {}: this is no directory", dir.display());
+        Ok(Self { dir: found, leave_out: &[] })
+    }
 }
 
 /// A small seeded generator (SplitMix64): the same seed makes the same files and changes.
@@ -153,21 +185,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_is_completed_and_what_is_built_is_left_out() {
+    fn a_tree_is_completed_and_what_is_left_out_is_named() {
         let (dir, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        for path in ["a/b", "target", ".git"] {
+        for path in ["a/b", "target", "a/.git", MADE] {
             fs::create_dir_all(dir.path().join(path)).unwrap();
         }
-        for path in ["a/b/own", "target/built", ".git/kept"] {
+        for path in ["a/b/own", "target/built", "a/.git/kept", "made-by-demo/by-another-run"] {
             fs::write(dir.path().join(path), b"data").unwrap();
         }
         std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
         // Sparse, so that the test need not make the large file.
         File::create(dir.path().join("large")).unwrap().set_len(LARGE_BYTES).unwrap();
-        let source = Source::gather(dir.path(), scratch.path(), 1).unwrap();
-        let own: Vec<_> = source.files.iter().filter(|file| !file.made).map(|file| &*file.path).collect();
-        assert_eq!(own, ["a/b/own", "large"]);
+        let own = |source: &Source| {
+            let own = source.files.iter().filter(|file| !file.made);
+            own.map(|file| file.path.clone()).collect::<Vec<_>>()
+        };
+        let mut source = Source::gather(dir.path(), &NO_SOURCES, scratch.path(), 1).unwrap();
+        assert_eq!(own(&source), ["a/b/own", "large"]);
+        source.left_out.sort();
+        assert_eq!(source.left_out, ["a/.git", MADE, "target"]);
         assert_eq!((source.files.len(), source.made, source.skipped), (FILES_MIN, FILES_MIN - 2, 1));
         assert!(source.files.iter().all(|file| fs::metadata(&file.local).unwrap().len() == file.bytes));
+
+        let source = Source::gather(dir.path(), &[], scratch.path(), 1).unwrap();
+        assert_eq!(own(&source), ["a/.git/kept", "a/b/own", "large", "target/built"]);
+        assert_eq!(source.left_out, [MADE]);
+        let words = source.left_out_words().unwrap();
+        assert_eq!(words, "directory made-by-demo, 1 files that are links, special or named otherwise than in UTF-8");
     }
 }

@@ -5,7 +5,7 @@ use super::{
     model::{Expected, Model},
     proofs,
     screen::{Screen, Unit, bytes, speed, time},
-    source::{Random, Source},
+    source::{Origin, Random, Source},
     stage::{CLOUDS, SITES, Stage},
     summary::Summary,
     watch::{Decided, Watch, brief},
@@ -67,15 +67,17 @@ struct Failure {
 
 impl Story {
     /// Gathers the tree, and starts clouds and filers.
-    pub async fn begin(screen: &Screen, dir: &Path, folder: &Path, seed: u64) -> Result<Self> {
+    pub async fn begin(screen: &Screen, from: &Origin, folder: &Path, seed: u64) -> Result<Self> {
         let began = Instant::now();
         screen.part("1. A tree of files");
-        let (from, scratch) = (dir.to_path_buf(), folder.to_path_buf());
-        let source = tokio::task::spawn_blocking(move || Source::gather(&from, &scratch, seed)).await??;
-        let left_out =
-            if source.skipped > 0 { format!("; {} special files left out", source.skipped) } else { String::new() };
+        let (from, scratch) = (from.clone(), folder.to_path_buf());
+        let gather = move || Source::gather(&from.dir, from.leave_out, &scratch, seed);
+        let source = tokio::task::spawn_blocking(gather).await??;
         let (files, total) = (source.files.len(), bytes(source.bytes()));
-        screen.say(format!("{files} files, {total} ({} of them made for the demo{left_out})", source.made));
+        screen.say(format!("{files} files, {total} ({} of them made for the demo)", source.made));
+        if let Some(left_out) = source.left_out_words() {
+            screen.say(format!("left out: {left_out}"));
+        }
 
         screen.part("2. Two clouds and three filers");
         let stage = Stage::build(folder, screen).await?;

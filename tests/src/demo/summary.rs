@@ -51,7 +51,7 @@ impl Summary {
             ("at the end", format!("{} files, {}", self.files_at_end, bytes(self.bytes_at_end))),
             ("clients wrote and read", format!("{} and {}", bytes(self.written_bytes), bytes(self.read_bytes))),
             ("changes during the failure", self.changes.to_string()),
-            ("first failure to trip", time(self.kill_to_trip)),
+            ("kill of the cloud to trip", time(self.kill_to_trip)),
             ("trip to last filer on epoch", format!("{} ({})", time(self.trip_to_last), self.last_filer)),
             (
                 "longest client stall",
