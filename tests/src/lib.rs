@@ -10,4 +10,7 @@ pub mod nfs3;
 pub mod nfs_client;
 pub mod process;
 pub mod proof;
+pub mod rclone;
 pub mod sites;
+pub mod wall_clock;
+pub mod wires;

@@ -15,13 +15,14 @@ mod two_clouds;
 mod writer;
 
 pub use place::CloudPlace;
-pub use two_clouds::{TwoClouds, segment_puts};
+pub use two_clouds::{TwoClouds, held, segment_puts};
 pub use writer::Writer;
 
 use crate::{
     process::temp_dir,
     proof::{self, Contents},
     sites::Site,
+    wires::{self, Wires},
 };
 use ::filer::admin::Status;
 use anyhow::{Context, Result, ensure};
@@ -62,6 +63,7 @@ pub struct Plan {
     sites: Vec<String>,
     clouds: [CloudPlace; 2],
     set: Vec<String>,
+    wired: bool,
 }
 
 impl Plan {
@@ -72,7 +74,12 @@ impl Plan {
             let unsaid = QUICK_CLOUD.iter().filter(|(key, _)| !place.flag().contains(key));
             set.extend(unsaid.map(|(key, value)| format!("clouds.{cloud}.{key}={value}")));
         }
-        Self { name: name.into(), sites: ["ams", "nyc", "sgp"].map(String::from).into(), clouds, set }
+        Self { name: name.into(), sites: ["ams", "nyc", "sgp"].map(String::from).into(), clouds, set, wired: false }
+    }
+
+    /// The same with the settings that a filer has when nobody sets any.
+    pub fn as_shipped(name: &str, clouds: [CloudPlace; 2]) -> Self {
+        Self { set: vec![], ..Self::new(name, clouds) }
     }
 
     /// These sites; the first one makes the CloudFS.
@@ -85,6 +92,11 @@ impl Plan {
         self.set.push(setting.into());
         self
     }
+
+    /// With wires between the filers that a test can cut: see [`MeshOfFilers::wires`].
+    pub fn wired(self) -> Self {
+        Self { wired: true, ..self }
+    }
 }
 
 /// Filers that form one CloudFS. Dropped, they are killed.
@@ -92,6 +104,7 @@ pub struct MeshOfFilers {
     /// In the order of the plan.
     pub sites: Vec<Site>,
     plan: Plan,
+    wires: Wires,
     folder: TempDir,
 }
 
@@ -106,7 +119,7 @@ impl MeshOfFilers {
     /// Makes and starts every site, and waits until all are members. Of the clouds nothing is asked.
     pub async fn start_filers(plan: Plan) -> Result<Self> {
         let folder = temp_dir(&plan.name)?;
-        let mut mesh = Self { sites: vec![], plan, folder };
+        let mut mesh = Self { sites: vec![], plan, wires: Wires::default(), folder };
         for name in mesh.plan.sites.clone() {
             let site = mesh.make(&name).await?;
             mesh.sites.push(site);
@@ -120,13 +133,24 @@ impl MeshOfFilers {
     }
 
     /// Makes one more site, which is to join; it is not started.
-    pub async fn make(&self, name: &str) -> Result<Site> {
+    pub async fn make(&mut self, name: &str) -> Result<Site> {
         let (folder, [a, b]) = (self.folder.path(), &self.plan.clouds);
-        let set: Vec<&str> = self.plan.set.iter().map(String::as_str).collect();
-        match self.sites.first() {
-            None => Site::first(folder, name, [a.flag(), b.flag()], &set).await,
-            Some(first) => Site::joining(folder, name, first, &set).await,
+        let wire = if self.plan.wired { Some(wires::loose().await?) } else { None };
+        let advertise = wire.as_ref().map(|wire| format!("mesh.advertise={}", wire.addr()));
+        let set: Vec<&str> = self.plan.set.iter().chain(&advertise).map(String::as_str).collect();
+        let site = match self.sites.first() {
+            None => Site::first(folder, name, [a.flag(), b.flag()], &set).await?,
+            Some(first) => Site::joining(folder, name, first, &set).await?,
+        };
+        if let Some(wire) = wire {
+            self.wires.lead(wire, site.mesh());
         }
+        Ok(site)
+    }
+
+    /// The wires between the filers, where the plan has them.
+    pub fn wires(&self) -> &Wires {
+        &self.wires
     }
 
     /// Where everything of this mesh lies.

@@ -146,10 +146,9 @@ impl Site {
         self.until("answers", START_WITHIN, |_| true).await.map(drop)
     }
 
-    /// Starts its filer with another environment, such as a log filter, from now on.
-    pub fn with_env(mut self, name: &str, value: &str) -> Self {
-        self.launch = self.launch.env(name, value);
-        self
+    /// Starts its filer with this in its environment, such as a log filter, from now on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.launch = self.launch.clone().env(name, value);
     }
 
     /// Its filer's process.

@@ -28,12 +28,14 @@ async fn a_killed_cloud_comes_back_with_its_objects() {
     cloud.kill().unwrap();
     store.get(&path).await.unwrap_err();
 
-    cloud.start_again().await.unwrap();
+    let missing = Fault::new(On::Get, Effect::Status { status: 404, happened: false }).times(1);
+    cloud.start_again_with(&[missing]).await.unwrap();
     assert_eq!(cloud.addr(), addr);
+    assert!(matches!(store.get(&path).await, Err(object_store::Error::NotFound { .. })), "a fault from the start");
     assert_eq!(cloud.remote().objects(BUCKET, "").await.unwrap()[0].md5, hex(&Md5::digest("hello")));
     cloud.remote().add(&Fault::new(On::Get, Effect::Denied).times(1)).await.unwrap();
     store.get(&path).await.unwrap_err();
     assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "hello");
-    assert_eq!(cloud.remote().counters().await.unwrap().of(Operation::Get), 2);
+    assert_eq!(cloud.remote().counters().await.unwrap().of(Operation::Get), 3);
     cloud.stop().await.unwrap();
 }

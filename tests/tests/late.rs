@@ -25,11 +25,10 @@ async fn a_filer_that_was_away_copies_nothing_that_is_gone_by_now() {
     let missed = |status: &::filer::admin::Status| status.clouds[0].missed_puts > 0 && status.staging.segments == 0;
     mesh.sites[2].until("its data is on record as missed", SOON, missed).await.unwrap();
 
-    clouds.east.start_again().await.unwrap();
-    let east = clouds.east.remote();
     let prefix = format!("segments/{}/", mesh.sites[2].filer_id().unwrap());
     let refused = Effect::Status { status: 503, happened: false };
-    east.add(&Fault::new(On::Put, refused).prefix(prefix)).await.unwrap();
+    clouds.east.start_again_with(&[Fault::new(On::Put, refused).prefix(prefix)]).await.unwrap();
+    let east = clouds.east.remote();
     let resyncing = |status: &::filer::admin::Status| status.clouds[0].state == CloudState::Resyncing;
     mesh.sites[2].until("it resyncs", SOON, resyncing).await.unwrap();
     mesh.sites[2].kill().unwrap();

@@ -206,7 +206,14 @@ async fn wrong_credentials_are_told_of_at_the_start_and_treated_as_a_failure() {
     let (clouds, folder) = (TwoClouds::start().await.unwrap(), temp_dir("credentials").unwrap());
     let [east, _] = clouds.places().unwrap();
     let (url, bucket) = (clouds.west.url(), clouds.west.bucket());
-    let west = CloudPlace::s3_at("west", &url, bucket, "not the secret", folder.path()).unwrap();
+    let west = CloudPlace::s3_at(
+        "west",
+        &url,
+        bucket,
+        (tests::cloud::CloudProcess::ACCESS_KEY, "not the secret"),
+        folder.path(),
+    )
+    .unwrap();
     let plan = Plan::new("credentials", [east, west]).sites(&["ams"]);
     let mut mesh = MeshOfFilers::start_filers(plan).await.unwrap();
     let log = fs::read_to_string(mesh.sites[0].log()).unwrap();

@@ -7,7 +7,7 @@ use clap::Parser;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use tests::cloud::{Home, LOG_ENTRIES_MAX, Options, TestCloud};
+use tests::cloud::{Fault, Home, LOG_ENTRIES_MAX, Options, TestCloud};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A small S3 server for tests, with faults to order.
@@ -37,6 +37,13 @@ struct Arguments {
     /// Requests the log remembers.
     #[arg(long, default_value_t = LOG_ENTRIES_MAX)]
     log_entries_max: usize,
+    /// A fault that is on from the start, as JSON; can be given more than once.
+    #[arg(long = "fault", value_parser = fault)]
+    faults: Vec<Fault>,
+}
+
+fn fault(json: &str) -> Result<Fault, String> {
+    serde_json::from_str(json).map_err(|error| error.to_string())
 }
 
 #[tokio::main]
@@ -57,6 +64,7 @@ async fn main() -> Result<()> {
         secret_key: given.secret_key,
         buckets: given.buckets,
         log_entries_max: given.log_entries_max,
+        faults: given.faults,
     })
     .await?;
     let mut out = std::io::stdout();

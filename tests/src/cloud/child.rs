@@ -1,5 +1,6 @@
 //! A test cloud as a child process: it can be killed and started again with what it held.
 
+use super::faults::Fault;
 use super::remote::RemoteCloud;
 use crate::process::{Launch, Process, own_binary};
 use anyhow::Result;
@@ -74,8 +75,16 @@ impl CloudProcess {
 
     /// Starts it again after its end, on the same ports.
     pub async fn start_again(&mut self) -> Result<()> {
+        self.start_again_with(&[]).await
+    }
+
+    /// Starts it again with faults that are on before its first request, in this order.
+    pub async fn start_again_with(&mut self, faults: &[Fault]) -> Result<()> {
         let (addr, admin) = (self.addr.to_string(), self.admin.to_string());
-        let launch = self.launch.clone().args(["--listen", &addr, "--admin", &admin]);
+        let mut launch = self.launch.clone().args(["--listen", &addr, "--admin", &admin]);
+        for fault in faults {
+            launch = launch.arg("--fault").arg(serde_json::to_string(fault)?);
+        }
         (self.process, self.addr, self.admin) = begin(&launch).await?;
         Ok(())
     }

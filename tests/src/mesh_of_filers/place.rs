@@ -3,6 +3,7 @@
 use crate::{
     azurite::{ACCOUNT, Azurite, KEY},
     cloud::CloudProcess,
+    rclone::Rclone,
 };
 use anyhow::{Context, Result};
 use std::{fs, path::Path};
@@ -23,9 +24,14 @@ impl CloudPlace {
         crate::sites::cloud_flag(cloud, name, folder).map(Self)
     }
 
-    /// A test cloud at this address, with this secret.
-    pub fn s3_at(name: &str, url: &str, bucket: &str, key: &str, folder: &Path) -> Result<Self> {
-        let (id, secret) = (CloudProcess::ACCESS_KEY, secret(folder, name, key)?);
+    /// rclone's S3 server, called `name` by the filers.
+    pub fn rclone(name: &str, rclone: &Rclone, folder: &Path) -> Result<Self> {
+        Self::s3_at(name, &rclone.url(), rclone.bucket(), (Rclone::ACCESS_KEY, Rclone::SECRET_KEY), folder)
+    }
+
+    /// An S3 server at this address, with this key pair.
+    pub fn s3_at(name: &str, url: &str, bucket: &str, (id, key): (&str, &str), folder: &Path) -> Result<Self> {
+        let secret = secret(folder, name, key)?;
         let query = format!("name={name}&endpoint={url}&allow_http=true&access_key_id={id}");
         Ok(Self(format!("s3://{bucket}?{query}&secret_access_key_file={secret}")))
     }

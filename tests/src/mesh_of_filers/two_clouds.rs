@@ -2,7 +2,7 @@
 
 use super::CloudPlace;
 use crate::{
-    cloud::{CloudProcess, Entry, Operation},
+    cloud::{CloudProcess, Effect, Entry, Fault, On, Operation},
     process::temp_dir,
 };
 use anyhow::Result;
@@ -53,4 +53,12 @@ impl TwoClouds {
 /// Puts of segments among the requests of a journal.
 pub fn segment_puts(log: &[Entry]) -> impl Iterator<Item = &Entry> {
     log.iter().filter(|entry| entry.operation == Operation::Put && entry.key.starts_with("segments/"))
+}
+
+/// Faults that hold a resync until the cloud is healed: the first `through` puts of segments happen, every other one is
+/// refused, so slowly that no piece comes near the count that trips a cloud within [`super::SOON`].
+pub fn held(through: u64) -> [Fault; 2] {
+    let refused = Effect::Status { status: 503, happened: false };
+    [Fault::new(On::Put, Effect::Slowly).times(through), Fault::new(On::Put, refused).delay_ms(1_000)]
+        .map(|fault| fault.prefix("segments/"))
 }
