@@ -11,7 +11,7 @@ use std::{
 };
 use storage::cloudfs::CloudState;
 use tests::{
-    mesh_of_filers::{MeshOfFilers, Plan, SOON, TwoClouds, Writer},
+    mesh_of_filers::{MeshOfFilers, Plan, SOON, TwoClouds, Writer, held},
     proof::contents,
 };
 
@@ -81,13 +81,14 @@ async fn play(mesh: &mut MeshOfFilers, clouds: &mut TwoClouds, round: usize) -> 
     })
     .await?;
 
-    // In the middle of the resync.
-    clouds.east.start_again().await?;
-    let under_way = |status: &::filer::admin::Status| {
-        east_is(status, CloudState::Resyncing) || east_is(status, CloudState::Healthy) && status.active == "east"
-    };
-    mesh.sites[victims[2]].until("the resync has begun", SOON, under_way).await?;
+    // In the middle of the resync, which is held: it is neither done nor given up when the filer dies in it.
+    clouds.east.start_again_with(&held(2)).await?;
+    let under_way =
+        |status: &::filer::admin::Status| east_is(status, CloudState::Resyncing) && status.clouds[0].missed_puts > 0;
+    mesh.sites[victims[2]].until("the resync is under way", SOON, under_way).await?;
     crash(mesh, victims[2]).await?;
+    mesh.until_all("the resync is still under way", under_way).await?;
+    clouds.east.remote().heal().await?;
     mesh.until_all("the cloud that failed is active again", |status| {
         status.active == "east" && east_is(status, CloudState::Healthy)
     })

@@ -45,7 +45,11 @@ pub fn of(config: &Config) -> Settings {
             ..Default::default()
         },
         mirror: mirror::Settings { puts_in_flight_max, attempt_backoff: attempts, ..Default::default() },
-        resync: resync::Settings { rows_in_flight_max: puts_in_flight_max, ..Default::default() },
+        resync: resync::Settings {
+            rows_in_flight_max: puts_in_flight_max,
+            attempt_backoff: attempts,
+            ..Default::default()
+        },
         sweep: SweepSettings { grace_ms: config.segments.delete_grace_ms, ..Default::default() },
         reading: reading::Settings {
             attempt_backoff: attempts,
@@ -80,5 +84,21 @@ pub fn of_nfs(config: &config::NfsSettings) -> nfs::NfsSettings {
         metadata_bytes_in_flight_max: config.metadata_bytes_in_flight_max,
         connection_bytes_in_flight_max: config.connection_bytes_in_flight_max,
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A resync is no exception: a cloud that fails again in the middle of its resync trips as soon as any other.
+    #[test]
+    fn every_attempt_at_a_piece_waits_as_the_settings_say() {
+        let mut config = Config::first("ams", std::path::Path::new("/var/lib/filer"));
+        (config.health.attempt_backoff_ms_min, config.health.attempt_backoff_ms_max) = (3, 77);
+        let settings = of(&config);
+        let asked =
+            [settings.mirror.attempt_backoff, settings.resync.attempt_backoff, settings.reading.attempt_backoff];
+        assert_eq!(asked, [Backoff { ms_min: 3, ms_max: 77 }; 3]);
     }
 }
