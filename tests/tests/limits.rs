@@ -1,10 +1,10 @@
-//! A full staging disk, and a cloud that answers too slowly.
+//! A full staging disk, and clouds that answer too slowly or not at all.
 
 use std::{collections::BTreeMap, time::Duration};
 use storage::cloudfs::CloudState;
 use tests::{
-    cloud::{Effect, Fault, On},
-    mesh_of_filers::{MeshOfFilers, Plan, SOON, TwoClouds},
+    cloud::{Effect, Fault, On, Outcome},
+    mesh_of_filers::{MeshOfFilers, Plan, SOON, TwoClouds, segment_puts},
     nfs3::{Nfs3, Options},
     proof::contents,
 };
@@ -107,6 +107,58 @@ async fn a_cloud_that_answers_too_slowly_for_too_long_trips() {
         assert_eq!((status.epoch, status.clouds[0].state), (epoch + 1, CloudState::Failed), "{status:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    east.heal().await.unwrap();
+    mesh.prove(&contents(&files)).await.unwrap();
+}
+
+/// Scene 9 without any answer. A cloud that takes every request and answers none gives no error of its own, so that 160 of
+/// them would take for ever: it trips for being slow, long before the count. Clients hear nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_that_never_answers_trips_long_before_the_count() {
+    let clouds = TwoClouds::start().await.unwrap();
+    let [east, west] = clouds.places().unwrap();
+    let impatient = ["request_timeout", "time_per_mib"].into_iter().fold(east, |place, key| place.set(key, "1 s"));
+    let plan =
+        Plan::new("silent", [impatient, west]).set("health.brown_out_latency=500 ms").set("health.brown_out_after=3 s");
+    let mesh = MeshOfFilers::start(plan).await.unwrap();
+    let (ams, nyc, east) = (&mesh.sites[0], &mesh.sites[1], clouds.east.remote());
+    let client = ams.mount().await.unwrap();
+    let mut files = BTreeMap::new();
+    let mut put = async |name: &str| {
+        client.put(name, name.as_bytes()).await.unwrap();
+        files.insert(name.to_string(), name.as_bytes().to_vec());
+    };
+    put("before").await;
+    mesh.until_all_well().await.unwrap();
+    let (epoch, mark) = (mesh.epoch().await.unwrap(), east.counters().await.unwrap().requests);
+
+    east.add(&Fault::new(On::Any, Effect::HangBefore)).await.unwrap();
+    put("written meanwhile").await;
+    // Not in any cache of this site: its cloud does not answer, the other one does.
+    assert_eq!(nyc.mount().await.unwrap().get("before").await.unwrap(), b"before"[..]);
+    let failed = |status: &::filer::admin::Status| {
+        status.epoch == epoch + 1 && status.active == "west" && status.clouds[0].state == CloudState::Failed
+    };
+    mesh.until_all("the CloudFS has moved", failed).await.unwrap();
+    let decision = &ams.admin().decisions().await.unwrap()[0];
+    assert!(decision.carried && decision.text.contains("more than 500 ms"), "{decision:?}");
+    let mut attempts = BTreeMap::<_, u32>::new();
+    for put in segment_puts(&east.log(mark).await.unwrap()) {
+        assert!(matches!(put.outcome, Outcome::Abandoned | Outcome::UnderWay), "{put:?}");
+        *attempts.entry(put.key.clone()).or_default() += 1;
+    }
+    assert!(attempts.values().all(|attempts| *attempts < 80), "a piece was tried too often: {attempts:?}");
+    put("written in the outage").await;
+    let logged = |status: &::filer::admin::Status| status.clouds[0].missed_puts == 2 && status.staging.segments == 0;
+    ams.until("what it lacks is on record", SOON, logged).await.unwrap();
+
+    // Its probes have no answer either: it stays failed.
+    let (probed, deadline) = (east.counters().await.unwrap().requests + 6, Instant::now() + SOON);
+    while east.counters().await.unwrap().requests < probed {
+        assert!(Instant::now() < deadline, "a failed cloud is probed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(failed(&ams.status().await.unwrap()));
     east.heal().await.unwrap();
     mesh.prove(&contents(&files)).await.unwrap();
 }
