@@ -2,18 +2,23 @@
 //!
 //! A filer with two clouds takes data over NFS until both clouds have given their receipts; the same bytes go straight to
 //! the same two cloud servers, at once, through the same client library. Absolute numbers are printed for the reader;
-//! only the ratios mean something elsewhere.
+//! only the ratios mean something elsewhere. The filer has the settings that it has when nobody sets any.
+//!
+//! A target that is missed is an exit code of 1, and so is a run in which anything failed on the way: numbers of a filer
+//! that had to try again say nothing.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use clap::Parser;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 use storage::{
     cloud::Cloud,
+    cloudfs::CloudState,
     ids::{CloudId, Md5},
 };
 use tests::{
@@ -29,96 +34,208 @@ const SEGMENT_BYTES: usize = 8 * MIB;
 const PUTS_IN_FLIGHT: usize = 16;
 /// Small files and small puts under way at one time.
 const SMALL_IN_FLIGHT: usize = 64;
+/// Of a small file, in bytes.
+const SMALL_BYTES: usize = 4096;
+/// What the memory's file is written in, in bytes.
+const PIECE_BYTES: usize = 16 * MIB;
 const CLOUDS_WITHIN: Duration = Duration::from_secs(900);
 
+/// Speed of a large file through NFS until both clouds have it, of the speed of straight puts, at least.
+const LARGE_RATIO_MIN: f64 = 0.6;
+/// Small files a second through NFS until both clouds have them, of straight puts a second, at least.
+const SMALL_RATIO_MIN: f64 = 2.0;
+/// Resident memory besides the cache's setting, at most, in MiB.
+const MEMORY_MIB_MAX: usize = 400;
+
 /// Measures a filer against straight puts to its clouds.
+///
+/// Exit codes: 0 every target is met, 1 one is missed or the run failed, 2 wrong usage.
 #[derive(Parser)]
 struct Arguments {
     /// Size of the large file, in MiB
-    #[arg(long, default_value_t = 1024)]
-    large_mib: usize,
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    large_mib: u32,
     /// Number of small files, of 4 KiB each
-    #[arg(long, default_value_t = 2000)]
-    small_files: usize,
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    small_files: u32,
     /// Size of the file during which memory is watched, in MiB
-    #[arg(long, default_value_t = 4096)]
-    memory_mib: usize,
-    /// Rounds of each comparison; the ratio is of the medians
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(16..))]
+    memory_mib: u32,
+    /// Rounds of each comparison; each ratio is the median of theirs
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("bench: a target is missed");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every target is met.
+async fn run(arguments: Arguments) -> Result<bool> {
     let folder = temp_dir("bench-clouds")?;
     let a = CloudProcess::start("a", folder.path(), "bench").await?;
     let b = CloudProcess::start("b", folder.path(), "bench").await?;
     let places = [CloudPlace::s3("a", &a, folder.path())?, CloudPlace::s3("b", &b, folder.path())?];
-    let plan = Plan::new("bench", places)
-        .sites(&["ams"])
-        .set("segments.seal_after=100 ms")
-        .set("segments.puts_in_flight_max=16");
-    let mut mesh = MeshOfFilers::start(plan).await?;
-    let nfs = mesh.sites[0].mount().await?;
-    let clouds = [mesh.sites[0].cloud(CloudId::A)?, mesh.sites[0].cloud(CloudId::B)?];
-
-    let (mut through, mut straight) = (Vec::new(), Vec::new());
-    for round in 0..arguments.rounds {
-        let data = noise(arguments.large_mib * MIB, round as u64);
-        straight.push(straight_large(&clouds, &data, round).await?);
-        let start = Instant::now();
-        nfs.put(&format!("large-{round}"), &data).await?;
-        until_in_clouds(&mut mesh).await?;
-        through.push(start.elapsed());
-        nfs.remove(&nfs.root(), &format!("large-{round}")).await?;
-    }
-    let (through, straight) = (median(&mut through), median(&mut straight));
-    println!("{} MiB, until both clouds have it", arguments.large_mib);
-    println!("  through NFS {:.2} s, straight to both clouds {:.2} s", through.as_secs_f64(), straight.as_secs_f64());
-    report("  speed through NFS, of the speed of straight puts", straight.as_secs_f64() / through.as_secs_f64(), 0.6);
-
-    let (mut through, mut straight) = (Vec::new(), Vec::new());
-    for round in 0..arguments.rounds {
-        straight.push(straight_small(&clouds, arguments.small_files, round).await?);
-        let start = Instant::now();
-        small_files(&nfs, arguments.small_files, round).await?;
-        until_in_clouds(&mut mesh).await?;
-        through.push(start.elapsed());
-    }
-    let (through, straight) = (median(&mut through), median(&mut straight));
-    let rate = |took: Duration| arguments.small_files as f64 / took.as_secs_f64();
-    println!("{} files of 4 KiB, until both clouds have them", arguments.small_files);
-    println!("  through NFS {:.0} files/s, straight puts {:.0} a second", rate(through), rate(straight));
-    report("  files a second through NFS, of straight puts", rate(through) / rate(straight), 2.0);
-
-    drop(nfs);
-    let nfs = mesh.sites[0].mount().await?;
-    let cache_bytes = mesh.sites[0].config()?.cache.memory_bytes_max;
-    let pid = mesh.sites[0].process()?.id();
-    forget_peak(pid)?;
-    let file = nfs.create(&nfs.root(), "huge").await?;
-    let piece = noise(64 * MIB, 99);
-    for at in (0..arguments.memory_mib / 64).map(|n| (n * 64 * MIB) as u64) {
-        nfs.write_at(&file, at, &piece).await?;
-    }
-    nfs.read_each(&file, |_| {}).await?;
-    until_in_clouds(&mut mesh).await?;
-    let peak = peak_bytes(pid)?;
-    let limit = (400 * MIB) as u64 + cache_bytes;
-    println!("a file of {} MiB, written and read", arguments.memory_mib);
-    println!("  peak resident memory {} MiB, cache setting {} MiB", peak >> 20, cache_bytes >> 20);
-    report("  limit (400 MiB and the cache), of the peak", limit as f64 / peak as f64, 1.0);
-    Ok(())
+    let mut bench = Bench::start(MeshOfFilers::start(Plan::as_shipped("bench", places).sites(&["ams"])).await?).await?;
+    let rounds = arguments.rounds as usize;
+    let met = [
+        bench.large(arguments.large_mib as usize, rounds).await?,
+        bench.small(arguments.small_files as usize, rounds).await?,
+        bench.memory(arguments.memory_mib as usize).await?,
+    ];
+    Ok(met == [true; 3])
 }
 
-fn report(what: &str, ratio: f64, wanted: f64) {
-    println!("{what}: {ratio:.2} (wanted: at least {wanted}){}", if ratio < wanted { "  MISSED" } else { "" });
+/// A filer, a client of it, and its clouds.
+struct Bench {
+    mesh: MeshOfFilers,
+    nfs: Nfs3,
+    clouds: [Arc<dyn Cloud>; 2],
 }
 
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+impl Bench {
+    async fn start(mesh: MeshOfFilers) -> Result<Self> {
+        let nfs = mesh.sites[0].mount().await?;
+        let clouds = [mesh.sites[0].cloud(CloudId::A)?, mesh.sites[0].cloud(CloudId::B)?];
+        Ok(Self { mesh, nfs, clouds })
+    }
+
+    /// One large file.
+    async fn large(&self, mib: usize, rounds: usize) -> Result<bool> {
+        println!("{mib} MiB, until both clouds have them");
+        let (mut ratios, root) = (vec![], self.nfs.root());
+        for round in 0..rounds {
+            let (data, name) = (noise(mib * MIB, round as u64), format!("large-{round}"));
+            let straight = self.straight_large(&data, round).await?;
+            let start = Instant::now();
+            self.nfs.put(&name, &data).await?;
+            self.until_in_clouds().await?;
+            let through = start.elapsed();
+            self.nfs.remove(&root, &name).await?;
+            let speed = |took: Duration| mib as f64 / took.as_secs_f64();
+            println!("  through NFS {:.0} MiB/s, straight to both clouds {:.0} MiB/s", speed(through), speed(straight));
+            ratios.push(speed(through) / speed(straight));
+        }
+        Ok(report("speed through NFS, of the speed of straight puts", median(&mut ratios), LARGE_RATIO_MIN))
+    }
+
+    /// Many small files.
+    async fn small(&self, files: usize, rounds: usize) -> Result<bool> {
+        println!("{files} files of 4 KiB, until both clouds have them");
+        let mut ratios = vec![];
+        for round in 0..rounds {
+            let straight = self.straight_small(files, round).await?;
+            let start = Instant::now();
+            self.small_files(files, round).await?;
+            self.until_in_clouds().await?;
+            let through = start.elapsed();
+            let rate = |took: Duration| files as f64 / took.as_secs_f64();
+            println!("  through NFS {:.0} files/s, straight puts {:.0}/s", rate(through), rate(straight));
+            ratios.push(rate(through) / rate(straight));
+        }
+        Ok(report("files a second through NFS, of straight puts a second", median(&mut ratios), SMALL_RATIO_MIN))
+    }
+
+    /// Resident memory while a huge file passes.
+    async fn memory(&mut self, mib: usize) -> Result<bool> {
+        println!("a file of {mib} MiB, written, read, and in both clouds");
+        let cache_bytes = self.mesh.sites[0].config()?.cache.memory_bytes_max;
+        let pid = self.mesh.sites[0].process()?.id();
+        forget_peak(pid)?;
+        let file = self.nfs.create(&self.nfs.root(), "huge").await?;
+        let piece = noise(PIECE_BYTES, 99);
+        for at in (0..mib * MIB).step_by(PIECE_BYTES) {
+            self.nfs.write_at(&file, at as u64, &piece[..PIECE_BYTES.min(mib * MIB - at)]).await?;
+        }
+        let read = self.nfs.read_each(&file, |_| {}).await?;
+        ensure!(read == (mib * MIB) as u64, "{read} bytes were read of {mib} MiB");
+        self.until_in_clouds().await?;
+        let (peak, limit) = (peak_bytes(pid)?, (MEMORY_MIB_MAX * MIB) as u64 + cache_bytes);
+        println!("  peak resident memory {} MiB, cache setting {} MiB", peak >> 20, cache_bytes >> 20);
+        Ok(report("limit (400 MiB and the cache), of the peak", limit as f64 / peak as f64, 1.0))
+    }
+
+    async fn straight_large(&self, data: &Bytes, round: usize) -> Result<Duration> {
+        let start = Instant::now();
+        stream::iter((0..data.len()).step_by(SEGMENT_BYTES))
+            .map(|at| {
+                let body = data.slice(at..data.len().min(at + SEGMENT_BYTES));
+                // A task each, so that the hashing uses every core, as the filer's own work may.
+                let (clouds, key) = (self.clouds.clone(), format!("straight/large-{round}-{at}"));
+                async move { tokio::spawn(async move { put_both(&clouds, key, body).await }).await? }
+            })
+            .buffer_unordered(PUTS_IN_FLIGHT)
+            .try_collect::<()>()
+            .await?;
+        Ok(start.elapsed())
+    }
+
+    async fn straight_small(&self, files: usize, round: usize) -> Result<Duration> {
+        let body = noise(SMALL_BYTES, round as u64);
+        let start = Instant::now();
+        stream::iter(0..files)
+            .map(|n| {
+                let (clouds, body) = (self.clouds.clone(), body.clone());
+                let key = format!("straight/small-{round}-{n}");
+                async move { tokio::spawn(async move { put_both(&clouds, key, body).await }).await? }
+            })
+            .buffer_unordered(SMALL_IN_FLIGHT)
+            .try_collect::<()>()
+            .await?;
+        Ok(start.elapsed())
+    }
+
+    async fn small_files(&self, files: usize, round: usize) -> Result<()> {
+        let dir = self.nfs.mkdir(&self.nfs.root(), &format!("small-{round}")).await?;
+        let body = noise(SMALL_BYTES, round as u64);
+        stream::iter(0..files)
+            .map(|n| {
+                let (nfs, dir, body) = (self.nfs.clone(), dir.clone(), body.clone());
+                async move {
+                    let put = tokio::spawn(async move { nfs.put_in(&dir, &format!("{n}"), &body).await });
+                    anyhow::Ok(put.await??)
+                }
+            })
+            .buffer_unordered(SMALL_IN_FLIGHT)
+            .try_collect::<()>()
+            .await
+            .context("writing small files")
+    }
+
+    /// Waits until every segment has its receipts of both clouds on record, and makes sure that nothing failed on the way.
+    async fn until_in_clouds(&self) -> Result<()> {
+        let empty = |status: &filer::admin::Status| status.staging.segments == 0;
+        let status = self.mesh.sites[0].until("staging is empty", CLOUDS_WITHIN, empty).await?;
+        ensure!(status.epoch == 1, "a cloud failed while it was measured: {:?}", status.decisions);
+        for cloud in &status.clouds {
+            let whole = cloud.state == CloudState::Healthy && cloud.missed_puts + cloud.missed_deletes == 0;
+            ensure!(whole && cloud.failures_total == 0, "a cloud was not well while it was measured: {cloud:?}");
+        }
+        Ok(())
+    }
+}
+
+/// Prints a ratio; whether it is as wanted.
+fn report(what: &str, ratio: f64, wanted: f64) -> bool {
+    let met = ratio >= wanted;
+    println!("  {what}: {ratio:.2} (wanted: at least {wanted}){}", if met { "" } else { "  MISSED" });
+    met
+}
+
+fn median(ratios: &mut [f64]) -> f64 {
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
 }
 
 /// Bytes that do not compress, the same for the same seed.
@@ -140,59 +257,6 @@ async fn put_both(clouds: &[Arc<dyn Cloud>; 2], key: String, body: Bytes) -> Res
     let md5 = Md5::of(&body);
     futures::try_join!(clouds[0].put(&key, body.clone(), md5), clouds[1].put(&key, body, md5))?;
     Ok(())
-}
-
-async fn straight_large(clouds: &[Arc<dyn Cloud>; 2], data: &Bytes, round: usize) -> Result<Duration> {
-    let start = Instant::now();
-    stream::iter((0..data.len()).step_by(SEGMENT_BYTES))
-        .map(|at| {
-            let body = data.slice(at..data.len().min(at + SEGMENT_BYTES));
-            // A task each, so that the hashing uses every core, as the filer's own work may.
-            let (clouds, key) = (clouds.clone(), format!("straight/large-{round}-{at}"));
-            async move { tokio::spawn(async move { put_both(&clouds, key, body).await }).await? }
-        })
-        .buffer_unordered(PUTS_IN_FLIGHT)
-        .try_collect::<()>()
-        .await?;
-    Ok(start.elapsed())
-}
-
-async fn straight_small(clouds: &[Arc<dyn Cloud>; 2], files: usize, round: usize) -> Result<Duration> {
-    let body = noise(4096, round as u64);
-    let start = Instant::now();
-    stream::iter(0..files)
-        .map(|n| {
-            let (clouds, body) = (clouds.clone(), body.clone());
-            let key = format!("straight/small-{round}-{n}");
-            async move { tokio::spawn(async move { put_both(&clouds, key, body).await }).await? }
-        })
-        .buffer_unordered(SMALL_IN_FLIGHT)
-        .try_collect::<()>()
-        .await?;
-    Ok(start.elapsed())
-}
-
-async fn small_files(nfs: &Nfs3, files: usize, round: usize) -> Result<()> {
-    let dir = nfs.mkdir(&nfs.root(), &format!("small-{round}")).await?;
-    let body = noise(4096, round as u64);
-    stream::iter(0..files)
-        .map(|n| {
-            let (nfs, dir, body) = (nfs.clone(), dir.clone(), body.clone());
-            async move {
-                let put = tokio::spawn(async move { nfs.put_in(&dir, &format!("{n}"), &body).await });
-                anyhow::Ok(put.await??)
-            }
-        })
-        .buffer_unordered(SMALL_IN_FLIGHT)
-        .try_collect::<()>()
-        .await
-        .context("writing small files")
-}
-
-/// Waits until nothing is left in staging: every segment has its receipts of both clouds on record.
-async fn until_in_clouds(mesh: &mut MeshOfFilers) -> Result<()> {
-    let empty = |status: &filer::admin::Status| status.staging.segments == 0;
-    mesh.sites[0].until("staging is empty", CLOUDS_WITHIN, empty).await.map(drop)
 }
 
 /// Starts the kernel's record of a process's peak resident memory anew (proc(5), `clear_refs`).
