@@ -41,6 +41,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 use storage::{
+    backoff::turns,
     cache::{self, DiskCache},
     cloud::Cloud,
     cloudfs::Limits,
@@ -83,6 +84,8 @@ pub struct Settings {
     pub staging: staging::Settings,
     pub cache: cache::Settings,
     pub health: health::Settings,
+    /// Of the attempts at each cloud.
+    pub turns: turns::Settings,
     pub mirror: mirror::Settings,
     pub resync: resync::Settings,
     pub sweep: SweepSettings,

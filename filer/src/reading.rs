@@ -1,24 +1,25 @@
 //! How bytes of a file are found: open segment, staging, cache, origin filer, active cloud, and at last the standby.
 //!
-//! Reads of a cloud use the active one alone, since egress costs money. A piece that fails there a few times is read from
-//! the standby, which is always right: released means that both hold it. The active cloud is still asked for that piece
-//! in the background, so that a cloud that fails only reads trips too.
+//! Reads of a cloud use the active one alone, since egress costs money. A piece that failed there a few times in a row,
+//! whoever asked, is read from the standby, which is always right: released means that both hold it. The active cloud is
+//! still asked for that piece in the background, so that a cloud that fails only reads trips too; while it is, other reads
+//! of the piece begin at the standby.
 //!
 //! Owns: the order of the places, one fetch for many waiters, fallback. Does not own: the places themselves.
 
+mod afar;
 mod places;
 mod repair;
 
 use crate::{
-    actors::connector::{AttemptError, ConnectorActor, GetFrames},
+    actors::{connector::ConnectorActor, resync::ResyncActor},
     roles::CurrentRoles,
-    wire::{self, FilerCall, FilerReply},
 };
 use actix::Addr;
 use bytes::Bytes;
 use futures::{
     FutureExt,
-    future::{BoxFuture, Shared},
+    future::{BoxFuture, Shared, try_join_all},
 };
 use mesh::{FilerId, clock::Random, kv::Kv, peers::Peers};
 use std::{
@@ -29,19 +30,19 @@ use std::{
 use storage::{
     backoff::Backoff,
     cache::{DiskCache, FrameCache},
-    cloudfs::{CloudState, Copy, Extent, Object, read},
+    cloudfs::{Extent, Handle},
     ids::{CloudId, SegmentId},
-    segment::{FrameError, decode_frame},
+    segment::Header,
     staging::Staging,
 };
 use tokio::time::Instant;
 
-pub use places::{Run, runs};
+pub use places::{FramePlace, Run, WrongFrame, runs};
 
 /// Limits of reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Failures of the active cloud on one read before the standby is asked.
+    /// Failures in a row of the active cloud on one piece before the standby is asked.
     pub fallback_after: u32,
     /// Waits between two attempts.
     pub attempt_backoff: Backoff,
@@ -57,6 +58,10 @@ pub struct Settings {
     pub read_aheads_max: usize,
     /// Pieces that the active cloud is still asked for after a fallback, at one time.
     pub suspects_max: usize,
+    /// How long it is asked for one of them, in milliseconds. Longer than the failures that trip a cloud take.
+    pub suspect_ms_max: u64,
+    /// How often a piece that it lacks is put there again within that time.
+    pub repairs_max: u32,
 }
 
 impl Default for Settings {
@@ -70,6 +75,8 @@ impl Default for Settings {
             read_ahead_bytes: 8 << 20,
             read_aheads_max: 4,
             suspects_max: 4,
+            suspect_ms_max: 600_000,
+            repairs_max: 3,
         }
     }
 }
@@ -108,6 +115,8 @@ pub struct ReadStats {
 /// What a reader needs.
 pub struct Parts {
     pub me: FilerId,
+    /// The number of the CloudFS, which its frames are tagged with.
+    pub cloudfs: u64,
     pub kv: Arc<dyn Kv>,
     pub staging: Arc<Staging>,
     pub disk_cache: Arc<DiskCache>,
@@ -115,11 +124,11 @@ pub struct Parts {
     pub connectors: [Addr<ConnectorActor>; 2],
     pub peers: Arc<dyn Peers>,
     pub roles: CurrentRoles,
+    pub resync: Addr<ResyncActor>,
     pub random: Arc<dyn Random>,
 }
 
-/// A frame's place: its segment, where it begins, how long it is.
-type Place = (SegmentId, u32, u32);
+type Place = (SegmentId, FramePlace);
 type Fetch = Shared<BoxFuture<'static, Result<(), ReadError>>>;
 
 /// The reader of one filer.
@@ -152,27 +161,36 @@ impl Reader {
         self.parts.frames.bytes()
     }
 
-    /// The data of an extent.
-    pub async fn extent(self: &Arc<Self>, extent: &Extent) -> Result<Bytes, ReadError> {
-        let place = (extent.segment, extent.frame_at, extent.frame_len);
-        let start = Instant::now();
-        loop {
-            if let Some(frame) = self.near(place).await? {
-                let (from, to) = (extent.skip as usize, extent.skip as usize + extent.len as usize);
-                if to > frame.len() {
-                    return Err(ReadError::Lost {
-                        segment: extent.segment,
-                        why: format!(
-                            "its frame at byte {} has {} bytes, and {to} are on record",
-                            extent.frame_at,
-                            frame.len()
-                        ),
-                    });
-                }
-                return Ok(frame.slice(from..to));
+    /// What a segment's frames are tagged with.
+    fn header(&self, segment: SegmentId) -> Header {
+        Header { cloudfs: self.parts.cloudfs, segment }
+    }
+
+    /// The data of each of a file's extents.
+    pub async fn extents(self: &Arc<Self>, file: Handle, extents: &[Extent]) -> Result<Vec<Bytes>, ReadError> {
+        let near = extents.iter().map(|extent| self.near(extent.segment, file, FramePlace::of(extent)));
+        let near = try_join_all(near).await?;
+        // What lies together is fetched together.
+        let far = extents.iter().zip(&near).filter(|(_, frame)| frame.is_none()).map(|(extent, _)| *extent);
+        let runs = runs(file, &far.collect::<Vec<_>>(), self.settings.run_bytes_max);
+        try_join_all(runs.into_iter().map(|run| self.fetch(run))).await?;
+        let data = extents.iter().zip(near).map(|(extent, near)| async move {
+            match near {
+                Some(frame) => part(extent, &frame),
+                None => self.extent(file, extent).await,
             }
-            let run = Run { segment: extent.segment, frames: vec![(extent.frame_at, extent.frame_len)] };
-            self.fetch(run).await?;
+        });
+        try_join_all(data).await
+    }
+
+    /// The data of an extent of a file.
+    async fn extent(self: &Arc<Self>, file: Handle, extent: &Extent) -> Result<Bytes, ReadError> {
+        let (place, start) = (FramePlace::of(extent), Instant::now());
+        loop {
+            if let Some(frame) = self.near(extent.segment, file, place).await? {
+                return part(extent, &frame);
+            }
+            self.fetch(Run { segment: extent.segment, file, frames: vec![place] }).await?;
             if start.elapsed() > Duration::from_millis(2 * self.settings.read_ms_max) {
                 let waited_ms = start.elapsed().as_millis() as u64;
                 let last = "what was fetched was evicted before it was read".into();
@@ -181,22 +199,22 @@ impl Reader {
         }
     }
 
-    /// Reads what these extents need into the cache, as far as there is room for reading ahead. Waits for nothing.
-    pub fn ahead(self: &Arc<Self>, extents: &[Extent]) {
+    /// Reads what these extents of a file need into the cache, as far as there is room for reading ahead. Waits for nothing.
+    pub fn ahead(self: &Arc<Self>, file: Handle, extents: &[Extent]) {
         let wanted = |extent: &&Extent| {
             let known = self.parts.frames.has(extent.segment, extent.frame_at);
-            let place = (extent.segment, extent.frame_at, extent.frame_len);
-            !known && !self.fetches().contains_key(&place) && !self.parts.staging.holds(extent.segment)
+            !known
+                && !self.fetches().contains_key(&(extent.segment, FramePlace::of(extent)))
+                && !self.parts.staging.holds(extent.segment)
         };
         let wanted: Vec<Extent> = extents.iter().filter(wanted).copied().collect();
-        for run in runs(&wanted, self.settings.run_bytes_max) {
+        for run in runs(file, &wanted, self.settings.run_bytes_max) {
             let this = self.clone();
             tokio::spawn(async move {
                 let Ok(_permit) = this.ahead.try_acquire() else {
                     return;
                 };
-                let place = (run.segment, run.frames[0].0, run.frames[0].1);
-                if matches!(this.near(place).await, Ok(None))
+                if matches!(this.near(run.segment, run.file, run.frames[0]).await, Ok(None))
                     && let Err(error) = this.fetch(run).await
                 {
                     tracing::debug!(%error, "reading ahead failed");
@@ -206,25 +224,26 @@ impl Reader {
     }
 
     /// The frame, where this filer has it: memory, staging, cache.
-    async fn near(&self, (segment, at, len): Place) -> Result<Option<Bytes>, ReadError> {
+    async fn near(&self, segment: SegmentId, file: Handle, place: FramePlace) -> Result<Option<Bytes>, ReadError> {
+        let (at, len) = (place.at, place.len as usize);
         if let Some(frame) = self.parts.frames.get(segment, at) {
             self.stats.memory_hits.fetch_add(1, Relaxed);
             return Ok(Some(frame));
         }
-        let staged = self.parts.staging.read(segment, u64::from(at), len as usize).await;
+        let staged = self.parts.staging.read(segment, u64::from(at), len).await;
         if let Some(raw) = staged.map_err(|e| ReadError::Local(e.to_string()))? {
-            match decode_frame(&raw) {
-                Ok(frame) => return Ok(Some(frame.data)),
+            match place.check(self.header(segment), file, &raw) {
+                Ok(data) => return Ok(Some(data)),
                 // Damaged here, or known as lost, it may yet be whole in a cloud.
                 Err(error) => self.damaged("staging", segment, &error),
             }
         }
-        if let Some(raw) = self.parts.disk_cache.read(segment, u64::from(at), len as usize).await {
-            match decode_frame(&raw) {
-                Ok(frame) => {
+        if let Some(raw) = self.parts.disk_cache.read(segment, u64::from(at), len).await {
+            match place.check(self.header(segment), file, &raw) {
+                Ok(data) => {
                     self.stats.disk_hits.fetch_add(1, Relaxed);
-                    self.parts.frames.insert(segment, at, frame.data.clone());
-                    return Ok(Some(frame.data));
+                    self.parts.frames.insert(segment, at, data.clone());
+                    return Ok(Some(data));
                 }
                 Err(error) => {
                     self.damaged("the cache", segment, &error);
@@ -258,7 +277,7 @@ impl Reader {
 
     /// The fetch of a run that is under way, or a new one; and whether it is new.
     fn begin_or_join(self: &Arc<Self>, run: &Run) -> (Fetch, bool) {
-        let places: Vec<Place> = run.frames.iter().map(|(at, len)| (run.segment, *at, *len)).collect();
+        let places: Vec<Place> = run.frames.iter().map(|place| (run.segment, *place)).collect();
         let mut under_way = self.fetches();
         if let Some((_, fetch)) = under_way.get(&places[0]) {
             return (fetch.clone(), false);
@@ -278,136 +297,15 @@ impl Reader {
         }
         (fetch, true)
     }
-
-    async fn fetch_once(self: &Arc<Self>, run: &Run) -> Result<(), ReadError> {
-        let (start, mut failures, mut active_failures) = (Instant::now(), 0u32, 0u32);
-        loop {
-            let last = match self.attempt(run, &mut active_failures).await? {
-                Ok(frames) => {
-                    for (&(at, _), (raw, data)) in run.frames.iter().zip(frames) {
-                        self.parts.frames.insert(run.segment, at, apart(&raw, data));
-                        self.parts.disk_cache.keep(run.segment, u64::from(at), raw).await;
-                    }
-                    return Ok(());
-                }
-                Err(last) => last,
-            };
-            failures += 1;
-            let waited_ms = start.elapsed().as_millis() as u64;
-            if waited_ms >= self.settings.read_ms_max {
-                return Err(ReadError::Later { segment: run.segment, waited_ms, last });
-            }
-            let wait_ms = self.settings.attempt_backoff.wait_ms(failures, &*self.parts.random);
-            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        }
-    }
-
-    /// One attempt at the place that should have it now. The outer error is final; the inner one is worth another try.
-    async fn attempt(
-        self: &Arc<Self>,
-        run: &Run,
-        active_failures: &mut u32,
-    ) -> Result<Result<Vec<(Bytes, Bytes)>, String>, ReadError> {
-        let segment = run.segment;
-        let row = read::segment(&*self.parts.kv, segment).map_err(|e| ReadError::Local(e.to_string()))?;
-        let Some(row) = row else {
-            return Err(ReadError::Gone { segment });
-        };
-        let Some(object) = row.object else {
-            return self.ask_origin(run).await;
-        };
-        let Some(roles) = self.parts.roles.get() else {
-            return Ok(Err("the clouds' roles are not known yet".into()));
-        };
-        let has = |cloud: CloudId| object.copies[cloud.index()] == Copy::Stored;
-        let usable = |cloud: CloudId| has(cloud) && roles.cloud(cloud).state != CloudState::Failed;
-        let standby = roles.standby();
-        let from_standby =
-            usable(standby) && (!usable(roles.active) || *active_failures >= self.settings.fallback_after);
-        let cloud = if from_standby { standby } else { roles.active };
-        if !usable(cloud) {
-            return Ok(Err(format!("no cloud that has it is in service ({})", copies(&object))));
-        }
-        let Object { bytes, md5, .. } = object;
-        let get = GetFrames { segment, frames: run.frames.clone(), bytes, md5 };
-        match self.parts.connectors[cloud.index()].send(get).await {
-            Ok(Ok(frames)) => {
-                self.stats.cloud_reads.fetch_add(1, Relaxed);
-                if from_standby {
-                    self.stats.fallback_reads.fetch_add(1, Relaxed);
-                    self.suspect(roles.active, run, &object);
-                }
-                Ok(Ok(frames))
-            }
-            Ok(Err(error @ AttemptError::Failed { .. })) => {
-                if cloud == roles.active {
-                    *active_failures += 1;
-                } else {
-                    // The standby's turn is over; the active one is asked again.
-                    *active_failures = 0;
-                }
-                Ok(Err(error.to_string()))
-            }
-            // What is on record has lost it: the other cloud has the very same.
-            Ok(Err(AttemptError::Lost { why, .. })) => Err(ReadError::Lost { segment, why }),
-            Ok(Err(error @ (AttemptError::NotTried(_) | AttemptError::Damaged { .. }))) => Ok(Err(error.to_string())),
-            Err(error) => Ok(Err(error.to_string())),
-        }
-    }
-
-    /// Asks the filer that wrote it, where no cloud has it yet. The outer error is final: only its origin has it, and has
-    /// lost it.
-    async fn ask_origin(&self, run: &Run) -> Result<Result<Vec<(Bytes, Bytes)>, String>, ReadError> {
-        let (segment, origin) = (run.segment, run.segment.filer);
-        let deadline = Duration::from_millis(self.settings.origin_ms_max);
-        let mut frames = Vec::new();
-        for &(at, len) in &run.frames {
-            let raw = if origin == self.parts.me {
-                self.staged_for_sure(segment, at, len).await
-            } else {
-                let call = FilerCall::ReadSegment { segment, at: u64::from(at), len };
-                match wire::call(&*self.parts.peers, origin, &call, deadline).await {
-                    Ok((FilerReply::Segment, raw)) => Ok(raw),
-                    Ok(_) => Err(format!("filer {origin} answered something else")),
-                    Err(error) => Err(error.to_string()),
-                }
-            };
-            let raw = match raw {
-                Ok(raw) => raw,
-                Err(why) => return Ok(Err(why)),
-            };
-            match decode_frame(&raw) {
-                Ok(frame) => frames.push((raw, frame.data)),
-                Err(lost @ FrameError::Lost { .. }) => {
-                    return Err(ReadError::Lost { segment, why: lost.to_string() });
-                }
-                Err(wrong) => return Ok(Err(format!("from filer {origin}: {wrong}"))),
-            }
-        }
-        self.stats.origin_reads.fetch_add(1, Relaxed);
-        Ok(Ok(frames))
-    }
-
-    /// A frame of this filer's own that is in no cloud, as its staging has it.
-    async fn staged_for_sure(&self, segment: SegmentId, at: u32, len: u32) -> Result<Bytes, String> {
-        if self.parts.staging.is_doubtful(segment) {
-            return Err("it was found damaged, and is being looked for in the clouds".into());
-        }
-        let staged = self.parts.staging.read(segment, u64::from(at), len as usize).await.map_err(|e| e.to_string())?;
-        // Released a moment ago: the record will say so at the next look.
-        staged.ok_or_else(|| "it is neither in staging nor on record as released".into())
-    }
 }
 
-/// The data of a frame in memory of its own: one that is a part of what was read with it would keep all of that.
-fn apart(raw: &Bytes, data: Bytes) -> Bytes {
-    if raw.as_ptr_range().contains(&data.as_ptr()) { Bytes::copy_from_slice(&data) } else { data }
-}
-
-fn copies(object: &Object) -> String {
-    let place = |cloud: CloudId| match object.copies[cloud.index()] {
-        Copy::Stored => format!("cloud {cloud} has it"),
-        Copy::Missed => format!("cloud {cloud} missed it"),
-    };
-    format!("{}, {}", place(CloudId::A), place(CloudId::B))
+/// The part of a decoded frame that an extent is.
+fn part(extent: &Extent, frame: &Bytes) -> Result<Bytes, ReadError> {
+    let (from, to) = (extent.skip as usize, extent.skip as usize + extent.len as usize);
+    if to > frame.len() {
+        let (at, has) = (extent.frame_at, frame.len());
+        let why = format!("its frame at byte {at} has {has} bytes, and {to} are on record");
+        return Err(ReadError::Lost { segment: extent.segment, why });
+    }
+    Ok(frame.slice(from..to))
 }

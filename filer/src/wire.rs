@@ -16,7 +16,7 @@ pub const WIRE_VERSION: u8 = 2;
 /// A call to a filer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FilerCall {
-    /// What do you see of both clouds?
+    /// What have you seen of both clouds lately?
     Ballot,
     /// The bytes of a segment that is not in a cloud yet: `len` bytes from `at`, in the answer's body.
     ReadSegment { segment: SegmentId, at: u64, len: u32 },

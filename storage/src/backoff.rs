@@ -1,5 +1,7 @@
 //! How long to wait before trying again: doubling, with jitter, up to a limit.
 
+pub mod turns;
+
 use mesh::clock::Random;
 
 /// Bounds of a wait, in milliseconds.

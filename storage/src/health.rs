@@ -8,21 +8,27 @@
 //! attempts fail on one piece -> Trip -> (Failed) probes -> Reached -> StartResync -> (log empty) FinishResync -> Activate
 //! ```
 
+mod watch;
+
+pub use watch::Attempt;
+
 use crate::{
     backoff::Backoff,
-    cloudfs::{CloudState, CloudView, Roles, TripPolicy},
+    cloudfs::{Ballot, CloudState, CloudView, Roles, TripPolicy},
     ids::{CloudId, Epoch, SegmentId},
 };
 use mesh::{FilerId, clock::Random};
-use std::{collections::BTreeMap, ops::Range};
+use watch::Watch;
 
 /// Limits of a filer's judgement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Consecutive failures on one piece of data that trip a cloud.
     pub failures_to_trip: u32,
-    /// An answer that takes longer than this is slow, in milliseconds.
+    /// An answer that takes longer than this, and than its bytes take at `bytes_per_s_min`, is slow, in milliseconds.
     pub slow_ms: u64,
+    /// Least throughput that counts as healthy, in bytes per second: a thin uplink is no brown-out of a cloud.
+    pub bytes_per_s_min: u64,
     /// A cloud that gave only slow answers for this long trips, in milliseconds. A pause of this length ends the spell.
     pub slow_for_ms: u64,
     /// Waits between two probes of a failed cloud.
@@ -33,6 +39,8 @@ pub struct Settings {
     pub pieces_max: usize,
     /// Whose trip carries.
     pub trip_policy: TripPolicy,
+    /// How long what was seen of a cloud counts in a ballot, in milliseconds.
+    pub ballot_ms_max: u64,
     /// Whether the preferred primary gets its role back by itself.
     pub failback_auto: bool,
 }
@@ -42,11 +50,13 @@ impl Default for Settings {
         Self {
             failures_to_trip: 160,
             slow_ms: 10_000,
+            bytes_per_s_min: 256 << 10,
             slow_for_ms: 120_000,
             probe_backoff: Backoff { ms_min: 500, ms_max: 15_000 },
             ask_again_ms: 5_000,
             pieces_max: 4096,
             trip_policy: TripPolicy::Any,
+            ballot_ms_max: 30_000,
             failback_auto: true,
         }
     }
@@ -55,8 +65,8 @@ impl Default for Settings {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// One attempt at a cloud ended; `failed` says why, where it failed. `piece`: the piece of data it was for.
-    Attempted { cloud: CloudId, piece: Option<SegmentId>, failed: Option<String>, took_ms: u64 },
+    /// One attempt at a cloud ended.
+    Attempted { cloud: CloudId, attempt: Attempt },
     /// A probe ended.
     Probed { cloud: CloudId, failed: Option<String> },
     /// The agreed roles are these now.
@@ -65,6 +75,8 @@ pub enum Input {
     Leads(Option<Vec<FilerId>>),
     /// What was asked for a cloud got its answer; `refused` says why not, or that none came.
     Answered { cloud: CloudId, refused: Option<String> },
+    /// A peer wants this filer's ballot: what it has not looked at lately it must look at, for the next time it is asked.
+    BallotAsked,
     /// The deadline passed.
     Tick,
 }
@@ -74,7 +86,7 @@ pub enum Input {
 pub enum Output {
     /// Gather ballots and propose a trip.
     Trip { cloud: CloudId, epoch: Epoch, why: String },
-    /// Probe a failed cloud.
+    /// Probe a cloud: a failed one, or one that a ballot is about.
     Probe { cloud: CloudId },
     /// Propose that this filer reaches the failed cloud (or no longer does).
     Reached { cloud: CloudId, epoch: Epoch, reached: bool },
@@ -84,30 +96,6 @@ pub enum Output {
     FinishResync { cloud: CloudId, epoch: Epoch },
     /// Propose to give the preferred primary its role back.
     Failback { to: CloudId, epoch: Epoch },
-}
-
-#[derive(Debug, Default)]
-struct Watch {
-    failures: BTreeMap<SegmentId, u32>,
-    failures_total: u64,
-    last_failure: Option<String>,
-    /// Whether the last attempt succeeded, until the roles change.
-    reachable: Option<bool>,
-    /// From the beginning of the first to the end of the last attempt, while every answer was slow.
-    slow_ms: Option<Range<u64>>,
-    /// An attempt has shown that the cloud is to trip, and since then none has succeeded and no trip was refused under
-    /// these roles. A piece that nobody tries any more keeps its count, but must not trip a cloud that is well again.
-    trips: bool,
-    /// A decision was asked for and has no answer yet.
-    asking: bool,
-    /// What was asked last, and when the same may be asked again.
-    asked: Option<Output>,
-    ask_at_ms: u64,
-    probing: bool,
-    probe_at_ms: u64,
-    probe_failures: u32,
-    /// What the last probe of this failed cloud said.
-    probe_ok: Option<bool>,
 }
 
 /// The machine.
@@ -126,12 +114,16 @@ impl Health {
         Self { me, settings, roles: None, live: None, clouds: Default::default() }
     }
 
-    /// What this filer sees of both clouds: its ballot.
+    /// What this filer has last seen of both clouds, however long ago.
     pub fn views(&self) -> [CloudView; 2] {
-        CloudId::BOTH.map(|cloud| {
-            let watch = &self.clouds[cloud.index()];
-            CloudView { reachable: watch.reachable, failures: watch.failures.values().copied().max().unwrap_or(0) }
-        })
+        self.clouds.each_ref().map(|watch| watch.view(0))
+    }
+
+    /// What this filer has seen of both clouds lately, and the epoch it has seen it under; `None` before it knows one.
+    pub fn ballot(&self, now_ms: u64) -> Option<Ballot> {
+        let since_ms = now_ms.saturating_sub(self.settings.ballot_ms_max);
+        let views = self.clouds.each_ref().map(|watch| watch.view(since_ms));
+        Some(Ballot { filer: self.me, epoch: self.roles.as_ref()?.epoch, views })
     }
 
     /// Failed attempts at a cloud since the start, and the last one's reason.
@@ -142,7 +134,7 @@ impl Health {
 
     /// Consecutive failures of one piece.
     pub fn failures_of(&self, cloud: CloudId, piece: SegmentId) -> u32 {
-        self.clouds[cloud.index()].failures.get(&piece).copied().unwrap_or(0)
+        self.clouds[cloud.index()].failures.get(&piece).map_or(0, |failing| failing.count)
     }
 
     /// When to call again with [`Input::Tick`].
@@ -160,7 +152,9 @@ impl Health {
     /// Takes an input, gives what to do.
     pub fn handle(&mut self, now_ms: u64, random: &dyn Random, input: Input) -> Vec<Output> {
         match input {
-            Input::Attempted { cloud, piece, failed, took_ms } => self.attempted(now_ms, cloud, piece, failed, took_ms),
+            Input::Attempted { cloud, attempt } => {
+                self.clouds[cloud.index()].attempted(now_ms, &self.settings, attempt);
+            }
             Input::Probed { cloud, failed } => self.probed(now_ms, random, cloud, failed),
             Input::Roles(roles) => self.roles_changed(now_ms, roles),
             Input::Leads(live) => self.live = live,
@@ -173,59 +167,30 @@ impl Health {
                     watch.trips &= self.roles.as_ref().is_some_and(|roles| roles.epoch != *epoch);
                 }
             }
+            Input::BallotAsked => {
+                let since_ms = now_ms.saturating_sub(self.settings.ballot_ms_max / 2);
+                for watch in &mut self.clouds {
+                    watch.look |= watch.seen_ms.is_none_or(|seen_ms| seen_ms < since_ms);
+                }
+            }
             Input::Tick => {}
         }
         self.orders(now_ms)
     }
 
-    fn attempted(
-        &mut self,
-        now_ms: u64,
-        cloud: CloudId,
-        piece: Option<SegmentId>,
-        failed: Option<String>,
-        took_ms: u64,
-    ) {
-        let Settings { slow_ms, slow_for_ms, pieces_max, .. } = self.settings;
-        let watch = &mut self.clouds[cloud.index()];
-        let succeeded = failed.is_none();
-        watch.reachable = Some(succeeded);
-        match failed {
-            None => {
-                if let Some(piece) = piece {
-                    watch.failures.remove(&piece);
-                }
-            }
-            Some(why) => {
-                watch.failures_total += 1;
-                watch.last_failure = Some(why);
-                if let Some(piece) = piece {
-                    if watch.failures.len() >= pieces_max && !watch.failures.contains_key(&piece) {
-                        let least = watch.failures.iter().min_by_key(|(_, count)| **count).map(|(piece, _)| *piece);
-                        least.and_then(|least| watch.failures.remove(&least));
-                    }
-                    *watch.failures.entry(piece).or_insert(0) += 1;
-                }
-            }
-        }
-        // No answer in time is as slow as one that came late; a quick failure says nothing of the pace.
-        if succeeded || took_ms >= slow_ms {
-            let begun_ms = now_ms.saturating_sub(took_ms);
-            let watch = &mut self.clouds[cloud.index()];
-            let spell = watch.slow_ms.take().filter(|spell| begun_ms < spell.end.saturating_add(slow_for_ms));
-            if took_ms >= slow_ms {
-                watch.slow_ms = Some(spell.map_or(begun_ms, |spell| spell.start)..now_ms);
-            }
-        }
-        let shown = self.reason_to_trip(cloud, piece).is_some();
-        let watch = &mut self.clouds[cloud.index()];
-        watch.trips = shown || watch.trips && !succeeded;
-    }
-
     fn probed(&mut self, now_ms: u64, random: &dyn Random, cloud: CloudId, failed: Option<String>) {
         let backoff = self.settings.probe_backoff;
+        let is_failed = self.roles.as_ref().is_some_and(|roles| roles.cloud(cloud).state == CloudState::Failed);
         let watch = &mut self.clouds[cloud.index()];
-        watch.probing = false;
+        (watch.probing, watch.look) = (false, false);
+        if std::mem::take(&mut watch.probe_is_old) {
+            return;
+        }
+        watch.saw(now_ms, failed.is_none());
+        if !is_failed {
+            // A look for a ballot is no probe of a failed cloud.
+            return;
+        }
         watch.probe_ok = Some(failed.is_none());
         // A cloud that answers is probed at the shortest wait, to notice at once when it stops again.
         watch.probe_failures = if failed.is_none() { 0 } else { watch.probe_failures.saturating_add(1) };
@@ -247,6 +212,7 @@ impl Health {
                     failures_total,
                     last_failure,
                     probing: watch.probing,
+                    probe_is_old: watch.probing,
                     asking: watch.asking,
                     ..Watch::default()
                 };
@@ -264,7 +230,11 @@ impl Health {
         for cloud in CloudId::BOTH {
             let wish = self.wish(cloud);
             let watch = &mut self.clouds[cloud.index()];
-            if roles.cloud(cloud).state == CloudState::Failed && !watch.probing && now_ms >= watch.probe_at_ms {
+            let probe_due = match roles.cloud(cloud).state {
+                CloudState::Failed => now_ms >= watch.probe_at_ms,
+                CloudState::Healthy | CloudState::Resyncing => watch.look,
+            };
+            if probe_due && !watch.probing {
                 watch.probing = true;
                 outputs.push(Output::Probe { cloud });
             }
@@ -286,9 +256,8 @@ impl Health {
         let watch = &self.clouds[cloud.index()];
         match status.state {
             CloudState::Healthy | CloudState::Resyncing => {
-                let worst = || watch.failures.iter().max_by_key(|(_, count)| **count).map(|(piece, _)| *piece);
                 if watch.trips
-                    && let Some(why) = self.reason_to_trip(cloud, worst())
+                    && let Some(why) = watch.reason_to_trip(&self.settings, watch.worst())
                 {
                     return Some(Output::Trip { cloud, epoch, why });
                 }
@@ -311,19 +280,6 @@ impl Health {
                 reached.then(|| Output::StartResync { cloud, epoch, live: live.clone() })
             }
         }
-    }
-
-    /// Why a cloud is to trip, from the failures of a piece or from slow answers.
-    fn reason_to_trip(&self, cloud: CloudId, piece: Option<SegmentId>) -> Option<String> {
-        let (settings, watch) = (&self.settings, &self.clouds[cloud.index()]);
-        let failures = piece.and_then(|piece| Some((piece, *watch.failures.get(&piece)?)));
-        if let Some((piece, count)) = failures.filter(|(_, count)| *count >= settings.failures_to_trip) {
-            let last = watch.last_failure.as_deref().unwrap_or("unknown");
-            return Some(format!("{count} consecutive failures on segment {piece}, the last: {last}"));
-        }
-        let slow_for_ms = watch.slow_ms.as_ref().map(|spell| spell.end - spell.start)?;
-        (slow_for_ms >= settings.slow_for_ms)
-            .then(|| format!("every answer took more than {} ms for {} s", settings.slow_ms, slow_for_ms / 1000))
     }
 }
 

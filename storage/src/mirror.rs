@@ -40,7 +40,7 @@ pub enum PutEnd {
     Receipt,
     /// The attempt failed.
     Failed,
-    /// It was not attempted: the roles say that this cloud has failed.
+    /// It was not attempted: the roles say that this cloud has failed, or too many wait for their turn at it.
     NotTried,
 }
 

@@ -2,8 +2,13 @@
 //!
 //! Owns: the order and pace of one filer's part of the draining. Does not own: the log (`cloudfs`), nor when a resync
 //! begins and ends (`health` asks, `cloudfs` decides). Each row belongs to the filer that packed its segment, while
-//! that filer lives, and otherwise to the leader; two filers doing the same row do no harm. A row that fails goes to the
-//! back with a growing wait: it holds up no other, and is never skipped.
+//! that filer lives, and otherwise to the leader; two filers doing the same row do no harm.
+//!
+//! A row that fails waits, longer each time, and takes no room from the others: it holds up none, and is never skipped.
+//! The waits of so many failing rows are remembered; should there be more, the rest is left to the next pass over the log,
+//! which begins a longest wait later, so that no row is ever tried in a tight loop. A row's age is the log's.
+
+pub mod sweep;
 
 use crate::{
     backoff::Backoff,
@@ -18,8 +23,10 @@ use std::collections::BTreeMap;
 pub struct Settings {
     /// Rows under way at one time for one cloud.
     pub rows_in_flight_max: usize,
-    /// Rows held in memory for one cloud; between half of it and the whole are asked for at a time.
+    /// Rows held in memory for one cloud that have not failed; between half of it and the whole are asked for at a time.
     pub rows_held_max: usize,
+    /// Rows that have failed whose waits are remembered, for one cloud.
+    pub rows_failing_max: usize,
     /// Waits between two attempts at one row.
     pub attempt_backoff: Backoff,
     /// Wait before an empty or finished log is looked at again, in milliseconds.
@@ -31,6 +38,7 @@ impl Default for Settings {
         Self {
             rows_in_flight_max: 8,
             rows_held_max: 1024,
+            rows_failing_max: 4096,
             attempt_backoff: Backoff { ms_min: 50, ms_max: 5_000 },
             look_again_ms: 500,
         }
@@ -101,9 +109,18 @@ struct Drain {
     looking: bool,
     look_at_ms: u64,
     after: Option<SegmentId>,
+    /// The next pass must not begin before: it would meet a row too soon that failed and for which there was no room.
+    pass_at_ms: u64,
     /// Whether the next row is the one due for the longest time, or the first in order.
     longest_due_next: bool,
     progress: Progress,
+}
+
+impl Drain {
+    /// How many rows that have not failed are held.
+    fn fresh(&self) -> usize {
+        self.rows.values().filter(|row| row.failures == 0).count()
+    }
 }
 
 /// The machine.
@@ -133,7 +150,7 @@ impl Resync {
         let roles = self.roles.as_ref()?;
         let due = |cloud: CloudId| {
             let drain = &self.drains[cloud.index()];
-            let room = drain.rows.len() <= self.settings.rows_held_max / 2;
+            let room = drain.fresh() <= self.settings.rows_held_max / 2;
             let look = (!drain.looking && room).then_some(drain.look_at_ms);
             // A row for which there is no room has no time of its own.
             let has_room = self.room(drain) > 0;
@@ -179,24 +196,31 @@ impl Resync {
                     drain.progress.bytes_done += bytes;
                 }
             }
-            Input::Failed { cloud, segment } => {
-                let backoff = self.settings.attempt_backoff;
-                let drain = &mut self.drains[cloud.index()];
-                if drain.rows.len() > self.settings.rows_held_max / 2 {
-                    // Its place is needed for others; the log still has it, and the next pass meets it again.
-                    if drain.rows.remove(&segment).is_some() {
-                        drain.progress.failures += 1;
-                    }
-                } else if let Some(row) = drain.rows.get_mut(&segment) {
-                    row.in_flight = false;
-                    row.failures = row.failures.saturating_add(1);
-                    row.at_ms = now_ms + backoff.wait_ms(row.failures, random);
-                    drain.progress.failures += 1;
-                }
-            }
+            Input::Failed { cloud, segment } => self.failed(now_ms, random, cloud, segment),
             Input::Tick => {}
         }
         self.orders(now_ms)
+    }
+
+    fn failed(&mut self, now_ms: u64, random: &dyn Random, cloud: CloudId, segment: SegmentId) {
+        let Settings { attempt_backoff, rows_failing_max, .. } = self.settings;
+        let drain = &mut self.drains[cloud.index()];
+        let failing = drain.rows.len() - drain.fresh();
+        let Some(row) = drain.rows.get_mut(&segment).filter(|row| row.in_flight) else {
+            return;
+        };
+        drain.progress.failures += 1;
+        if row.failures == 0 && failing >= rows_failing_max {
+            drain.rows.remove(&segment);
+            drain.pass_at_ms = now_ms + attempt_backoff.ms_max;
+            if drain.after.is_none() && !drain.looking {
+                drain.look_at_ms = drain.look_at_ms.max(drain.pass_at_ms);
+            }
+            return;
+        }
+        row.in_flight = false;
+        row.failures = row.failures.saturating_add(1);
+        row.at_ms = now_ms + attempt_backoff.wait_ms(row.failures, random);
     }
 
     fn roles_changed(&mut self, now_ms: u64, roles: Roles) {
@@ -220,11 +244,17 @@ impl Resync {
         if !drain.looking {
             return;
         }
-        let room = self.settings.rows_held_max.saturating_sub(drain.rows.len());
+        let room = self.settings.rows_held_max.saturating_sub(drain.fresh());
         more = more && !rows.is_empty() || rows.len() > room;
         rows.truncate(room);
-        let after = rows.last().map(|miss| miss.segment).filter(|_| more);
+        let last = rows.last().filter(|_| more).copied();
+        let after = last.map(|miss| {
+            // Rows are in order of filer: those of one that drains its own need not be read.
+            let number = if self.is_mine(&miss) { miss.segment.number } else { u64::MAX };
+            SegmentId { number, ..miss.segment }
+        });
         rows.retain(|miss| self.is_mine(miss));
+        let again_ms = now_ms + self.settings.look_again_ms;
         let drain = &mut self.drains[cloud.index()];
         (drain.looking, drain.after) = (false, after);
         for miss in rows {
@@ -232,7 +262,7 @@ impl Resync {
             // What a segment's row says may have changed: its put became a delete.
             drain.rows.entry(miss.segment).or_insert(row).miss = miss;
         }
-        drain.look_at_ms = if more { now_ms } else { now_ms + self.settings.look_again_ms };
+        drain.look_at_ms = if more { now_ms } else { again_ms.max(drain.pass_at_ms) };
     }
 
     fn orders(&mut self, now_ms: u64) -> Vec<Output> {
@@ -243,9 +273,10 @@ impl Resync {
         for cloud in CloudId::BOTH.into_iter().filter(|cloud| roles.cloud(*cloud).state == CloudState::Resyncing) {
             let room = self.room(&self.drains[cloud.index()]);
             let drain = &mut self.drains[cloud.index()];
-            if !drain.looking && now_ms >= drain.look_at_ms && drain.rows.len() <= self.settings.rows_held_max / 2 {
+            let fresh = drain.fresh();
+            if !drain.looking && now_ms >= drain.look_at_ms && fresh <= self.settings.rows_held_max / 2 {
                 drain.looking = true;
-                let limit = self.settings.rows_held_max - drain.rows.len();
+                let limit = self.settings.rows_held_max - fresh;
                 outputs.push(Output::Look { cloud, after: drain.after, limit });
             }
             for _ in 0..room {

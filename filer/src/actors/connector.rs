@@ -1,22 +1,28 @@
 //! One cloud's connector: every attempt at that cloud passes here, is made once, and is told to `health` once.
 //!
 //! A cloud that the mesh holds for failed is sent nothing but probes: attempts under way are given up when it fails, and
-//! new ones are not tried. A refusal to try is never told as a failure.
+//! new ones are not tried. A refusal to try is never told as a failure. When an attempt at a piece that fails may begin is
+//! the word of `storage::backoff::turns`; one that shares another's failure was not made, and is not told.
 
-use super::{
-    MAILBOX_MESSAGES_MAX, RolesChanged,
-    health::{Attempted, HealthActor},
-};
+mod attempts;
+
+use super::{Alarm, MAILBOX_MESSAGES_MAX, RolesChanged, Stopwatch, health::HealthActor};
+use crate::reading::{FramePlace, WrongFrame};
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
+use attempts::{Asked, Kind, What};
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
-use storage::{
-    cloud::{Cloud, CloudError, PROBE, Receipt},
-    cloudfs::CloudState,
-    ids::{CloudId, Md5, SegmentId},
-    segment::{FrameError, decode_frame},
+use mesh::clock::Random;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
-use tokio::{task::AbortHandle, time::Instant};
+use storage::{
+    backoff::turns::{Settings, Turns},
+    cloud::{Cloud, CloudError, PROBE, Receipt},
+    cloudfs::{CloudState, Handle},
+    ids::{CloudId, Md5, SegmentId},
+    segment::Header,
+};
 
 /// Why an attempt gave nothing.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -24,9 +30,12 @@ pub enum AttemptError {
     /// The mesh holds this cloud for failed, so it was not tried (or given up).
     #[error("cloud {0} has failed and is not tried")]
     NotTried(CloudId),
-    /// The attempt failed.
+    /// Too many wait for their turn already.
+    #[error("cloud {0} was not tried: too many wait for their turn")]
+    Crowded(CloudId),
+    /// The attempt failed, or another's did that this one was waiting for; the piece has failed `in_a_row` times now.
     #[error("cloud {cloud}: {source}")]
-    Failed { cloud: CloudId, source: CloudError },
+    Failed { cloud: CloudId, source: CloudError, in_a_row: u32 },
     /// The cloud gave what is on record, and that has lost the frame: no copy anywhere has it. No failure of the cloud.
     #[error("segment {segment} holds no whole frame at byte {at}, in the clouds as on record: {why}")]
     Lost { segment: SegmentId, at: u32, why: String },
@@ -44,12 +53,14 @@ pub struct Put {
     pub md5: Md5,
 }
 
-/// Read frames that lie one behind the other, each `(at, len)` in the segment's object; the answer has them decoded.
+/// Read frames of a file that lie one behind the other in the segment's object; the answer has them raw and decoded.
 #[derive(Message)]
 #[rtype(result = "Result<Vec<(Bytes, Bytes)>, AttemptError>")]
 pub struct GetFrames {
-    pub segment: SegmentId,
-    pub frames: Vec<(u32, u32)>,
+    /// The segment, and what its frames are tagged with.
+    pub of: Header,
+    pub file: Handle,
+    pub frames: Vec<FramePlace>,
     /// Length of the object on record, in bytes, and its MD5: they tell a cloud's mistake from data that is lost.
     pub bytes: u64,
     pub md5: Md5,
@@ -92,49 +103,40 @@ pub struct ConnectorActor {
     cloud: Arc<dyn Cloud>,
     health: Addr<HealthActor>,
     failed: bool,
-    under_way: BTreeMap<u64, AbortHandle>,
+    turns: Turns,
+    asked: BTreeMap<u64, Asked>,
     next: u64,
+    /// Bytes of all attempts that were ever begun, and of those under way.
+    begun_bytes: u64,
+    moving_bytes: u64,
+    random: Arc<dyn Random>,
+    watch: Stopwatch,
+    alarm: Alarm,
 }
 
 impl ConnectorActor {
     /// A connector to `cloud`.
-    pub fn new(id: CloudId, cloud: Arc<dyn Cloud>, health: Addr<HealthActor>) -> Self {
-        Self { id, cloud, health, failed: false, under_way: BTreeMap::new(), next: 0 }
-    }
-
-    /// Makes one attempt, unless the cloud has failed, and tells `health` how it went.
-    fn attempt<T, F>(&mut self, piece: SegmentId, attempt: F) -> ResponseFuture<Result<T, AttemptError>>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, CloudError>> + Send + 'static,
-    {
-        let (cloud, health) = (self.id, self.health.clone());
-        if self.failed {
-            return Box::pin(async move { Err(AttemptError::NotTried(cloud)) });
+    pub fn new(
+        id: CloudId,
+        cloud: Arc<dyn Cloud>,
+        settings: Settings,
+        health: Addr<HealthActor>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        Self {
+            id,
+            cloud,
+            health,
+            failed: false,
+            turns: Turns::new(settings),
+            asked: BTreeMap::new(),
+            next: 0,
+            begun_bytes: 0,
+            moving_bytes: 0,
+            random,
+            watch: Stopwatch::start(),
+            alarm: Alarm::default(),
         }
-        self.under_way.retain(|_, task| !task.is_finished());
-        let start = Instant::now();
-        // A task of its own: it goes on when the asker has gone, so that its end is always counted.
-        let task = tokio::spawn(async move {
-            let result = attempt.await;
-            let failed = result.as_ref().err().map(ToString::to_string);
-            let took_ms = start.elapsed().as_millis() as u64;
-            health.do_send(Attempted { cloud, piece: Some(piece), failed, took_ms });
-            result
-        });
-        self.next += 1;
-        self.under_way.insert(self.next, task.abort_handle());
-        Box::pin(async move {
-            match task.await {
-                Ok(Ok(value)) => Ok(value),
-                Ok(Err(source)) => Err(AttemptError::Failed { cloud, source }),
-                Err(error) if error.is_cancelled() => Err(AttemptError::NotTried(cloud)),
-                Err(error) => {
-                    let (attempted, why) = (format!("attempt at segment {piece}"), error.to_string());
-                    Err(AttemptError::Failed { cloud, source: CloudError::Failed { attempted, why } })
-                }
-            }
-        })
     }
 }
 
@@ -152,9 +154,7 @@ impl Handler<RolesChanged> for ConnectorActor {
     fn handle(&mut self, RolesChanged(roles): RolesChanged, _ctx: &mut Self::Context) {
         self.failed = roles.cloud(self.id).state == CloudState::Failed;
         if self.failed {
-            for task in std::mem::take(&mut self.under_way).into_values() {
-                task.abort();
-            }
+            self.give_up();
         }
     }
 }
@@ -162,9 +162,9 @@ impl Handler<RolesChanged> for ConnectorActor {
 impl Handler<Put> for ConnectorActor {
     type Result = ResponseFuture<Result<Receipt, AttemptError>>;
 
-    fn handle(&mut self, Put { segment, body, md5 }: Put, _ctx: &mut Self::Context) -> Self::Result {
-        let cloud = self.cloud.clone();
-        let put = self.attempt(segment, async move {
+    fn handle(&mut self, Put { segment, body, md5 }: Put, ctx: &mut Self::Context) -> Self::Result {
+        let (cloud, what) = (self.cloud.clone(), What { segment, bytes: body.len() as u64, kind: Kind::Whole });
+        let put = self.attempt(ctx, what, async move {
             match cloud.put(&segment.key(), body.clone(), md5).await {
                 // Who is wrong, the cloud or the body? Asked only here: a body is hashed once, when it is packed.
                 Err(error @ CloudError::Corrupt { .. }) => match Md5::of(&body) {
@@ -181,14 +181,19 @@ impl Handler<Put> for ConnectorActor {
     }
 }
 
-/// Cuts a run of frames and decodes them. What leaves a cloud is checked before anybody believes it.
-fn decode_run(run: &Bytes, frames: &[(u32, u32)]) -> Result<Vec<(Bytes, Bytes)>, (u32, FrameError)> {
-    let start = frames.first().map_or(0, |first| first.0);
-    let cut = |&(at, len): &(u32, u32)| {
-        let from = (at.saturating_sub(start) as usize).min(run.len());
-        let raw = run.slice(from..(from + len as usize).min(run.len()));
-        let frame = decode_frame(&raw).map_err(|e| (at, e))?;
-        Ok((raw, frame.data))
+/// Cuts a run of frames and checks them. What leaves a cloud is checked before anybody believes it.
+fn check_run(
+    of: Header,
+    file: Handle,
+    frames: &[FramePlace],
+    run: &Bytes,
+) -> Result<Vec<(Bytes, Bytes)>, (u32, WrongFrame)> {
+    let start = frames.first().map_or(0, |first| first.at);
+    let cut = |place: &FramePlace| {
+        let from = (place.at.saturating_sub(start) as usize).min(run.len());
+        let raw = run.slice(from..from.saturating_add(place.len as usize).min(run.len()));
+        let data = place.check(of, file, &raw).map_err(|wrong| (place.at, wrong))?;
+        Ok((raw, data))
     };
     frames.iter().map(cut).collect()
 }
@@ -196,30 +201,33 @@ fn decode_run(run: &Bytes, frames: &[(u32, u32)]) -> Result<Vec<(Bytes, Bytes)>,
 impl Handler<GetFrames> for ConnectorActor {
     type Result = ResponseFuture<Result<Vec<(Bytes, Bytes)>, AttemptError>>;
 
-    fn handle(&mut self, get: GetFrames, _ctx: &mut Self::Context) -> Self::Result {
-        let GetFrames { segment, frames, bytes, md5 } = get;
-        let end = |(at, len): &(u32, u32)| u64::from(*at) + u64::from(*len);
+    fn handle(&mut self, get: GetFrames, ctx: &mut Self::Context) -> Self::Result {
+        let GetFrames { of, file, frames, bytes, md5 } = get;
+        let segment = of.segment;
         // Behind the end of the object on record no cloud has anything.
-        if let Some((at, _)) = frames.iter().find(|frame| end(frame) > bytes).copied() {
+        if let Some(at) = frames.iter().find(|frame| frame.end() > bytes).map(|frame| frame.at) {
             let why = format!("it has {bytes} bytes");
             return Box::pin(async move { Err(AttemptError::Lost { segment, at, why }) });
         }
-        let (Some(first), Some(last)) = (frames.first().copied(), frames.last().copied()) else {
-            return Box::pin(async move { Ok(Vec::new()) });
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+            return Box::pin(async { Ok(Vec::new()) });
         };
+        let (start, end) = (u64::from(first.at), last.end());
+        let what = What { segment, bytes: end.saturating_sub(start), kind: Kind::Frames };
         let cloud = self.cloud.clone();
-        let got = self.attempt(segment, async move {
-            let run = cloud.get(&segment.key(), u64::from(first.0)..end(&last)).await?;
-            let (at, wrong) = match decode_run(&run, &frames) {
+        let got = self.attempt_of_more(ctx, what, |more_bytes| async move {
+            let run = cloud.get(&segment.key(), start..end).await?;
+            let (at, wrong) = match check_run(of, file, &frames, &run) {
                 Ok(frames) => return Ok(Ok(frames)),
-                Err((at, lost @ FrameError::Lost { .. })) => return Ok(Err((at, lost.to_string()))),
+                Err((at, lost @ WrongFrame::Lost(_))) => return Ok(Err((at, lost.to_string()))),
                 Err(wrong) => wrong,
             };
             // The cloud has given something wrong, or that is what was put: the whole object tells.
+            more_bytes.fetch_add(bytes, Relaxed);
             let whole = cloud.get(&segment.key(), 0..bytes).await?;
             if Md5::of(&whole) == md5 {
-                let run = whole.slice(first.0 as usize..end(&last) as usize);
-                if let Err((at, lost)) = decode_run(&run, &frames) {
+                let run = whole.slice(start as usize..end as usize);
+                if let Err((at, lost)) = check_run(of, file, &frames, &run) {
                     return Ok(Err((at, lost.to_string())));
                 }
             }
@@ -233,13 +241,17 @@ impl Handler<GetFrames> for ConnectorActor {
 impl Handler<FindObject> for ConnectorActor {
     type Result = ResponseFuture<Result<Option<Bytes>, AttemptError>>;
 
-    fn handle(&mut self, FindObject { segment }: FindObject, _ctx: &mut Self::Context) -> Self::Result {
-        let cloud = self.cloud.clone();
-        self.attempt(segment, async move {
+    fn handle(&mut self, FindObject { segment }: FindObject, ctx: &mut Self::Context) -> Self::Result {
+        let (cloud, what) = (self.cloud.clone(), What { segment, bytes: 0, kind: Kind::Whole });
+        self.attempt_of_more(ctx, what, |more_bytes| async move {
             match cloud.head(&segment.key()).await {
+                // That is an answer.
                 Err(CloudError::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),
-                Ok(listed) => Ok(Some(cloud.get(&segment.key(), 0..listed.bytes).await?)),
+                Ok(listed) => {
+                    more_bytes.fetch_add(listed.bytes, Relaxed);
+                    Ok(Some(cloud.get(&segment.key(), 0..listed.bytes).await?))
+                }
             }
         })
     }
@@ -248,9 +260,9 @@ impl Handler<FindObject> for ConnectorActor {
 impl Handler<GetObject> for ConnectorActor {
     type Result = ResponseFuture<Result<Bytes, AttemptError>>;
 
-    fn handle(&mut self, GetObject { segment, bytes, md5 }: GetObject, _ctx: &mut Self::Context) -> Self::Result {
-        let cloud = self.cloud.clone();
-        self.attempt(segment, async move {
+    fn handle(&mut self, GetObject { segment, bytes, md5 }: GetObject, ctx: &mut Self::Context) -> Self::Result {
+        let (cloud, what) = (self.cloud.clone(), What { segment, bytes, kind: Kind::Whole });
+        self.attempt(ctx, what, async move {
             let body = cloud.get(&segment.key(), 0..bytes).await?;
             let got = Md5::of(&body);
             if got != md5 {
@@ -265,9 +277,9 @@ impl Handler<GetObject> for ConnectorActor {
 impl Handler<Delete> for ConnectorActor {
     type Result = ResponseFuture<Result<(), AttemptError>>;
 
-    fn handle(&mut self, Delete { segment }: Delete, _ctx: &mut Self::Context) -> Self::Result {
-        let cloud = self.cloud.clone();
-        self.attempt(segment, async move { cloud.delete(&segment.key()).await })
+    fn handle(&mut self, Delete { segment }: Delete, ctx: &mut Self::Context) -> Self::Result {
+        let (cloud, what) = (self.cloud.clone(), What { segment, bytes: 0, kind: Kind::Delete });
+        self.attempt(ctx, what, async move { cloud.delete(&segment.key()).await })
     }
 }
 
@@ -280,3 +292,6 @@ impl Handler<Probe> for ConnectorActor {
         Box::pin(async move { cloud.probe(&format!("probes/{:016x}", filer.0), body).await })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,9 +9,9 @@ use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message
 use mesh::{FilerId, clock::Random};
 use std::sync::Arc;
 use storage::{
-    cloudfs::{CloudView, OpBody},
-    health::{Health, Input, Output, Settings},
-    ids::{CloudId, SegmentId},
+    cloudfs::{Ballot, CloudView, OpBody},
+    health::{Attempt, Health, Input, Output, Settings},
+    ids::CloudId,
 };
 
 /// One attempt at a cloud ended.
@@ -19,9 +19,7 @@ use storage::{
 #[rtype(result = "()")]
 pub struct Attempted {
     pub cloud: CloudId,
-    pub piece: Option<SegmentId>,
-    pub failed: Option<String>,
-    pub took_ms: u64,
+    pub attempt: Attempt,
 }
 
 /// This filer leads and these are live, or it does not lead.
@@ -41,6 +39,12 @@ pub struct Wire {
 #[derive(Message)]
 #[rtype(result = "[CloudHealth; 2]")]
 pub struct Views;
+
+/// Cast this filer's ballot; `None` while it knows no roles. What it has not looked at lately it looks at meanwhile, for
+/// the next ballot: else no majority could be had of filers that have nothing to do.
+#[derive(Message)]
+#[rtype(result = "Option<Ballot>")]
+pub struct CastBallot;
 
 /// What this filer sees of a cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +108,8 @@ impl HealthActor {
             Output::Trip { cloud, epoch, why } => {
                 tracing::warn!(%cloud, %epoch, %why, "this filer trips the cloud");
                 let policy = self.settings.trip_policy;
-                (cloud, OpBody::Trip { cloud, epoch, why, ballots: Vec::new(), policy })
+                // The mesh's actor knows the voters and gathers their ballots.
+                (cloud, OpBody::Trip { cloud, epoch, why, ballots: Vec::new(), voters: 0, policy })
             }
             Output::Reached { cloud, epoch, reached } => (cloud, OpBody::Reached { cloud, epoch, reached }),
             Output::StartResync { cloud, epoch, live } => (cloud, OpBody::StartResync { cloud, epoch, live }),
@@ -145,8 +150,8 @@ impl Handler<Wire> for HealthActor {
 impl Handler<Attempted> for HealthActor {
     type Result = ();
 
-    fn handle(&mut self, Attempted { cloud, piece, failed, took_ms }: Attempted, ctx: &mut Self::Context) {
-        self.feed(ctx, Input::Attempted { cloud, piece, failed, took_ms });
+    fn handle(&mut self, Attempted { cloud, attempt }: Attempted, ctx: &mut Self::Context) {
+        self.feed(ctx, Input::Attempted { cloud, attempt });
     }
 }
 
@@ -163,6 +168,16 @@ impl Handler<Leads> for HealthActor {
 
     fn handle(&mut self, Leads(live): Leads, ctx: &mut Self::Context) {
         self.feed(ctx, Input::Leads(live));
+    }
+}
+
+impl Handler<CastBallot> for HealthActor {
+    type Result = Option<Ballot>;
+
+    fn handle(&mut self, _: CastBallot, ctx: &mut Self::Context) -> Self::Result {
+        let ballot = self.machine.ballot(self.watch.now_ms());
+        self.feed(ctx, Input::BallotAsked);
+        ballot
     }
 }
 

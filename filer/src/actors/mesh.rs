@@ -4,7 +4,7 @@
 use super::{
     MAILBOX_MESSAGES_MAX, RolesChanged,
     connector::ConnectorActor,
-    health::{HealthActor, Leads, Views},
+    health::{CastBallot, HealthActor, Leads},
     mirror::MirrorActor,
     resync::{MeshChanged, ResyncActor},
 };
@@ -16,7 +16,7 @@ use crate::{
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
 use mesh::{FilerId, consensus::Consensus, kv::Kv, peers::Peers};
 use std::{sync::Arc, time::Duration};
-use storage::cloudfs::{Answer, Ballot, OpBody, read};
+use storage::cloudfs::{Answer, OpBody, read};
 use tokio::sync::Notify;
 
 /// Limits of the mesh's part.
@@ -188,14 +188,16 @@ impl Handler<Decide> for MeshActor {
     fn handle(&mut self, Decide(mut body): Decide, _ctx: &mut Self::Context) -> Self::Result {
         let (door, peers, health) = (self.door.clone(), self.peers.clone(), self.wire.clone().map(|wire| wire.health));
         let (me, deadline) = (self.me, Duration::from_millis(self.settings.ballot_ms));
-        let others: Vec<_> =
-            self.peers.status().into_iter().filter(|peer| peer.connected).map(|peer| peer.id).collect();
+        let members = self.consensus.status().voters;
+        let asked = |peer: &mesh::peers::PeerStatus| peer.connected && peer.id != me && members.contains_key(&peer.id);
+        let others: Vec<_> = self.peers.status().into_iter().filter(asked).map(|peer| peer.id).collect();
         Box::pin(async move {
-            if let OpBody::Trip { ballots, .. } = &mut body {
-                if let Some(Ok(views)) =
-                    futures::future::OptionFuture::from(health.map(|health| health.send(Views))).await
+            if let OpBody::Trip { ballots, voters, .. } = &mut body {
+                *voters = members.len() as u64;
+                if let Some(Ok(Some(ballot))) =
+                    futures::future::OptionFuture::from(health.map(|health| health.send(CastBallot))).await
                 {
-                    ballots.push(Ballot { filer: me, views: views.map(|cloud| cloud.view) });
+                    ballots.push(ballot);
                 }
                 let asked = others.iter().map(|peer| wire::call(&*peers, *peer, &FilerCall::Ballot, deadline));
                 for (peer, answer) in others.iter().zip(futures::future::join_all(asked).await) {

@@ -123,7 +123,9 @@ impl MirrorActor {
             match connector.send(Put { segment, body, md5 }).await {
                 Ok(Ok(_)) => Ok(PutEnd::Receipt),
                 Ok(Err(AttemptError::Damaged { why, .. })) => Err(StagingError::Damaged { segment, why }),
-                Ok(Err(AttemptError::NotTried(_) | AttemptError::Lost { .. })) | Err(_) => Ok(PutEnd::NotTried),
+                Ok(Err(AttemptError::NotTried(_) | AttemptError::Crowded(_) | AttemptError::Lost { .. })) | Err(_) => {
+                    Ok(PutEnd::NotTried)
+                }
                 Ok(Err(error @ AttemptError::Failed { .. })) => {
                     tracing::debug!(%segment, %error, "a put failed");
                     Ok(PutEnd::Failed)

@@ -1,27 +1,35 @@
-//! The shell of `storage::resync`, and the sweep of dead segments: both change what is in the clouds by the record. The
-//! leader's sweep reaps cut-off extents too, from which segments die.
+//! The shell of `storage::resync`, the sweep of dead segments, and the repair of copies that a cloud has lost: all change
+//! what is in the clouds by the record. The leader's sweep reaps cut-off extents too, from which segments die.
 
 use super::{
     Alarm, MAILBOX_MESSAGES_MAX, RolesChanged, Stopwatch,
     connector::{AttemptError, ConnectorActor, Delete, GetObject, Put},
 };
 use crate::door::{Door, DoorError};
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture, WrapFuture,
+};
 use bytes::Bytes;
 use futures::StreamExt;
-use mesh::{FilerId, clock::Random, kv::Kv};
+use mesh::{
+    FilerId,
+    clock::Random,
+    kv::{Kv, KvError},
+};
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 use storage::{
     cache::DiskCache,
-    cloudfs::{CloudState, Miss, MissKind, Object, OpBody, read},
+    cloudfs::{CloudState, Copy, Miss, MissKind, Object, OpBody, read},
     grace::Grace,
     ids::{CloudId, Epoch, Md5, SegmentId},
-    resync::{Input, Output, Progress, Resync, Settings},
+    resync::{Input, Output, Progress, Resync, Settings, sweep::Sweep},
     staging::Staging,
 };
+
+pub use storage::resync::sweep::Settings as SweepSettings;
 
 /// Who is live, and who leads.
 #[derive(Clone, Debug, Message)]
@@ -31,30 +39,38 @@ pub struct MeshChanged {
     pub leader: Option<FilerId>,
 }
 
+/// Put a segment again into a cloud that has lost or damaged its copy.
+#[derive(Message)]
+#[rtype(result = "Result<(), NotPut>")]
+pub struct PutAgain {
+    pub cloud: CloudId,
+    pub segment: SegmentId,
+}
+
+/// Why a copy is not put again.
+#[derive(Debug, thiserror::Error)]
+pub enum NotPut {
+    /// Nothing refers to the segment any more: no cloud needs it.
+    #[error("nothing refers to it any more")]
+    Gone,
+    #[error("the cloud is not healthy, or has missed it, which is on record")]
+    NotHealthy,
+    #[error("no other cloud can give it")]
+    NoSource,
+    #[error(transparent)]
+    Attempt(#[from] AttemptError),
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    #[error(transparent)]
+    Table(#[from] KvError),
+    #[error("the filer is stopping")]
+    Stopping(#[from] actix::MailboxError),
+}
+
 /// How far are the resyncs?
 #[derive(Message)]
 #[rtype(result = "[Progress; 2]")]
 pub struct Progresses;
-
-/// Limits of the sweep of dead segments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SweepSettings {
-    /// How long a segment stays in the clouds after nothing refers to it, in milliseconds. Longer than any put can
-    /// be under way, so that none arrives behind its delete.
-    pub grace_ms: u64,
-    /// Wait between two sweeps, in milliseconds.
-    pub every_ms: u64,
-    /// Segments deleted in one sweep.
-    pub segments_max: usize,
-    /// Steps of reaping in one sweep, one after another.
-    pub reaps_max: usize,
-}
-
-impl Default for SweepSettings {
-    fn default() -> Self {
-        Self { grace_ms: 600_000, every_ms: 1000, segments_max: 256, reaps_max: 64 }
-    }
-}
 
 /// Deletes under way at one time.
 const DELETES_IN_FLIGHT_MAX: usize = 16;
@@ -72,9 +88,10 @@ pub struct Tools {
 /// The actor.
 pub struct ResyncActor {
     machine: Resync,
-    tools: Tools,
-    sweep: SweepSettings,
+    sweep: Sweep,
+    sweep_settings: SweepSettings,
     grace: Arc<Mutex<Grace>>,
+    tools: Tools,
     leads: bool,
     me: FilerId,
     random: Arc<dyn Random>,
@@ -85,19 +102,24 @@ pub struct ResyncActor {
 impl ResyncActor {
     /// A filer's part in draining the missed-write log.
     pub fn new(me: FilerId, settings: Settings, sweep: SweepSettings, tools: Tools, random: Arc<dyn Random>) -> Self {
-        let (machine, grace) = (Resync::new(me, settings), Arc::new(Mutex::new(Grace::new(sweep.grace_ms))));
-        let (watch, alarm) = (Stopwatch::start(), Alarm::default());
-        Self { machine, tools, sweep, grace, leads: false, me, random, watch, alarm }
+        let (machine, sweep_settings) = (Resync::new(me, settings), sweep);
+        let grace = Arc::new(Mutex::new(Grace::new(sweep_settings.grace_ms)));
+        let (sweep, watch, alarm) = (Sweep::new(sweep_settings.clone()), Stopwatch::start(), Alarm::default());
+        Self { machine, sweep, sweep_settings, grace, tools, leads: false, me, random, watch, alarm }
     }
 
     fn feed(&mut self, ctx: &mut Context<Self>, input: Input) {
-        let mut inputs = vec![input];
-        while let Some(input) = inputs.pop() {
-            for output in self.machine.handle(self.watch.now_ms(), &*self.random, input) {
-                match output {
-                    Output::Look { cloud, after, limit } => inputs.push(self.look(cloud, after, limit)),
-                    Output::Repair { miss, epoch } => self.repair(ctx, miss, epoch),
+        for output in self.machine.handle(self.watch.now_ms(), &*self.random, input) {
+            match output {
+                Output::Look { cloud, after, limit } => {
+                    // Others have their turn between two pages: a log may be long, and all of a page another filer's.
+                    let turn = tokio::task::yield_now().into_actor(self);
+                    ctx.spawn(turn.map(move |(), actor, ctx| {
+                        let rows = actor.look(cloud, after, limit);
+                        actor.feed(ctx, rows);
+                    }));
                 }
+                Output::Repair { miss, epoch } => self.repair(ctx, miss, epoch),
             }
         }
         self.alarm.set(self.watch, self.machine.deadline_ms(), ctx, |actor, ctx| {
@@ -153,18 +175,45 @@ impl ResyncActor {
     }
 
     fn sweep_later(&self, ctx: &mut Context<Self>) {
-        ctx.run_later(Duration::from_millis(self.sweep.every_ms), |actor, ctx| {
-            let (tools, sweep) = (actor.tools.clone(), actor.sweep.clone());
+        ctx.run_later(Duration::from_millis(self.sweep_settings.every_ms), |actor, ctx| {
             // Whoever leads next has watched as well.
             let before_ns = actor.look_at_time();
-            let leads = actor.leads;
-            let swept = async move {
-                if leads {
-                    futures::join!(tools.reap(&sweep), tools.sweep(before_ns, &sweep));
-                }
-            };
-            ctx.spawn(swept.into_actor(actor).map(|(), actor, ctx| actor.sweep_later(ctx)));
+            let (chosen, reaps_max) =
+                if actor.leads { (actor.choose(before_ns), actor.sweep_settings.reaps_max) } else { (Vec::new(), 0) };
+            let tools = actor.tools.clone();
+            let swept = async move { futures::join!(tools.sweep(chosen), tools.reap(reaps_max)) };
+            ctx.spawn(swept.into_actor(actor).map(|(ended, ()), actor, ctx| {
+                actor.swept(ended);
+                actor.sweep_later(ctx);
+            }));
         });
+    }
+
+    /// Segments that nothing has referred to for the grace period, being dead since before `before_ns`, and whose turn it is.
+    fn choose(&mut self, before_ns: u64) -> Vec<SegmentId> {
+        match read::dead_segments(&*self.tools.kv, before_ns, self.sweep.rows_max()) {
+            Ok(dead) => {
+                let dead: Vec<_> = dead.into_iter().map(|(segment, _)| segment).collect();
+                self.sweep.choose(self.watch.now_ms(), &dead)
+            }
+            Err(error) => {
+                tracing::error!(%error, "dead segments cannot be looked up");
+                Vec::new()
+            }
+        }
+    }
+
+    fn swept(&mut self, ended: Vec<(SegmentId, Result<(), RepairError>)>) {
+        let now_ms = self.watch.now_ms();
+        let mut last = None;
+        for (segment, result) in ended {
+            self.sweep.ended(now_ms, &*self.random, segment, result.is_err());
+            last = result.err().map(|error| (segment, error)).or(last);
+        }
+        if let Some((segment, error)) = last {
+            let failing = self.sweep.failing();
+            tracing::warn!(failing, %segment, %error, "dead segments are not deleted yet; this one failed last");
+        }
     }
 }
 
@@ -176,7 +225,7 @@ enum RepairError {
     #[error(transparent)]
     Door(#[from] DoorError),
     #[error(transparent)]
-    Table(#[from] mesh::kv::KvError),
+    Table(#[from] KvError),
     #[error("nothing has referred to it for long, and its delete is near")]
     Dying,
     #[error("the filer is stopping")]
@@ -240,10 +289,38 @@ impl Tools {
         Ok(self.connectors[from.index()].send(GetObject { segment, bytes, md5 }).await??)
     }
 
+    /// Puts an object again into a cloud that has lost or damaged it.
+    async fn put_again(&self, cloud: CloudId, segment: SegmentId) -> Result<(), NotPut> {
+        // The tables of a filer that was away show segments that have been deleted since.
+        self.door.barrier().await?;
+        let Object { bytes, md5, .. } = self.belongs(cloud, segment)?;
+        let body = self.connectors[cloud.other().index()].send(GetObject { segment, bytes, md5 }).await??;
+        // Reading it took a while. What dies from here on is deleted after the grace period, which no put outlasts.
+        self.door.barrier().await?;
+        self.belongs(cloud, segment)?;
+        self.connectors[cloud.index()].send(Put { segment, body, md5 }).await??;
+        Ok(())
+    }
+
+    /// The object to put into a cloud, if it belongs there by this filer's tables.
+    fn belongs(&self, cloud: CloudId, segment: SegmentId) -> Result<Object, NotPut> {
+        let object = still_needed(&*self.kv, segment)?.ok_or(NotPut::Gone)?;
+        let roles = read::roles(&*self.kv)?.ok_or(NotPut::NotHealthy)?;
+        // What a failed or resyncing cloud misses is on record, and is the resync's.
+        if object.copies[cloud.index()] != Copy::Stored || roles.cloud(cloud).state != CloudState::Healthy {
+            return Err(NotPut::NotHealthy);
+        }
+        let other = cloud.other();
+        if object.copies[other.index()] != Copy::Stored || roles.cloud(other).state == CloudState::Failed {
+            return Err(NotPut::NoSource);
+        }
+        Ok(object)
+    }
+
     /// Has the next cut-off extents taken away, of one file after another.
-    async fn reap(&self, settings: &SweepSettings) {
+    async fn reap(&self, reaps_max: usize) {
         let mut after_ino = 0;
-        for _ in 0..settings.reaps_max {
+        for _ in 0..reaps_max {
             let next = |after_ino| read::orphans(&*self.kv, after_ino, 1).map(|found| found.first().copied());
             let ino = match next(after_ino).and_then(|found| found.map_or_else(|| next(0), |ino| Ok(Some(ino)))) {
                 Ok(Some(ino)) => ino,
@@ -261,21 +338,10 @@ impl Tools {
         }
     }
 
-    /// Deletes segments that nothing has referred to for the grace period: those dead since before `before_ns`.
-    async fn sweep(&self, before_ns: u64, settings: &SweepSettings) {
-        let dead = match read::dead_segments(&*self.kv, before_ns, settings.segments_max) {
-            Ok(dead) => dead,
-            Err(error) => {
-                tracing::error!(%error, "dead segments cannot be looked up");
-                return;
-            }
-        };
-        let deletes = dead.into_iter().map(|(segment, _)| async move {
-            if let Err(error) = self.delete(segment).await {
-                tracing::debug!(%segment, %error, "a dead segment is not deleted yet");
-            }
-        });
-        futures::stream::iter(deletes).buffer_unordered(DELETES_IN_FLIGHT_MAX).collect::<()>().await;
+    /// Deletes these dead segments; tells how that went.
+    async fn sweep(&self, dead: Vec<SegmentId>) -> Vec<(SegmentId, Result<(), RepairError>)> {
+        let deletes = dead.into_iter().map(|segment| async move { (segment, self.delete(segment).await) });
+        futures::stream::iter(deletes).buffer_unordered(DELETES_IN_FLIGHT_MAX).collect().await
     }
 
     async fn delete(&self, segment: SegmentId) -> Result<(), RepairError> {
@@ -296,6 +362,12 @@ impl Tools {
         self.cache.drop_segment(segment).await;
         Ok(())
     }
+}
+
+/// What a segment's object is, if anything refers to it.
+pub fn still_needed(kv: &dyn Kv, segment: SegmentId) -> Result<Option<Object>, KvError> {
+    let row = read::segment(kv, segment)?;
+    Ok(row.filter(|row| row.dead_since_ns.is_none()).and_then(|row| row.object))
 }
 
 impl Actor for ResyncActor {
@@ -321,6 +393,15 @@ impl Handler<MeshChanged> for ResyncActor {
     fn handle(&mut self, MeshChanged { live, leader }: MeshChanged, ctx: &mut Self::Context) {
         self.leads = leader == Some(self.me);
         self.feed(ctx, Input::Mesh { live, leader });
+    }
+}
+
+impl Handler<PutAgain> for ResyncActor {
+    type Result = ResponseFuture<Result<(), NotPut>>;
+
+    fn handle(&mut self, PutAgain { cloud, segment }: PutAgain, _ctx: &mut Self::Context) -> Self::Result {
+        let tools = self.tools.clone();
+        Box::pin(async move { tools.put_again(cloud, segment).await })
     }
 }
 

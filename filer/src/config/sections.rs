@@ -150,6 +150,7 @@ pub struct HealthSettings {
     pub attempt_backoff_ms_min: u64,
     pub attempt_backoff_ms_max: u64,
     pub brown_out_latency_ms: u64,
+    pub brown_out_bytes_per_s: u64,
     pub brown_out_after_ms: u64,
     pub probe_backoff_ms_min: u64,
     pub probe_backoff_ms_max: u64,
@@ -164,6 +165,7 @@ impl Default for HealthSettings {
             attempt_backoff_ms_min: 10,
             attempt_backoff_ms_max: SECOND,
             brown_out_latency_ms: 10 * SECOND,
+            brown_out_bytes_per_s: 256 * KIB,
             brown_out_after_ms: MINUTE,
             probe_backoff_ms_min: SECOND,
             probe_backoff_ms_max: 30 * SECOND,
@@ -190,9 +192,15 @@ impl HealthSettings {
         form.set("attempt_backoff_max", "", Millis(1..=10 * MINUTE), &mut self.attempt_backoff_ms_max);
         form.set(
             "brown_out_latency",
-            "A cloud whose answers take longer than this, for brown_out_after, has failed too.",
+            "A cloud whose answers take longer than this, and than their bytes need, for brown_out_after, has failed too.",
             Millis(10..=10 * MINUTE),
             &mut self.brown_out_latency_ms,
+        );
+        form.set(
+            "brown_out_bytes_per_s",
+            "How long bytes need is reckoned at this many per second: the least throughput to a cloud that counts as healthy.",
+            Bytes(KIB..=GIB),
+            &mut self.brown_out_bytes_per_s,
         );
         form.set("brown_out_after", "", Millis(100..=DAY), &mut self.brown_out_after_ms);
         form.set(

@@ -1,24 +1,22 @@
 //! What a filer answers its peers.
 
 use crate::{
-    actors::health::{HealthActor, Views},
+    actors::health::{CastBallot, HealthActor},
     roles::CurrentRoles,
     wire::{FilerCall, FilerReply, Report, WIRE_VERSION},
 };
 use actix::Addr;
 use bytes::Bytes;
 use mesh::{
-    FilerId,
     clock::Clock,
     consensus::Consensus,
     peers::{BODY_BYTES_MAX, Message, PeerName, Service},
     record,
 };
 use std::{sync::Arc, time::Duration};
-use storage::{cache::DiskCache, cloudfs::Ballot, staging::Staging};
+use storage::{cache::DiskCache, staging::Staging};
 
 pub struct FilerService {
-    pub me: FilerId,
     pub consensus: Consensus,
     pub staging: Arc<Staging>,
     pub cache: Arc<DiskCache>,
@@ -67,8 +65,8 @@ impl FilerService {
         }
         match call {
             FilerCall::Ballot => {
-                let views = self.health.send(Views).await.map_err(|e| e.to_string())?;
-                let ballot = Ballot { filer: self.me, views: views.map(|cloud| cloud.view) };
+                let ballot = self.health.send(CastBallot).await.map_err(|e| e.to_string())?;
+                let ballot = ballot.ok_or("the clouds' roles are not known here yet")?;
                 Ok((FilerReply::Ballot(ballot), Bytes::new()))
             }
             FilerCall::ReadSegment { segment, at, len } => {

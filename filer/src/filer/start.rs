@@ -83,6 +83,7 @@ impl Filer {
             staging,
             cache,
             health,
+            turns,
             mirror,
             resync,
             sweep,
@@ -110,8 +111,10 @@ impl Filer {
         let roles = CurrentRoles::default();
 
         let health = HealthActor::new(who.me, health, random.clone()).start();
-        let connectors = CloudId::BOTH
-            .map(|cloud| ConnectorActor::new(cloud, world.clouds[cloud.index()].clone(), health.clone()).start());
+        let connectors = CloudId::BOTH.map(|cloud| {
+            let (effect, health, random) = (world.clouds[cloud.index()].clone(), health.clone(), random.clone());
+            ConnectorActor::new(cloud, effect, turns.clone(), health, random).start()
+        });
         let mirror = MirrorActor::new(
             mirror,
             staging.clone(),
@@ -142,6 +145,7 @@ impl Filer {
         .start();
         let parts = Parts {
             me: who.me,
+            cloudfs: who.cloudfs,
             kv: world.kv.clone(),
             staging: staging.clone(),
             disk_cache: disk_cache.clone(),
@@ -149,6 +153,7 @@ impl Filer {
             connectors: connectors.clone(),
             peers: world.peers.clone(),
             roles: roles.clone(),
+            resync: resync.clone(),
             random: random.clone(),
         };
         let reader = Reader::new(parts, reading);
@@ -166,7 +171,6 @@ impl Filer {
             resync: resync.clone(),
         });
         let filer_service = FilerService {
-            me: who.me,
             consensus: consensus.clone(),
             staging: staging.clone(),
             cache: disk_cache.clone(),

@@ -14,4 +14,5 @@ mod power;
 mod recording;
 mod restarts;
 mod standing;
+mod unforeseen;
 mod world;

@@ -1,69 +1,86 @@
 //! What happens to a piece that the active cloud did not give: it is asked again, and what it lacks is put there again.
+//!
+//! Whether a copy belongs there is the word of `actors::resync`. Its put is no proof that reads are right from then on, so
+//! each is followed by a wait like any failure, and there are a few of them at most.
 
 use super::{Reader, Run};
-use crate::actors::connector::{AttemptError, GetFrames, GetObject, Put};
+use crate::actors::{
+    connector::AttemptError,
+    resync::{NotPut, PutAgain, still_needed},
+};
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    collections::BTreeSet,
+    sync::{Arc, MutexGuard, atomic::Ordering::Relaxed},
     time::Duration,
 };
 use storage::{
     cloud::CloudError,
-    cloudfs::{Copy, Object, read},
+    cloudfs::Object,
     ids::{CloudId, SegmentId},
 };
+use tokio::time::Instant;
 
 impl Reader {
+    fn suspects(&self) -> MutexGuard<'_, BTreeSet<(CloudId, SegmentId)>> {
+        self.suspects.lock().expect("no holder of the suspects panics")
+    }
+
+    /// Whether a cloud is being asked for a piece that it did not give.
+    pub(super) fn is_suspect(&self, cloud: CloudId, segment: SegmentId) -> bool {
+        self.suspects().contains(&(cloud, segment))
+    }
+
     /// Goes on asking the active cloud for a piece that was read from the standby, until it answers, or trips. A copy that
     /// is missing or wrong there is put again.
     pub(super) fn suspect(self: &Arc<Self>, cloud: CloudId, run: &Run, object: &Object) {
         let suspect = (cloud, run.segment);
         {
-            let mut suspects = self.suspects.lock().expect("no holder of the suspects panics");
+            let mut suspects = self.suspects();
             if suspects.len() >= self.settings.suspects_max || !suspects.insert(suspect) {
                 return;
             }
         }
-        let (this, frames) = (self.clone(), vec![run.frames[0]]);
-        let Object { bytes, md5, .. } = *object;
+        let (this, object) = (self.clone(), *object);
+        let run = Run { frames: vec![run.frames[0]], ..run.clone() };
         tokio::spawn(async move {
-            let (connector, mut failures) = (&this.parts.connectors[cloud.index()], 0u32);
-            while let Ok(Err(AttemptError::Failed { source, .. })) =
-                connector.send(GetFrames { segment: suspect.1, frames: frames.clone(), bytes, md5 }).await
-            {
-                failures = failures.saturating_add(1);
-                let row = read::segment(&*this.parts.kv, suspect.1).ok().flatten();
-                let Some(object) = row.filter(|row| row.dead_since_ns.is_none()).and_then(|row| row.object) else {
-                    break;
-                };
-                // The cloud is there, its copy is not (or is wrong): the other one has it.
-                let lacks = matches!(source, CloudError::NotFound { .. } | CloudError::Corrupt { .. });
-                if lacks && this.repair(cloud, suspect.1, &object).await {
-                    continue;
-                }
-                let wait_ms = this.settings.attempt_backoff.wait_ms(failures, &*this.parts.random);
-                tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-            }
-            this.suspects.lock().expect("no holder of the suspects panics").remove(&suspect);
+            this.ask_again(cloud, &run, &object).await;
+            this.suspects().remove(&suspect);
         });
     }
 
-    /// Puts an object again into a cloud that has lost or damaged it; tells whether the cloud gave its receipt.
-    async fn repair(&self, cloud: CloudId, segment: SegmentId, object: &Object) -> bool {
-        let Object { bytes, md5, copies } = *object;
-        let (to, from) = (&self.parts.connectors[cloud.index()], &self.parts.connectors[cloud.other().index()]);
-        if copies != [Copy::Stored; 2] {
-            return false;
-        }
-        let Ok(Ok(body)) = from.send(GetObject { segment, bytes, md5 }).await else {
-            return false;
-        };
-        match to.send(Put { segment, body, md5 }).await {
-            Ok(Ok(_)) => {
-                self.stats.repaired.fetch_add(1, Relaxed);
-                tracing::warn!(%segment, %cloud, "the cloud's copy was missing or damaged and is put again");
-                true
+    async fn ask_again(&self, cloud: CloudId, run: &Run, object: &Object) {
+        let (segment, start) = (run.segment, Instant::now());
+        let (mut failures, mut repairs) = (0u32, 0u32);
+        while start.elapsed() < Duration::from_millis(self.settings.suspect_ms_max) {
+            match self.parts.connectors[cloud.index()].send(self.get_frames(run, object)).await {
+                Ok(Err(AttemptError::Failed { source, .. })) => {
+                    // The cloud is there, its copy is not (or is wrong): the other one has it.
+                    let lacks = matches!(source, CloudError::NotFound { .. } | CloudError::Corrupt { .. });
+                    if lacks && repairs < self.settings.repairs_max {
+                        match self.parts.resync.send(PutAgain { cloud, segment }).await {
+                            Ok(Ok(())) => {
+                                repairs += 1;
+                                self.stats.repaired.fetch_add(1, Relaxed);
+                                tracing::warn!(%segment, %cloud, "the cloud's copy was missing or damaged and is put again");
+                            }
+                            Ok(Err(NotPut::Gone)) | Err(_) => return,
+                            Ok(Err(why)) => tracing::info!(%segment, %cloud, %why, "a copy is not put again yet"),
+                        }
+                    } else if matches!(still_needed(&*self.parts.kv, segment), Ok(None)) {
+                        return;
+                    }
+                }
+                Ok(Err(AttemptError::Crowded(_))) => {}
+                // It answers (if only that what is on record has lost the frame), or has tripped, or this filer is stopping.
+                Ok(
+                    Ok(_) | Err(AttemptError::Lost { .. } | AttemptError::Damaged { .. } | AttemptError::NotTried(_)),
+                )
+                | Err(_) => return,
             }
-            _ => false,
+            failures = failures.saturating_add(1);
+            let wait_ms = self.settings.attempt_backoff.wait_ms(failures, &*self.parts.random);
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         }
+        tracing::warn!(%segment, %cloud, failures, repairs, "the cloud still does not give a piece that the other one has");
     }
 }

@@ -7,7 +7,10 @@ use crate::{
     nfs, reading, vfs,
 };
 use mesh::consensus;
-use storage::{backoff::Backoff, cache, health, mirror, resync, staging};
+use storage::{
+    backoff::{Backoff, turns},
+    cache, health, mirror, resync, staging,
+};
 
 /// The limits that a configuration asks for.
 pub fn of(config: &Config) -> Settings {
@@ -38,12 +41,14 @@ pub fn of(config: &Config) -> Settings {
         health: health::Settings {
             failures_to_trip: config.health.failures_to_trip,
             slow_ms: config.health.brown_out_latency_ms,
+            bytes_per_s_min: config.health.brown_out_bytes_per_s,
             slow_for_ms: config.health.brown_out_after_ms,
             probe_backoff: probes,
             trip_policy: config.health.trip_policy,
             failback_auto: config.health.failback == Failback::Auto,
             ..Default::default()
         },
+        turns: turns::Settings { attempt_backoff: attempts, ..Default::default() },
         mirror: mirror::Settings { puts_in_flight_max, attempt_backoff: attempts, ..Default::default() },
         resync: resync::Settings {
             rows_in_flight_max: puts_in_flight_max,

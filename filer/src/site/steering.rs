@@ -5,8 +5,8 @@ use crate::{
     admin::{
         Extra, FileRow, Page, Refusal, SegmentRow, Status, Steering,
         status::{
-            Cache, Certificate, Cloud, DecisionRow, ExtentRow, FilerName, Peer, Resync, RevokedRow, Role, Serving, Staging,
-            Task,
+            Cache, Certificate, Cloud, DecisionRow, ExtentRow, FilerName, Peer, Resync, RevokedRow, Role, Serving,
+            Staging, Task,
         },
     },
     config::Config,

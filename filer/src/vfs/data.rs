@@ -97,7 +97,7 @@ impl Vfs {
         if self.readers.lock().expect("no holder of the readers panics").note(file, &range) {
             self.read_ahead(file, end, attr.bytes)?;
         }
-        let data = self.gather(&range, &extents).await?;
+        let data = self.gather(file, &range, &extents).await?;
         Ok(ReadData { data, end_of_file: end >= attr.bytes, attr })
     }
 
@@ -120,13 +120,13 @@ impl Vfs {
     fn read_ahead(&self, file: Handle, from: u64, file_bytes: u64) -> Result<(), FsError> {
         let to = from.saturating_add(self.reader.read_ahead_bytes()).min(file_bytes);
         if from < to {
-            self.reader.ahead(&self.extents(file, from..to)?);
+            self.reader.ahead(file, &self.extents(file, from..to)?);
         }
         Ok(())
     }
 
-    async fn gather(&self, range: &Range<u64>, extents: &[Extent]) -> Result<Bytes, ReadError> {
-        let pieces = futures::future::try_join_all(extents.iter().map(|extent| self.reader.extent(extent))).await?;
+    async fn gather(&self, file: Handle, range: &Range<u64>, extents: &[Extent]) -> Result<Bytes, ReadError> {
+        let pieces = self.reader.extents(file, extents).await?;
         if let ([extent], [piece]) = (extents, &pieces[..])
             && extent.offset == range.start
             && extent.end() == range.end

@@ -335,7 +335,10 @@ impl CloudEnd {
             Ok(_) => cloud.trace.note(self.me, format_args!("cloud {} did {call:?} {key}", cloud.id)),
             Err(error) => cloud.trace.note(self.me, format_args!("cloud {}: {error}", cloud.id)),
         }
-        cloud.watch.attempt_ended(self.me, cloud.id, key, result.is_err(), flip && result.is_ok(), answers_ms);
+        // Whoever asks for a head wants to know whether the object is there: that it is not is an answer.
+        let is_answer = call == Call::Head && matches!(result, Err(CloudError::NotFound { .. }));
+        let failed = result.is_err() && !is_answer;
+        cloud.watch.attempt_ended(self.me, cloud.id, key, failed, flip && result.is_ok(), answers_ms);
         result.map(|value| (value, flip))
     }
 }

@@ -51,14 +51,15 @@ fn why_not_active(roles: &Roles, cloud: CloudId) -> Option<String> {
     (!fit).then(|| format!("cloud {cloud} is {} and {missing}", word(status.state)))
 }
 
-/// Whether more than half of the ballots see a cloud failing; each filer counts once.
-fn most_see_it_failing(ballots: &[Ballot], cloud: CloudId) -> bool {
+/// How many filers see a cloud failing under these roles; each counts once, by its last ballot.
+fn seen_failing_by(ballots: &[Ballot], cloud: CloudId, epoch: Epoch) -> u64 {
     let by_filer: BTreeMap<FilerId, bool> = ballots
         .iter()
+        .filter(|ballot| ballot.epoch == epoch)
         .map(|ballot| (ballot.filer, ballot.views[cloud.index()]))
-        .map(|(filer, view)| (filer, view.reachable == Some(false) || view.failures > 0))
+        .map(|(filer, view)| (filer, view.reachable == Some(false) || view.failures > 0 || view.slow))
         .collect();
-    by_filer.values().filter(|failing| **failing).count() * 2 > by_filer.len()
+    by_filer.values().filter(|failing| **failing).count() as u64
 }
 
 impl Applying<'_, '_> {
@@ -148,13 +149,15 @@ impl Applying<'_, '_> {
         Ok(Answer::Roles(roles))
     }
 
+    /// `majority_of`: how many voters there are, where most of them must see the cloud failing. A voter that gave no ballot
+    /// does not see it.
     pub(super) fn trip(
         &mut self,
         cloud: CloudId,
         epoch: Epoch,
         why: String,
         ballots: Vec<Ballot>,
-        policy: TripPolicy,
+        majority_of: Option<u64>,
     ) -> Result<Answer, Stop> {
         let mut roles = self.roles_at(epoch)?;
         if ballots.len() > BALLOTS_MAX {
@@ -164,9 +167,14 @@ impl Applying<'_, '_> {
             return Err(OpError::Refused(format!("cloud {cloud} has failed already")).into());
         }
         let why = shortened(why);
-        if policy == TripPolicy::Majority && !most_see_it_failing(&ballots, cloud) {
-            let text = format!("cloud {cloud} tripped ({why}), but most ballots do not see it failing");
-            return Err(self.refuse_trip(&roles, cloud, text, ballots)?);
+        if let Some(voters) = majority_of {
+            let seen_by = seen_failing_by(&ballots, cloud, epoch);
+            // Never fewer voters than have voted: a count that is too low must not make a majority of a minority.
+            if seen_by * 2 <= voters.max(ballots.len() as u64) {
+                let text =
+                    format!("cloud {cloud} tripped ({why}), but only {seen_by} of {voters} filers see it failing");
+                return Err(self.refuse_trip(&roles, cloud, text, ballots)?);
+            }
         }
         let other = cloud.other();
         let is_active = roles.active == cloud;

@@ -137,7 +137,10 @@ fn dispatch(state: &mut Applying<'_, '_>, body: OpBody) -> Result<Answer, Stop> 
             state.counters.wait(state.filer, since_ms);
             Ok(Answer::Done)
         }
-        OpBody::Trip { cloud, epoch, why, ballots, policy } => state.trip(cloud, epoch, why, ballots, policy),
+        OpBody::Trip { cloud, epoch, why, ballots, voters, policy } => {
+            let majority_of = (policy == TripPolicy::Majority).then_some(voters);
+            state.trip(cloud, epoch, why, ballots, majority_of)
+        }
         OpBody::Reached { cloud, epoch, reached } => state.reached(cloud, epoch, reached),
         OpBody::StartResync { cloud, epoch, live } => state.start_resync(cloud, epoch, &live),
         OpBody::Repaired { cloud, segment, kind, epoch } => state.repaired(cloud, segment, kind, epoch),

@@ -97,8 +97,9 @@ pub enum OpBody {
     /// A filer shows its clock, as it does every now and then. `since_ms`: the time since it last did in the same run,
     /// by a clock that does not jump; 0 for the first.
     Clock { since_ms: u64 },
-    /// A filer finds that a cloud has failed, at the epoch it sees, with the ballots it could gather (its own first).
-    Trip { cloud: CloudId, epoch: Epoch, why: String, ballots: Vec<Ballot>, policy: TripPolicy },
+    /// A filer finds that a cloud has failed, at the epoch it sees, with the ballots it could gather (its own first) of
+    /// the mesh's `voters`.
+    Trip { cloud: CloudId, epoch: Epoch, why: String, ballots: Vec<Ballot>, voters: u64, policy: TripPolicy },
     /// The proposing filer's probes of a failed cloud began to succeed (or to fail again).
     Reached { cloud: CloudId, epoch: Epoch, reached: bool },
     /// Every live filer reaches the failed cloud: start to resync it. `live` are the filers that must have said so.

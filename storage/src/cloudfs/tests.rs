@@ -220,5 +220,5 @@ pub(super) fn stored(segment: SegmentId, copies: [bool; 2], epoch: Epoch) -> OpB
 
 pub(super) fn trip(cloud: CloudId, epoch: Epoch) -> OpBody {
     let why = "160 failures on one piece".into();
-    OpBody::Trip { cloud, epoch, why, ballots: Vec::new(), policy: TripPolicy::Any }
+    OpBody::Trip { cloud, epoch, why, ballots: Vec::new(), voters: 2, policy: TripPolicy::Any }
 }

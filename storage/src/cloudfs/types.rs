@@ -252,12 +252,16 @@ pub struct CloudView {
     pub reachable: Option<bool>,
     /// Most consecutive failures on one piece.
     pub failures: u32,
+    /// Whether its answers are slow.
+    pub slow: bool,
 }
 
-/// A peer's answer to a trip: what it sees of both clouds.
+/// A peer's answer to a trip: what it has seen of both clouds lately.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ballot {
     pub filer: FilerId,
+    /// Under which epoch it has seen that: one of another epoch is about other roles or states, and counts for nothing.
+    pub epoch: Epoch,
     pub views: [CloudView; 2],
 }
 
@@ -268,7 +272,7 @@ pub enum TripPolicy {
     /// One filer's.
     #[default]
     Any,
-    /// Most ballots must see the cloud failing too.
+    /// Most voters of the mesh must see the cloud failing too, lately and in the same epoch.
     Majority,
 }
 

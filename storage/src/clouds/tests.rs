@@ -105,9 +105,15 @@ async fn objects_that_differ_from_what_was_put_are_corrupt() {
 async fn a_call_is_one_attempt_and_failures_have_kinds() {
     let (body, md5) = hello();
     let limits = Limits { request_timeout_ms: 300, ms_per_mib: 0, ..Limits::default() };
-    for fault in
-        [Fault::Status(500), Fault::Status(503), Fault::Status(403), Fault::NoBucket, Fault::HangUp, Fault::Silent]
-    {
+    for fault in [
+        Fault::Status(500),
+        Fault::Status(503),
+        Fault::Status(418),
+        Fault::Status(403),
+        Fault::NoBucket,
+        Fault::HangUp,
+        Fault::Silent,
+    ] {
         let mock = Mock::start(Tags::Md5);
         mock.fail(fault);
         let cloud = s3(&mock, limits.clone());
@@ -125,6 +131,7 @@ async fn a_call_is_one_attempt_and_failures_have_kinds() {
                 (Fault::Silent, CloudError::TimedOut { after_ms, .. }) => *after_ms == 300,
                 // The answer to a HEAD has no body that could tell a missing bucket from a missing object.
                 (Fault::NoBucket, CloudError::NotFound { .. }) => call == 2,
+                (Fault::Status(418), CloudError::Failed { why, .. }) => why.contains("418"),
                 (Fault::Status(500 | 503) | Fault::NoBucket | Fault::HangUp, CloudError::Failed { .. }) => true,
                 _ => false,
             };

@@ -2,6 +2,8 @@ use super::*;
 use crate::cloudfs::CloudStatus;
 use mesh::clock::SeededRandom;
 
+mod ballots;
+mod pace;
 mod table;
 mod world;
 
@@ -72,9 +74,19 @@ impl Bench {
         self.say(Input::Tick)
     }
 
+    fn attempted(
+        &mut self,
+        cloud: CloudId,
+        piece: Option<SegmentId>,
+        failed: Option<&str>,
+        took_ms: u64,
+    ) -> Vec<Output> {
+        let attempt = Attempt { piece, failed: failed.map(Into::into), took_ms, bytes: 0 };
+        self.say(Input::Attempted { cloud, attempt })
+    }
+
     fn fail(&mut self, cloud: CloudId, number: u64) -> Vec<Output> {
-        let failed = Some("connection reset".to_string());
-        self.say(Input::Attempted { cloud, piece: Some(piece(number)), failed, took_ms: 5 })
+        self.attempted(cloud, Some(piece(number)), Some("connection reset"), 5)
     }
 
     /// Fails `times` times, which must have no consequence.
@@ -85,7 +97,7 @@ impl Bench {
     }
 
     fn succeed(&mut self, cloud: CloudId, number: u64, took_ms: u64) -> Vec<Output> {
-        self.say(Input::Attempted { cloud, piece: Some(piece(number)), failed: None, took_ms })
+        self.attempted(cloud, Some(piece(number)), None, took_ms)
     }
 
     fn probed(&mut self, cloud: CloudId, ok: bool) -> Vec<Output> {
@@ -136,10 +148,13 @@ fn failures_of_different_pieces_and_clouds_do_not_add_up() {
     assert_eq!(bench.health.views().map(|view| view.failures), [80, 159]);
     // Attempts without a piece (a listing) are counted for people alone.
     for _ in 0..1000 {
-        let failed = Some("denied".to_string());
-        assert_eq!(bench.say(Input::Attempted { cloud: CloudId::A, piece: None, failed, took_ms: 5 }), []);
+        assert_eq!(bench.attempted(CloudId::A, None, Some("denied"), 5), []);
     }
     assert_eq!(bench.health.failures(CloudId::A), (1160, Some("denied")));
+    assert_eq!(bench.health.views()[0].reachable, Some(false));
+    bench.succeed(CloudId::A, 9, 5);
+    bench.attempted(CloudId::A, None, Some("denied"), 5);
+    assert_eq!(bench.health.views()[0].reachable, Some(true), "they say nothing of the pieces");
 }
 
 #[test]
@@ -363,7 +378,7 @@ fn a_cloud_that_answers_slowly_for_too_long_trips() {
     bench.fail_quietly(CloudId::A, 1, 1);
     bench.now_ms += 30_000;
     let outputs = bench.succeed(CloudId::A, 1, 30_000);
-    let why = "every answer took more than 10000 ms for 120 s".to_string();
+    let why = "every answer took more than 10000 ms, and than its bytes need, for 120 s".to_string();
     assert_eq!(outputs, [Output::Trip { cloud: CloudId::A, epoch: Epoch(1), why }]);
 }
 
@@ -371,20 +386,16 @@ fn a_cloud_that_answers_slowly_for_too_long_trips() {
 #[test]
 fn a_cloud_that_gives_no_answer_in_time_for_too_long_trips() {
     let mut bench = Bench::new(healthy());
-    let timed_out = |number| Input::Attempted {
-        cloud: CloudId::A,
-        piece: Some(piece(number)),
-        failed: Some("no answer within 15000 ms".into()),
-        took_ms: 15_000,
+    let timed_out = |bench: &mut Bench, number| {
+        bench.now_ms += 15_000;
+        bench.attempted(CloudId::A, Some(piece(number)), Some("no answer within 15000 ms"), 15_000)
     };
     for number in 0..7 {
-        bench.now_ms += 15_000;
-        assert_eq!(bench.say(timed_out(number)), []);
+        assert_eq!(timed_out(&mut bench, number), []);
         // A quick failure in between is no fast answer.
         bench.fail_quietly(CloudId::A, 99, 1);
     }
-    bench.now_ms += 15_000;
-    assert!(is_trip(&bench.say(timed_out(8)), CloudId::A, 1), "after two minutes, not after 160 of them");
+    assert!(is_trip(&timed_out(&mut bench, 8), CloudId::A, 1), "after two minutes, not after 160 of them");
 }
 
 #[test]

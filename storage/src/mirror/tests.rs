@@ -4,6 +4,7 @@ use CloudState::*;
 use mesh::{FilerId, clock::SeededRandom};
 
 mod model;
+mod table;
 
 const A: CloudId = CloudId::A;
 const B: CloudId = CloudId::B;

@@ -12,6 +12,8 @@ use storage::{
     ids::Md5,
 };
 
+/// What a cloud says that fails without further reason.
+const SLOW_DOWN: &str = "503, slow down";
 /// Objects of a page.
 const PAGE_OBJECTS_MAX: usize = 1000;
 
@@ -35,8 +37,10 @@ pub struct MemoryCloud {
 struct State {
     objects: BTreeMap<String, Bytes>,
     down: bool,
-    refused: BTreeSet<Call>,
+    /// Calls that fail, and why.
+    refused: BTreeMap<Call, String>,
     damaged: BTreeSet<String>,
+    damaged_for_good: BTreeSet<String>,
     attempts: BTreeMap<(Call, String), u64>,
 }
 
@@ -52,17 +56,31 @@ impl MemoryCloud {
 
     /// Calls of this kind fail, or they do not.
     pub fn refuse(&self, call: Call, refused: bool) {
+        self.answer(call, refused.then_some(SLOW_DOWN));
+    }
+
+    /// Calls of this kind fail with such words, or they do not.
+    pub fn answer(&self, call: Call, why: Option<&str>) {
         let mut state = self.state();
-        if refused {
-            state.refused.insert(call)
-        } else {
-            state.refused.remove(&call)
+        match why {
+            Some(why) => state.refused.insert(call, why.into()),
+            None => state.refused.remove(&call),
         };
     }
 
     /// Flips a bit of what reads of this object give, until it is put again.
     pub fn damage(&self, key: &str) {
         self.state().damaged.insert(key.into());
+    }
+
+    /// As [`MemoryCloud::damage`], whatever is put.
+    pub fn damage_for_good(&self, key: &str) {
+        self.state().damaged_for_good.insert(key.into());
+    }
+
+    /// Ends that.
+    pub fn heal(&self, key: &str) {
+        self.state().damaged_for_good.remove(key);
     }
 
     /// Loses an object.
@@ -87,10 +105,12 @@ impl MemoryCloud {
         tokio::time::sleep(Duration::from_millis(5)).await;
         let mut state = self.state();
         *state.attempts.entry((call, key.into())).or_default() += 1;
-        if state.down || state.refused.contains(&call) {
-            return Err(CloudError::Failed { attempted: format!("{call:?} {key}"), why: "503, slow down".into() });
+        // Probes show that a cloud takes and gives data at all.
+        let refused = state.refused.get(&call).filter(|why| *why == SLOW_DOWN || !key.starts_with("probes/"));
+        match refused.cloned().or_else(|| state.down.then(|| SLOW_DOWN.into())) {
+            Some(why) => Err(CloudError::Failed { attempted: format!("{call:?} {key}"), why }),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -117,7 +137,7 @@ impl Cloud for MemoryCloud {
             return Err(CloudError::Failed { attempted: format!("Get {key}"), why: "416, no such range".into() });
         }
         let part = object.slice(range.start as usize..range.end as usize);
-        if !state.damaged.contains(key) {
+        if !state.damaged.contains(key) && !state.damaged_for_good.contains(key) {
             return Ok(part);
         }
         let mut wrong = part.to_vec();

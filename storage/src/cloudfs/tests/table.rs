@@ -112,16 +112,18 @@ fn in_situation(column: Situation, missing: bool, reached: bool) -> Bench {
 
 /// A row's operation, whether segment 3 is missed before it, and whether the cloud is reached.
 fn operation(row: &str) -> (OpBody, bool, bool) {
-    let (cloud, epoch, cast) = (CLOUD, EPOCH, |failing: bool| {
-        let seen = CloudView { reachable: Some(!failing), failures: 0 };
-        let views = [CloudView { reachable: None, failures: 0 }, seen];
-        vec![Ballot { filer: AMS, views }, Ballot { filer: NYC, views }]
-    });
+    let (cloud, epoch) = (CLOUD, EPOCH);
+    let cast = |failing: bool| {
+        let seen = CloudView { reachable: Some(!failing), failures: 0, slow: false };
+        let views = [CloudView { reachable: None, failures: 0, slow: false }, seen];
+        vec![Ballot { filer: AMS, epoch, views }, Ballot { filer: NYC, epoch, views }]
+    };
     let majority = |failing| OpBody::Trip {
         cloud,
         epoch,
         why: "slow".into(),
         ballots: cast(failing),
+        voters: 2,
         policy: TripPolicy::Majority,
     };
     let repaired = |kind| OpBody::Repaired { cloud, segment: seg(3), kind, epoch };
@@ -341,22 +343,43 @@ fn a_refused_trip_is_on_record_once_for_each_filer_and_names_what_is_missing() {
 }
 
 #[test]
-fn half_of_the_ballots_are_no_majority_and_a_filer_votes_once() {
+fn half_of_the_voters_are_no_majority_and_a_filer_votes_once() {
     let ballot = |filer, failures| {
-        let view = CloudView { reachable: None, failures };
-        Ballot { filer: FilerId(filer), views: [view, view] }
+        let view = CloudView { reachable: None, failures, slow: false };
+        Ballot { filer: FilerId(filer), epoch: Epoch(1), views: [view, view] }
     };
-    let vote = |ballots: Vec<Ballot>| {
+    let vote = |voters, ballots: Vec<Ballot>| {
         let (cloud, epoch, why) = (CloudId::B, Epoch(1), "x".repeat(TEXT_BYTES_MAX - 1) + "é");
-        Bench::new().apply(OpBody::Trip { cloud, epoch, why, ballots, policy: TripPolicy::Majority })
+        Bench::new().apply(OpBody::Trip { cloud, epoch, why, ballots, voters, policy: TripPolicy::Majority })
     };
     let refused = |answer| matches!(answer, Err(OpError::Refused(_)));
-    assert!(refused(vote(vec![])));
-    assert!(refused(vote(vec![ballot(1, 3), ballot(2, 0)])));
-    assert!(refused(vote(vec![ballot(1, 3), ballot(1, 3), ballot(2, 0)])), "one filer twice");
-    assert!(vote(vec![ballot(1, 3), ballot(2, 1), ballot(3, 0)]).is_ok());
+    assert!(refused(vote(3, vec![])));
+    assert!(refused(vote(2, vec![ballot(1, 3), ballot(2, 0)])));
+    assert!(refused(vote(3, vec![ballot(1, 3), ballot(1, 3), ballot(2, 0)])), "one filer twice");
+    assert!(refused(vote(0, vec![ballot(1, 3), ballot(2, 0)])), "more have voted than are counted");
+    assert!(vote(3, vec![ballot(1, 3), ballot(2, 1), ballot(3, 0)]).is_ok());
     let crowd = (0..=BALLOTS_MAX as u64).map(|filer| ballot(filer, 1)).collect();
-    assert!(matches!(vote(crowd), Err(OpError::Invalid(_))));
+    assert!(matches!(vote(3, crowd), Err(OpError::Invalid(_))));
+}
+
+/// Two filers of five answer, and both see the cloud failing: that was taken for a majority.
+#[test]
+fn a_majority_is_one_of_all_voters_and_of_this_epoch() {
+    let vote = |voters, ballots: &[(u64, u64, bool)]| {
+        let ballots = ballots.iter().map(|&(filer, epoch, slow)| {
+            let view = CloudView { reachable: Some(true), failures: 0, slow };
+            Ballot { filer: FilerId(filer), epoch: Epoch(epoch), views: [view, view] }
+        });
+        let (cloud, epoch, why, ballots) = (CloudId::B, Epoch(1), "slow".into(), ballots.collect());
+        Bench::new().apply(OpBody::Trip { cloud, epoch, why, ballots, voters, policy: TripPolicy::Majority })
+    };
+    let Err(OpError::Refused(why)) = vote(5, &[(1, 1, true), (2, 1, true)]) else { panic!("two of five") };
+    assert!(why.contains("only 2 of 5 filers"), "{why}");
+    assert!(vote(5, &[(1, 1, true), (2, 1, true), (3, 1, false)]).is_err());
+    assert!(vote(5, &[(1, 1, true), (2, 1, true), (3, 0, true)]).is_err(), "of an earlier epoch");
+    assert!(vote(5, &[(1, 1, true), (2, 1, true), (3, 2, true)]).is_err(), "of another epoch");
+    assert!(vote(5, &[(1, 1, true), (2, 1, true), (3, 1, true)]).is_ok());
+    assert!(vote(1, &[(1, 1, true)]).is_ok(), "a filer alone is all of them");
 }
 
 #[test]

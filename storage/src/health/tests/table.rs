@@ -14,13 +14,20 @@ enum Event {
     EveryoneReachesIt,
     ItsLogIsEmpty,
     TimePasses,
+    /// The mesh answers what was asked for it, and agrees or refuses; `Unasked`: nothing was asked.
+    AgreedUnasked,
+    RefusedUnasked,
+    TripAgreed,
+    TripRefused,
+    /// A peer asks what this filer sees of it.
+    BallotAsked,
 }
 use Event::*;
 
 type Row = (CloudState, Event, &'static [&'static str], &'static [&'static str]);
 
 /// State, event, orders at another filer, orders at the leader. The role makes no difference here: it matters to the vote.
-const TABLE: [Row; 24] = [
+const TABLE: [Row; 39] = [
     (Healthy, Fails160Times, &["Trip"], &["Trip"]),
     (Healthy, SlowForTooLong, &["Trip"], &["Trip"]),
     (Healthy, Succeeds, &[], &[]),
@@ -29,6 +36,12 @@ const TABLE: [Row; 24] = [
     (Healthy, EveryoneReachesIt, &[], &[]),
     (Healthy, ItsLogIsEmpty, &[], &[]),
     (Healthy, TimePasses, &[], &[]),
+    (Healthy, AgreedUnasked, &[], &[]),
+    (Healthy, RefusedUnasked, &[], &[]),
+    // The new roles are on their way; and who was refused asks again when the piece fails again.
+    (Healthy, TripAgreed, &[], &[]),
+    (Healthy, TripRefused, &["Trip"], &["Trip"]),
+    (Healthy, BallotAsked, &["Probe"], &["Probe"]),
     (Resyncing, Fails160Times, &["Trip"], &["Trip"]),
     (Resyncing, SlowForTooLong, &["Trip"], &["Trip"]),
     (Resyncing, Succeeds, &[], &[]),
@@ -37,6 +50,11 @@ const TABLE: [Row; 24] = [
     (Resyncing, EveryoneReachesIt, &[], &[]),
     (Resyncing, ItsLogIsEmpty, &[], &["FinishResync"]),
     (Resyncing, TimePasses, &[], &[]),
+    (Resyncing, AgreedUnasked, &[], &[]),
+    (Resyncing, RefusedUnasked, &[], &[]),
+    (Resyncing, TripAgreed, &[], &[]),
+    (Resyncing, TripRefused, &["Trip"], &["Trip"]),
+    (Resyncing, BallotAsked, &["Probe"], &["Probe"]),
     (Failed, Fails160Times, &[], &[]),
     (Failed, SlowForTooLong, &[], &[]),
     (Failed, Succeeds, &[], &[]),
@@ -45,6 +63,13 @@ const TABLE: [Row; 24] = [
     (Failed, EveryoneReachesIt, &[], &["StartResync"]),
     (Failed, ItsLogIsEmpty, &[], &[]),
     (Failed, TimePasses, &["Probe"], &["Probe"]),
+    (Failed, AgreedUnasked, &[], &[]),
+    (Failed, RefusedUnasked, &[], &[]),
+    // It has failed by another filer's trip meanwhile: there is nothing to trip.
+    (Failed, TripAgreed, &[], &[]),
+    (Failed, TripRefused, &[], &[]),
+    // Its probe is under way.
+    (Failed, BallotAsked, &[], &[]),
 ];
 
 fn name(output: &Output) -> &'static str {
@@ -71,7 +96,7 @@ fn orders(state: CloudState, active: CloudId, leads: bool, event: Event) -> Vec<
     }
     // The first probe of a failed cloud is under way.
     bench.later(500);
-    let mut outputs = Vec::new();
+    let mut outputs: Vec<Output> = Vec::new();
     match event {
         Fails160Times => (0..160).for_each(|_| outputs.extend(bench.fail(CloudId::A, 1))),
         SlowForTooLong => (0..12).for_each(|_| {
@@ -89,6 +114,21 @@ fn orders(state: CloudState, active: CloudId, leads: bool, event: Event) -> Vec<
         ItsLogIsEmpty => {
             roles.clouds[0].missed_puts = 0;
             outputs.extend(bench.say(Input::Roles(roles)));
+        }
+        AgreedUnasked => outputs.extend(bench.answered(CloudId::A, true)),
+        RefusedUnasked => outputs.extend(bench.answered(CloudId::A, false)),
+        TripAgreed | TripRefused => {
+            (0..160).for_each(|_| drop(bench.fail(CloudId::A, 1)));
+            outputs.extend(bench.answered(CloudId::A, event == TripAgreed));
+            bench.now_ms += 5_000;
+            if event == TripRefused {
+                outputs.extend(bench.fail(CloudId::A, 1));
+            }
+        }
+        BallotAsked => {
+            // The other cloud has just been seen.
+            bench.succeed(CloudId::B, 1, 5);
+            outputs.extend(bench.say(Input::BallotAsked));
         }
         TimePasses => unreachable!("returned above"),
     }

@@ -136,7 +136,8 @@ impl World {
             {
                 self.under_way[cloud.index()].attempt_ends_ms = now_ms + 500;
                 let failed = (!up).then(|| "down".to_string());
-                self.say(Input::Attempted { cloud, piece: Some(piece(1)), failed, took_ms: 5 });
+                let attempt = Attempt { piece: Some(piece(1)), failed, took_ms: 5, bytes: 0 };
+                self.say(Input::Attempted { cloud, attempt });
                 let status = &mut self.roles.clouds[cloud.index()];
                 if self.up == [true; 2] && status.missed_puts > 0 {
                     status.missed_puts -= 1;
@@ -188,7 +189,7 @@ proptest! {
     #[test]
     fn the_deadline_is_never_a_busy_loop(
         seed: u64,
-        inputs in prop::collection::vec((0_u8..8, any::<[bool; 2]>(), 0_u8..3, 0_u64..20_000), 1..200),
+        inputs in prop::collection::vec((0_u8..9, any::<[bool; 2]>(), 0_u8..3, 0_u64..20_000), 1..200),
     ) {
         let mut bench = Bench::with(Settings { failures_to_trip: 3, ..Settings::default() }, healthy());
         bench.random = SeededRandom::new(seed);
@@ -199,7 +200,10 @@ proptest! {
             let states = [CloudState::Healthy, CloudState::Failed, CloudState::Resyncing];
             let failed = second.then(|| "down".to_string());
             bench.say(match kind {
-                0 | 1 => Input::Attempted { cloud, piece: Some(piece(1)), failed, took_ms: wait_ms },
+                0 | 1 => {
+                    let attempt = Attempt { piece: Some(piece(1)), failed, took_ms: wait_ms, bytes: wait_ms };
+                    Input::Attempted { cloud, attempt }
+                }
                 2 => Input::Probed { cloud, failed },
                 3 => {
                     epoch += u64::from(second);
@@ -208,6 +212,7 @@ proptest! {
                 }
                 4 => Input::Leads(first.then(|| FILERS[..usize::from(state) + 1].to_vec())),
                 5 | 6 => Input::Answered { cloud, refused: failed },
+                7 => Input::BallotAsked,
                 _ => Input::Tick,
             });
             if let Some(deadline_ms) = bench.health.deadline_ms() {

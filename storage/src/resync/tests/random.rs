@@ -10,12 +10,13 @@ proptest! {
     #[test]
     fn the_bounds_hold_and_the_log_is_drained(
         held_max in 1_usize..20,
+        failing_max in 0_usize..20,
         in_flight_max in 1_usize..5,
         rows in 0_u64..60,
         turns in prop::collection::vec((0_u8..9, 1_u64..4, 0_u64..60, any::<bool>(), 0_u64..3_000), 0..120),
     ) {
         let settings =
-            Settings { rows_held_max: held_max, rows_in_flight_max: in_flight_max, ..Settings::default() };
+            Settings { rows_held_max: held_max, rows_failing_max: failing_max, rows_in_flight_max: in_flight_max, ..Settings::default() };
         let mut world = World::new(settings, &FILERS, Some(FILERS[0]));
         world.live(&FILERS, Some(FILERS[0]));
         (1..=4).for_each(|filer| world.miss(filer, 0..rows));
@@ -48,7 +49,8 @@ proptest! {
     fn answers_that_nobody_asked_for_do_no_harm(
         turns in prop::collection::vec((0_u8..6, 0_u64..40, any::<bool>(), 0_u64..1_000), 0..200),
     ) {
-        let settings = Settings { rows_held_max: 10, rows_in_flight_max: 3, ..Settings::default() };
+        let settings =
+            Settings { rows_held_max: 10, rows_failing_max: 5, rows_in_flight_max: 3, ..Settings::default() };
         let random = SeededRandom::new(1);
         let mut resync = Resync::new(FILERS[0], settings);
         let (mut now_ms, mut epoch) = (0, 0);
@@ -66,7 +68,7 @@ proptest! {
                 _ => Input::Tick,
             });
             let drain = &resync.drains[0];
-            prop_assert!(drain.rows.len() <= 10);
+            prop_assert!(drain.fresh() <= 10 && drain.rows.len() <= 15);
             prop_assert!(drain.rows.values().filter(|row| row.in_flight).count() <= 3);
             prop_assert!(outputs.len() <= 4, "at most a look and what there is room for");
             prop_assert!(resync.deadline_ms().is_none_or(|deadline_ms| deadline_ms > now_ms));

@@ -14,7 +14,9 @@ pub struct Site {
     /// What is under way, and when it ends.
     repairs: BTreeMap<SegmentId, (u64, Miss)>,
     pub looks_made: u64,
+    /// Rows that have not failed, and that have.
     pub most_held: usize,
+    pub most_failing: usize,
     pub most_under_way: usize,
 }
 
@@ -24,7 +26,8 @@ pub struct World {
     /// Cloud A's missed-write log.
     pub log: BTreeMap<SegmentId, Miss>,
     pub repaired_by: BTreeMap<SegmentId, Vec<FilerId>>,
-    pub tries: BTreeMap<SegmentId, u32>,
+    /// When each row was tried.
+    pub tries: BTreeMap<SegmentId, Vec<u64>>,
     /// Rows whose repair fails.
     pub broken: BTreeSet<SegmentId>,
     pub broken_puts_only: bool,
@@ -44,6 +47,7 @@ impl World {
             repairs: BTreeMap::new(),
             looks_made: 0,
             most_held: 0,
+            most_failing: 0,
             most_under_way: 0,
         };
         let mut world = Self {
@@ -102,18 +106,21 @@ impl World {
             match output {
                 Output::Look { cloud, after, limit } => {
                     assert_eq!((cloud, site.looks.len()), (A, 0), "one look at a time");
-                    assert!(limit > 0 && limit + site.resync.drains[0].rows.len() <= site.settings.rows_held_max);
+                    assert!(limit > 0 && limit + site.resync.drains[0].fresh() <= site.settings.rows_held_max);
                     site.looks.push((after, limit));
                     site.looks_made += 1;
                 }
                 Output::Repair { miss, .. } => {
-                    *self.tries.entry(miss.segment).or_insert(0) += 1;
+                    self.tries.entry(miss.segment).or_default().push(now_ms);
                     let twice = site.repairs.insert(miss.segment, (now_ms + attempt_ms, miss));
                     assert_eq!(twice, None, "one repair of a row at a time");
                 }
             }
         }
-        site.most_held = site.most_held.max(site.resync.drains[0].rows.len());
+        let (held, fresh) = (site.resync.drains[0].rows.len(), site.resync.drains[0].fresh());
+        site.most_held = site.most_held.max(fresh);
+        site.most_failing = site.most_failing.max(held - fresh);
+        assert!(site.most_failing <= site.settings.rows_failing_max);
         site.most_under_way = site.most_under_way.max(site.repairs.len());
         assert!(site.most_held <= site.settings.rows_held_max);
         assert!(site.most_under_way <= site.settings.rows_in_flight_max);

@@ -1,0 +1,348 @@
+use super::*;
+use crate::actors::health::{CloudHealth, Views};
+use mesh::{FilerId, clock::SeededRandom};
+use std::{
+    ops::Range,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use storage::{
+    cloud::{Listed, Page, Proof},
+    cloudfs::{CloudStatus, Roles},
+    health,
+    ids::Epoch,
+    segment::encode_frame,
+};
+use tokio::{
+    task::LocalSet,
+    time::{Instant, sleep},
+};
+
+const FILE: Handle = Handle { ino: 7, generation: 1 };
+/// How long the cloud takes for an answer, in milliseconds.
+const ANSWER_MS: u64 = 5;
+
+fn segment(number: u64) -> SegmentId {
+    SegmentId { filer: FilerId(1), number }
+}
+
+fn header(segment: SegmentId) -> Header {
+    Header { cloudfs: 9, segment }
+}
+
+/// The object of every segment here: one frame at its beginning.
+fn frame(of: SegmentId) -> Bytes {
+    let (head, payload) = encode_frame(header(of).place(0), FILE, 0, 5, Bytes::from_static(b"data"));
+    [head, payload].concat().into()
+}
+
+/// What a cloud does.
+#[derive(Clone, Debug)]
+enum Mood {
+    Works,
+    Fails(CloudError),
+    Panics,
+    /// Never answers.
+    Hangs,
+    /// Has this in place of every object.
+    Gives(Bytes),
+}
+
+/// A cloud that has every segment, in a mood.
+struct Moody {
+    mood: Mutex<Mood>,
+    calls: AtomicU64,
+}
+
+impl Moody {
+    /// Gives what it has in place of an object, if anything.
+    async fn begin(&self) -> Result<Option<Bytes>, CloudError> {
+        self.calls.fetch_add(1, Relaxed);
+        sleep(Duration::from_millis(ANSWER_MS)).await;
+        let mood = self.mood.lock().expect("no test holds it").clone();
+        match mood {
+            Mood::Works => Ok(None),
+            Mood::Gives(object) => Ok(Some(object)),
+            Mood::Fails(error) => Err(error),
+            Mood::Panics => panic!("an error that nobody has foreseen"),
+            Mood::Hangs => std::future::pending().await,
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Cloud for Moody {
+    async fn put(&self, _: &str, body: Bytes, md5: Md5) -> Result<Receipt, CloudError> {
+        self.begin().await?;
+        Ok(Receipt { md5, bytes: body.len() as u64, proof: Proof::Answer })
+    }
+
+    async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {
+        let instead = self.begin().await?;
+        let object = || SegmentId::from_key(key).map_or_else(|| Bytes::from_static(PROBE), frame);
+        Ok(instead.unwrap_or_else(object).slice(range.start as usize..range.end as usize))
+    }
+
+    async fn head(&self, key: &str) -> Result<Listed, CloudError> {
+        self.begin().await?;
+        let object = frame(SegmentId::from_key(key).expect("no other is asked for"));
+        Ok(Listed { key: key.into(), bytes: object.len() as u64, md5: None })
+    }
+
+    async fn delete(&self, _: &str) -> Result<(), CloudError> {
+        self.begin().await.map(drop)
+    }
+
+    async fn list(&self, _: &str, _: Option<&str>) -> Result<Page, CloudError> {
+        unreachable!("the connector has no use for it")
+    }
+}
+
+/// A connector and its health, on virtual time.
+struct Bench {
+    cloud: Arc<Moody>,
+    connector: Addr<ConnectorActor>,
+    health: Addr<HealthActor>,
+}
+
+impl Bench {
+    fn run(test: impl AsyncFnOnce(Bench)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
+        LocalSet::new().block_on(&runtime, async {
+            let cloud = Arc::new(Moody { mood: Mutex::new(Mood::Works), calls: AtomicU64::new(0) });
+            let random = Arc::new(SeededRandom::new(1));
+            let health = HealthActor::new(FilerId(1), health::Settings::default(), random.clone()).start();
+            let connector =
+                ConnectorActor::new(CloudId::A, cloud.clone(), Settings::default(), health.clone(), random).start();
+            test(Bench { cloud, connector, health }).await;
+        });
+    }
+
+    fn mood(&self, mood: Mood) {
+        *self.cloud.mood.lock().expect("no test holds it") = mood;
+    }
+
+    fn calls(&self) -> u64 {
+        self.cloud.calls.load(Relaxed)
+    }
+
+    async fn seen(&self) -> CloudHealth {
+        let [seen, _] = self.health.send(Views).await.expect("it runs");
+        seen
+    }
+
+    async fn put(&self, number: u64) -> Result<(), AttemptError> {
+        let (segment, body) = (segment(number), frame(segment(number)));
+        let md5 = Md5::of(&body);
+        self.connector.send(Put { segment, body, md5 }).await.expect("it runs").map(drop)
+    }
+
+    async fn get(&self, number: u64) -> Result<(), AttemptError> {
+        self.get_of(number, &frame(segment(number))).await
+    }
+
+    /// Reads the frame where this is the object on record.
+    async fn get_of(&self, number: u64, object: &Bytes) -> Result<(), AttemptError> {
+        let of = header(segment(number));
+        let frames = vec![FramePlace { at: 0, len: frame(of.segment).len() as u32, offset: 0 }];
+        let get = GetFrames { of, file: FILE, frames, bytes: object.len() as u64, md5: Md5::of(object) };
+        self.connector.send(get).await.expect("it runs").map(drop)
+    }
+
+    async fn find(&self, number: u64) -> Result<Option<Bytes>, AttemptError> {
+        self.connector.send(FindObject { segment: segment(number) }).await.expect("it runs")
+    }
+
+    async fn get_object(&self, number: u64) -> Result<(), AttemptError> {
+        let (segment, body) = (segment(number), frame(segment(number)));
+        let get = GetObject { segment, bytes: body.len() as u64, md5: Md5::of(&body) };
+        self.connector.send(get).await.expect("it runs").map(drop)
+    }
+
+    async fn delete(&self, number: u64) -> Result<(), AttemptError> {
+        self.connector.send(Delete { segment: segment(number) }).await.expect("it runs")
+    }
+
+    /// Every call of the connector but the probe, each on a piece of its own.
+    async fn every_call(&self) -> [Result<(), AttemptError>; 5] {
+        let found = self.find(5).await.map(drop);
+        [self.put(1).await, self.get(2).await, self.get_object(3).await, self.delete(4).await, found]
+    }
+
+    async fn roles(&self, state: CloudState) {
+        let status = |state| CloudStatus {
+            state,
+            since_ns: 0,
+            why: None,
+            reached_by: Vec::new(),
+            missed_puts: 0,
+            missed_deletes: 0,
+        };
+        let roles = Roles {
+            epoch: Epoch(2),
+            active: CloudId::B,
+            preferred: CloudId::A,
+            held_by_operator: false,
+            clouds: [status(state), status(CloudState::Healthy)],
+        };
+        self.connector.send(RolesChanged(roles)).await.expect("it runs");
+    }
+}
+
+fn unforeseen() -> [CloudError; 5] {
+    let attempted = || "cloud a".to_string();
+    [
+        CloudError::Failed { attempted: attempted(), why: "418 I'm a teapot".into() },
+        CloudError::Failed { attempted: attempted(), why: String::new() },
+        CloudError::Denied { attempted: attempted(), why: "451 Unavailable For Legal Reasons".into() },
+        CloudError::TimedOut { attempted: attempted(), after_ms: u64::MAX },
+        CloudError::Corrupt { key: String::new(), expected: "\u{0}".into(), got: "x".repeat(100_000) },
+    ]
+}
+
+/// Scene 7: at every call an error that nobody has seen before.
+#[test]
+fn an_unforeseen_error_is_one_counted_failure_of_any_call_and_shown() {
+    for error in unforeseen() {
+        Bench::run(async |bench| {
+            bench.mood(Mood::Fails(error.clone()));
+            for (call, got) in bench.every_call().await.into_iter().enumerate() {
+                // A delete's failure is shown, and counts on no piece; all count for the piece's own turns.
+                let expected = AttemptError::Failed { cloud: CloudId::A, source: error.clone(), in_a_row: 1 };
+                assert_eq!(got, Err(expected), "call {call}");
+            }
+            let seen = bench.seen().await;
+            assert_eq!((bench.calls(), seen.failures_total), (5, 5), "{error}: each attempt is made and counted once");
+            assert_eq!(seen.last_failure, Some(error.to_string()));
+            assert_eq!(seen.view.failures, 1);
+            let probed = bench.connector.send(Probe { filer: FilerId(1) }).await.expect("it runs");
+            assert_eq!(probed, Err(error.clone()));
+            bench.mood(Mood::Works);
+            assert_eq!(bench.every_call().await, [const { Ok(()) }; 5], "after {error}");
+            assert_eq!(bench.seen().await.view.failures, 0);
+        });
+    }
+}
+
+#[test]
+fn a_panic_in_a_clouds_client_is_a_failure_like_any_other() {
+    Bench::run(async |bench| {
+        bench.mood(Mood::Panics);
+        for got in bench.every_call().await {
+            assert!(matches!(got, Err(AttemptError::Failed { in_a_row: 1, .. })), "{got:?}");
+        }
+        assert_eq!(bench.seen().await.failures_total, 5);
+        bench.mood(Mood::Works);
+        assert_eq!(bench.every_call().await, [const { Ok(()) }; 5]);
+    });
+}
+
+/// A right frame of another segment is as wrong as a damaged one; but what is on record with its MD5 is no cloud's mistake.
+#[test]
+fn a_wrong_frame_is_the_clouds_failure_unless_the_object_on_record_has_it() {
+    Bench::run(async |bench| {
+        let (right, wrong) = (frame(segment(1)), frame(segment(2)));
+        bench.mood(Mood::Gives(wrong.clone()));
+        let got = bench.get_of(1, &right).await;
+        let Err(AttemptError::Failed { source: CloudError::Corrupt { .. }, in_a_row: 1, .. }) = got else {
+            panic!("{got:?}")
+        };
+        assert_eq!((bench.calls(), bench.seen().await.failures_total), (2, 1), "the frame, the object: one attempt");
+        bench.mood(Mood::Works);
+        assert_eq!(bench.get(1).await, Ok(()));
+        bench.mood(Mood::Gives(wrong.clone()));
+        let got = bench.get_of(1, &wrong).await;
+        assert!(matches!(got, Err(AttemptError::Lost { at: 0, .. })), "{got:?}");
+        let calls = bench.calls();
+        let got = bench.get_of(1, &right.slice(..right.len() - 1)).await;
+        assert!(matches!(got, Err(AttemptError::Lost { at: 0, .. })), "behind the end of the object: {got:?}");
+        assert_eq!((bench.calls(), bench.seen().await.failures_total), (calls, 1), "no cloud is asked for that");
+    });
+}
+
+#[test]
+fn an_object_that_is_looked_for_and_not_there_is_an_answer() {
+    Bench::run(async |bench| {
+        assert_eq!(bench.find(1).await, Ok(Some(frame(segment(1)))));
+        bench.mood(Mood::Fails(CloudError::NotFound { key: segment(1).key() }));
+        assert_eq!(bench.find(1).await, Ok(None));
+        assert_eq!((bench.calls(), bench.seen().await.failures_total), (3, 0));
+        assert!(bench.get(1).await.is_err());
+        assert_eq!(bench.seen().await.failures_total, 1);
+    });
+}
+
+/// One client's large read was 160 failures within milliseconds.
+#[test]
+fn a_large_read_is_a_few_attempts_and_the_others_share_their_failure() {
+    Bench::run(async |bench| {
+        let teapot = unforeseen()[0].clone();
+        bench.mood(Mood::Fails(teapot.clone()));
+        let start = Instant::now();
+        for got in futures::future::join_all((0..200).map(|_| bench.get(1))).await {
+            let Err(AttemptError::Failed { source, .. }) = got else { panic!("{got:?}") };
+            assert_eq!(source, teapot);
+        }
+        assert_eq!((bench.calls(), bench.seen().await.view.failures), (4, 4));
+        // As many as before ask again and again: exactly 160 attempts are 160 failures, and take a while.
+        while bench.seen().await.view.failures < 160 {
+            futures::future::join_all((0..200).map(|_| bench.get(1))).await;
+            assert_eq!(bench.calls(), u64::from(bench.seen().await.view.failures), "each is counted once");
+        }
+        assert_eq!((bench.calls(), bench.seen().await.failures_total), (160, 160));
+        assert!(start.elapsed() > Duration::from_secs(70), "{:?}", start.elapsed());
+        bench.mood(Mood::Works);
+        assert!(futures::future::join_all((0..200).map(|_| bench.get(1))).await.into_iter().all(|got| got.is_ok()));
+        assert_eq!(bench.seen().await.view.failures, 0);
+    });
+}
+
+/// A cloud that has lost the permission to delete, or keeps objects by a policy, is whole: to trip it, and to take it back as
+/// its probes succeed, and to trip it again would go on for ever.
+#[test]
+fn deletes_that_fail_are_shown_and_trip_nothing() {
+    Bench::run(async |bench| {
+        let denied = CloudError::Denied { attempted: "deleting".into(), why: "403 AccessDenied".into() };
+        bench.mood(Mood::Fails(denied.clone()));
+        for _ in 0..200 {
+            assert!(bench.delete(1).await.is_err());
+        }
+        let seen = bench.seen().await;
+        assert_eq!((seen.failures_total, seen.view.failures, seen.view.reachable), (200, 0, None));
+        assert_eq!(seen.last_failure, Some(denied.to_string()));
+        bench.mood(Mood::Works);
+        assert_eq!(bench.delete(1).await, Ok(()));
+        assert_eq!(bench.seen().await.view.reachable, Some(true));
+    });
+}
+
+/// A refusal to try is no failure, whether the attempt was under way or waited for its turn.
+#[test]
+fn when_the_cloud_fails_all_is_given_up_and_nothing_of_it_counted() {
+    Bench::run(async |bench| {
+        bench.mood(Mood::Fails(unforeseen()[0].clone()));
+        assert!(bench.get(1).await.is_err());
+        bench.mood(Mood::Hangs);
+        let under_way = futures::future::join_all((0..10).map(|_| bench.get(2)));
+        let waiting = futures::future::join_all([bench.get(1), bench.get(1)]);
+        let puts = futures::future::join_all([bench.put(1), bench.put(3)]);
+        let judged = async {
+            sleep(Duration::from_secs(5)).await;
+            bench.roles(CloudState::Failed).await;
+        };
+        let (under_way, waiting, puts, ()) = futures::join!(under_way, waiting, puts, judged);
+        for got in under_way.into_iter().chain(waiting).chain(puts) {
+            assert_eq!(got, Err(AttemptError::NotTried(CloudId::A)));
+        }
+        let calls = bench.calls();
+        assert_eq!(bench.put(1).await, Err(AttemptError::NotTried(CloudId::A)));
+        assert_eq!((bench.calls(), bench.seen().await.failures_total), (calls, 1));
+        bench.mood(Mood::Works);
+        bench.roles(CloudState::Resyncing).await;
+        assert_eq!(bench.get(1).await, Ok(()), "at once: what was before is no reason to wait");
+    });
+}
