@@ -170,14 +170,6 @@ impl Directory {
     }
 }
 
-/// What the trouble with a path is, in the cloud `name`.
-fn wrong(name: &str) -> impl Fn(&Path) -> Box<dyn FnOnce(io::Error) -> OpenError> {
-    move |path| {
-        let (cloud, path) = (name.to_owned(), path.to_owned());
-        Box::new(|source| OpenError::Path { cloud, path, source })
-    }
-}
-
 /// Whether `key` names a file below the root and nothing else.
 fn is_key(key: &str) -> bool {
     let part_is_plain = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains('\0');

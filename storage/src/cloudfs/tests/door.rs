@@ -37,7 +37,7 @@ fn an_unreadable_operation_is_answered_and_changes_nothing() {
 #[test]
 fn an_operation_in_another_filers_name_is_refused_and_changes_nothing() {
     let bench = Bench::new();
-    let machine = CloudFs::new(Arc::new(|_, _| {}));
+    let machine = CloudFs::new(Arc::new(|_, _| {}), Limits::default());
     let op = encode_op(&Op { filer: AMS, wall_ns: 99_000, body: create(ROOT, "a") });
     let mut txn = Txn::new(&bench.kv, STATE);
     let answer = machine.apply(&mut txn, FilerId(AMS.0 + 1), &op).expect("the tables are well");

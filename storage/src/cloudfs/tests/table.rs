@@ -72,6 +72,7 @@ const TABLE: &[(&str, [&str; 8])] = &[
     ("reap",                DONE),
     ("abandon",             DONE),
     ("clock",               DONE),
+    ("keep_secret",         DONE),
     ("format",             ["refused", "refused",  "refused",  "refused", "refused",   "refused",   "refused", "refused"]),
 ];
 
@@ -160,6 +161,9 @@ fn operation(row: &str) -> (OpBody, bool, bool) {
         "reap" => (OpBody::Reap { ino: FILE.ino }, false, false),
         "abandon" => (OpBody::Abandon { segment: seg(4) }, false, false),
         "clock" => (OpBody::Clock { since_ms: 60_000 }, false, false),
+        "keep_secret" => {
+            (OpBody::KeepSecret { secret: DoorSecret::draw(&mesh::clock::SeededRandom::new(1)) }, false, false)
+        }
         "format" => (OpBody::Format { cloudfs: 7, preferred: cloud }, false, false),
         other => panic!("no operation {other}"),
     }
@@ -188,9 +192,10 @@ fn kind(body: &OpBody) -> usize {
         OpBody::Repaired { .. } => 17,
         OpBody::FinishResync { .. } => 18,
         OpBody::Activate { .. } => 19,
+        OpBody::KeepSecret { .. } => 20,
     }
 }
-const KINDS: usize = 20;
+const KINDS: usize = 21;
 
 /// What an operation did, as a word of the table.
 fn outcome(bench: &mut Bench, body: OpBody) -> &'static str {

@@ -125,7 +125,8 @@ fn what_happens_has_the_agreed_time() {
     let bench = &mut clocks.0;
     (bench.filer, bench.wall_ns) = (AMS, now_ns + YEAR_NS);
     let file = bench.file(ROOT, "f");
-    bench.ok(OpBody::Write { file, extents: vec![extent(0, 10, seg(1))], mtime_ns: now_ns + YEAR_NS });
+    let (extents, mtime_ns) = (vec![extent(0, 10, seg(1))], now_ns + YEAR_NS);
+    bench.ok(OpBody::Write { file, extents, mtime_ns, clears_set_id: false });
     let attr = bench.attr(file);
     assert!(attr.mtime_ns <= now_ns + AHEAD_NS_MAX + 100 && attr.ctime_ns <= now_ns + AHEAD_NS_MAX + 100);
     bench.ok(stored(seg(1), [true, true], Epoch(1)));
