@@ -91,6 +91,8 @@ pub struct ResyncActor {
     sweep: Sweep,
     sweep_settings: SweepSettings,
     grace: Arc<Mutex<Grace>>,
+    /// The segment of a removed filer that was looked at last.
+    buried_upto: Option<SegmentId>,
     tools: Tools,
     leads: bool,
     me: FilerId,
@@ -105,7 +107,8 @@ impl ResyncActor {
         let (machine, sweep_settings) = (Resync::new(me, settings), sweep);
         let grace = Arc::new(Mutex::new(Grace::new(sweep_settings.grace_ms)));
         let (sweep, watch, alarm) = (Sweep::new(sweep_settings.clone()), Stopwatch::start(), Alarm::default());
-        Self { machine, sweep, sweep_settings, grace, tools, leads: false, me, random, watch, alarm }
+        let (buried_upto, leads) = (None, false);
+        Self { machine, sweep, sweep_settings, grace, buried_upto, tools, leads, me, random, watch, alarm }
     }
 
     fn feed(&mut self, ctx: &mut Context<Self>, input: Input) {
@@ -178,11 +181,18 @@ impl ResyncActor {
         ctx.run_later(Duration::from_millis(self.sweep_settings.every_ms), |actor, ctx| {
             // Whoever leads next has watched as well.
             let before_ns = actor.look_at_time();
-            let (chosen, reaps_max) =
-                if actor.leads { (actor.choose(before_ns), actor.sweep_settings.reaps_max) } else { (Vec::new(), 0) };
-            let tools = actor.tools.clone();
-            let swept = async move { futures::join!(tools.sweep(chosen), tools.reap(reaps_max)) };
-            ctx.spawn(swept.into_actor(actor).map(|(ended, ()), actor, ctx| {
+            let (tools, leads, upto) = (actor.tools.clone(), actor.leads, actor.buried_upto);
+            let chosen = if leads { actor.choose(before_ns) } else { Vec::new() };
+            let SweepSettings { reaps_max, segments_max, .. } = actor.sweep_settings;
+            let swept = async move {
+                if leads {
+                    futures::join!(tools.sweep(chosen), tools.reap(reaps_max), tools.bury(upto, segments_max))
+                } else {
+                    (Vec::new(), (), None)
+                }
+            };
+            ctx.spawn(swept.into_actor(actor).map(|(ended, (), upto), actor, ctx| {
+                actor.buried_upto = upto;
                 actor.swept(ended);
                 actor.sweep_later(ctx);
             }));
@@ -335,6 +345,39 @@ impl Tools {
                 tracing::debug!(ino, %error, "cut-off extents are not reaped yet");
                 return;
             }
+        }
+    }
+
+    /// Has the next segments that removed filers left behind, and that nothing refers to, called dead: the first
+    /// `rows_max` rows behind `upto`. Gives how far it came; `None`: at the end.
+    async fn bury(&self, upto: Option<SegmentId>, rows_max: usize) -> Option<SegmentId> {
+        let removed = match mesh::consensus::removed(&*self.kv) {
+            Ok(removed) => removed,
+            Err(error) => {
+                tracing::error!(%error, "removed filers cannot be looked up");
+                return upto;
+            }
+        };
+        let filer = removed.range(upto.map_or(FilerId(0), |upto| upto.filer)..).next().copied()?;
+        let after = upto.filter(|upto| upto.filer == filer).unwrap_or(SegmentId { filer, number: 0 });
+        let rows = match read::segments(&*self.kv, Some(after), rows_max) {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!(%error, "segments of removed filers cannot be looked up");
+                return upto;
+            }
+        };
+        let own = rows.iter().take_while(|(id, _)| id.filer == filer);
+        for (segment, row) in own.clone() {
+            let left = row.live_bytes == 0 && row.object.is_none() && row.dead_since_ns.is_none();
+            if left && let Err(error) = self.door.propose(OpBody::Bury { segment: *segment }).await {
+                tracing::debug!(%segment, %error, "what a removed filer left is not called dead yet");
+            }
+        }
+        match own.last() {
+            Some((last, _)) if rows.len() == rows_max => Some(*last),
+            // The next filer's turn.
+            _ => Some(SegmentId { filer: FilerId(filer.0.checked_add(1)?), number: 0 }),
         }
     }
 

@@ -125,7 +125,7 @@ pub fn remove(txn: &mut Txn<'_>, filer: FilerId) -> Result<(), KvError> {
     let (_, to) = prefix_range(&key(ANSWER, &[filer.0]));
     drop_range(txn, key(ANSWER, &[filer.0]), to)?;
     set_floor(txn, filer, GONE);
-    txn.put(key(REMOVED, &[filer.0]), Bytes::new());
+    txn.put(removed_key(filer), Bytes::new());
     Ok(())
 }
 
@@ -134,6 +134,12 @@ pub fn removed(kv: &dyn KvRead) -> Result<BTreeSet<FilerId>, KvError> {
     let rows = kv.scan(STATE, borrow_range(&prefix_range(&REMOVED)), usize::MAX, false)?;
     let id = |key: &Bytes| key.get(2..10).and_then(|id| id.try_into().ok()).map(u64::from_be_bytes).map(FilerId);
     Ok(rows.iter().filter_map(|(key, _)| id(key)).collect())
+}
+
+/// The key, in table STATE, of the row that is there when a filer was removed. For state machines, whose own rules may
+/// depend on it.
+pub fn removed_key(filer: FilerId) -> Vec<u8> {
+    key(REMOVED, &[filer.0])
 }
 
 #[cfg(test)]

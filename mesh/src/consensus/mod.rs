@@ -39,6 +39,7 @@ mod standing;
 mod wire;
 
 pub use api::{ConsensusStatus, MembershipError, ProposeError, StartError, StateMachine};
+pub use dedup::{removed, removed_key};
 pub use propose::Ticket;
 pub use replica::{Changes, Consensus};
 pub use revoked::{Revoked, RevokedList};

@@ -257,7 +257,7 @@ impl SimCloud {
                     (Some(self.dice.between(ms / 2, ms)), CALL_MS_MAX, timed_out())
                 }
                 Trouble::Shard { one_in }
-                    if !key.starts_with("probes/") && fnv(FNV_START, key.as_bytes()) % one_in == 0 =>
+                    if !key.starts_with("probes/") && fnv(FNV_START, key.as_bytes()).is_multiple_of(one_in) =>
                 {
                     self.coverage.hit("calls of a bad shard");
                     (None, took_ms, Self::failed(call, key, "500, the shard is not available"))

@@ -202,7 +202,8 @@ fn invariant_extents_fit_their_files(
     Ok(live)
 }
 
-/// Live bytes are those of the extents; dead is what has an object and no live bytes, and is listed as such.
+/// Live bytes are those of the extents; what has an object and no live bytes is dead, and what is dead has no live bytes
+/// and is listed as such.
 fn invariant_segments_count_their_bytes(
     kv: &dyn KvRead,
     live: &BTreeMap<SegmentId, u64>,
@@ -215,8 +216,9 @@ fn invariant_segments_count_their_bytes(
         let segment: Segment = decode_row(key, value).map_err(told)?;
         let bytes = live.get(&id).copied().unwrap_or(0);
         ensure(segment.live_bytes == bytes, || format!("segment {id} counts {}, not {bytes}", segment.live_bytes))?;
-        let is_dead = segment.live_bytes == 0 && segment.object.is_some();
-        ensure(is_dead == segment.dead_since_ns.is_some(), || format!("segment {id} is {segment:?}"))?;
+        let (unused, dead_now) = (segment.live_bytes == 0, segment.dead_since_ns.is_some());
+        let right = dead_now == (unused && segment.object.is_some()) || dead_now && unused;
+        ensure(right, || format!("segment {id} is {segment:?}"))?;
         dead.extend(segment.dead_since_ns.map(|since_ns| (since_ns, id)));
         segments.insert(id, segment);
         Ok(())

@@ -131,6 +131,7 @@ fn dispatch(state: &mut Applying<'_, '_>, body: OpBody) -> Result<Answer, Stop> 
         OpBody::Reap { ino } => state.reap(ino),
         OpBody::Stored { segment, bytes, md5, copies, epoch } => state.stored(segment, bytes, md5, copies, epoch),
         OpBody::Abandon { segment } => state.abandon(segment),
+        OpBody::Bury { segment } => state.bury(segment),
         OpBody::Deleted { segment, done, epoch } => state.deleted(segment, done, epoch),
         OpBody::Format { preferred, .. } => state.format(preferred),
         OpBody::Clock { since_ms } => {

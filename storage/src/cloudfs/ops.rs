@@ -88,6 +88,9 @@ pub enum OpBody {
     Stored { segment: SegmentId, bytes: u64, md5: Md5, copies: [bool; 2], epoch: Epoch },
     /// Nothing refers to a segment of the proposing filer, and it was never put anywhere: forget it.
     Abandon { segment: SegmentId },
+    /// Nothing refers to a segment of a filer that was removed before it said where it had put it: dead from here on, so
+    /// that whatever of it is in a cloud is deleted.
+    Bury { segment: SegmentId },
     /// A dead segment's object was deleted; `done` says in which clouds, under `epoch`.
     Deleted { segment: SegmentId, done: [bool; 2], epoch: Epoch },
 

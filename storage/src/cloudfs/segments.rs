@@ -4,7 +4,8 @@
 //!   Write of its filer                Stored (receipts)             last byte gone              Deleted
 //!  --------------------> in staging --------------------> released ----------------> dead ---------------> forgotten
 //!                            |                               (Stored of one that nothing refers to is dead at once)
-//!                            '-- Abandon (nothing refers to it) ---------------------------------------------^
+//!                            |-- Abandon (nothing refers to it) ---------------------------------------------^
+//!                            '-- Bury (the same, and its filer was removed) ---------> dead
 //! ```
 //!
 //! Released means: every cloud holds it, or its miss is on record. The check against the clouds' states and the row
@@ -14,7 +15,7 @@ use super::{
     applying::{Applying, Stop, invalid},
     keys,
     ops::{Answer, OpError},
-    read,
+    read::{self, StateRead},
     types::*,
 };
 use crate::ids::{CloudId, Epoch, Md5, SegmentId};
@@ -28,10 +29,14 @@ impl Applying<'_, '_> {
     /// Marks a segment as dead, if it has an object and nothing refers to it.
     pub(super) fn bury_if_unused(&mut self, id: SegmentId, segment: &mut Segment) {
         if segment.live_bytes == 0 && segment.object.is_some() && segment.dead_since_ns.is_none() {
-            segment.dead_since_ns = Some(self.now_ns);
-            self.counters.totals.dead_segments += 1;
-            self.put(keys::dead(self.now_ns, id), &());
+            self.kill(id, segment);
         }
+    }
+
+    fn kill(&mut self, id: SegmentId, segment: &mut Segment) {
+        segment.dead_since_ns = Some(self.now_ns);
+        self.counters.totals.dead_segments += 1;
+        self.put(keys::dead(self.now_ns, id), &());
     }
 
     fn forget_segment(&mut self, id: SegmentId, segment: &Segment) {
@@ -106,6 +111,20 @@ impl Applying<'_, '_> {
             return Err(OpError::NoSegment(id).into());
         }
         self.forget_segment(id, &segment);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn bury(&mut self, id: SegmentId) -> Result<Answer, Stop> {
+        let mut segment = read::segment(self, id)?.ok_or(OpError::NoSegment(id))?;
+        if self.get(&mesh::consensus::removed_key(id.filer))?.is_none() {
+            let why = format!("filer {} was not removed: what it has staged is its own", id.filer);
+            return Err(OpError::Refused(why).into());
+        }
+        if segment.live_bytes > 0 || segment.object.is_some() || segment.dead_since_ns.is_some() {
+            return Err(OpError::NoSegment(id).into());
+        }
+        self.kill(id, &mut segment);
+        self.put(keys::segment(id), &segment);
         Ok(Answer::Done)
     }
 

@@ -136,6 +136,26 @@ fn only_what_was_never_put_and_nothing_refers_to_is_abandoned() {
 }
 
 #[test]
+fn what_a_removed_filer_had_staged_is_buried_when_nothing_refers_to_it() {
+    let (mut bench, file) = with_file();
+    let bury = |number| OpBody::Bury { segment: seg(number) };
+    bench.ok(write(file, &[extent(0, 5, seg(2))]));
+    assert!(matches!(bench.err(bury(1)), OpError::Refused(_)), "its filer is a member");
+    let mut removed = mesh::kv::Batch::default();
+    removed.put(STATE, mesh::consensus::removed_key(AMS), Vec::new());
+    block_on(bench.kv.write(removed, Durability::Buffered)).expect("memory does not fail");
+    bench.filer = NYC;
+    assert_eq!(bench.err(bury(1)), OpError::NoSegment(seg(1)), "a file refers to it");
+    assert_eq!(bench.err(bury(7)), OpError::NoSegment(seg(7)), "not on record");
+    bench.ok(remove(ROOT, "f"));
+    bench.ok(bury(1));
+    assert_eq!(bench.err(bury(1)), OpError::NoSegment(seg(1)), "it is dead already");
+    assert_eq!(dead(&bench), [seg(1)], "what it may have put is deleted like any other");
+    bench.ok(deleted(seg(1), BOTH, Epoch(1)));
+    assert_eq!(bench.segment(seg(1)), None);
+}
+
+#[test]
 fn a_missed_put_becomes_a_missed_delete_of_the_same_age() {
     let (mut bench, file) = with_file();
     bench.fail_standby();

@@ -73,6 +73,7 @@ const TABLE: &[(&str, [&str; 8])] = &[
     ("abandon",             DONE),
     ("clock",               DONE),
     ("keep_secret",         DONE),
+    ("bury, a member's",   ["refused", "refused",  "refused",  "refused", "refused",   "refused",   "refused", "refused"]),
     ("format",             ["refused", "refused",  "refused",  "refused", "refused",   "refused",   "refused", "refused"]),
 ];
 
@@ -160,6 +161,7 @@ fn operation(row: &str) -> (OpBody, bool, bool) {
         "rename" => (rename(ROOT, "f", ROOT, "new"), false, false),
         "reap" => (OpBody::Reap { ino: FILE.ino }, false, false),
         "abandon" => (OpBody::Abandon { segment: seg(4) }, false, false),
+        "bury, a member's" => (OpBody::Bury { segment: seg(4) }, false, false),
         "clock" => (OpBody::Clock { since_ms: 60_000 }, false, false),
         "keep_secret" => {
             (OpBody::KeepSecret { secret: DoorSecret::draw(&mesh::clock::SeededRandom::new(1)) }, false, false)
@@ -193,9 +195,10 @@ fn kind(body: &OpBody) -> usize {
         OpBody::FinishResync { .. } => 18,
         OpBody::Activate { .. } => 19,
         OpBody::KeepSecret { .. } => 20,
+        OpBody::Bury { .. } => 21,
     }
 }
-const KINDS: usize = 21;
+const KINDS: usize = 22;
 
 /// What an operation did, as a word of the table.
 fn outcome(bench: &mut Bench, body: OpBody) -> &'static str {
