@@ -55,7 +55,8 @@ use tokio::{
 use watch::Watch;
 
 const CLOUDFS: u64 = 0xc10d;
-/// How long a client's call may take at a filer that has power, in milliseconds: every wait of a filer has a deadline.
+/// How long a client's call may take at a filer that has power once the world is healed, in milliseconds. Before, a change
+/// that may have been agreed waits for its outcome as long as the filer has no majority.
 const CALL_MS_MAX: u64 = 180_000;
 
 /// The site lost power before it answered.
@@ -403,6 +404,11 @@ impl World {
         self.start(id);
     }
 
+    /// How long the world has been healed, in virtual milliseconds.
+    fn healed_for_ms(&self) -> u64 {
+        self.healed_ms.get().map_or(0, |healed_ms| self.trace.now_ms() - healed_ms)
+    }
+
     /// Cuts a site's power for so long; now, or at the effect that comes so many from now.
     pub fn crash(&self, id: FilerId, down_ms: u64, at_effect: Option<u64>, again_after: Option<u64>) {
         self.at(id, |site| {
@@ -416,20 +422,23 @@ impl World {
 
     /// A client's call at a site, among its filer's own tasks.
     pub async fn call<T: 'static>(&self, id: FilerId, call: impl AsyncFnOnce(Filer) -> T + 'static) -> Result<T, Gone> {
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         let filer = self.filer(id).ok_or(Gone)?;
         let job: Job = Box::pin(async move {
             let _ = answer.send(call(filer).await);
         });
         let jobs = self.at(id, |site| site.jobs.clone()).ok_or(Gone)?;
         jobs.send(job).map_err(|_| Gone)?;
-        // An answer that comes with the cut of the power is lost with it.
-        match timeout(Duration::from_millis(CALL_MS_MAX), answered).await {
-            Ok(Ok(value)) if !self.at(id, |site| site.power.is_cut()) => Ok(value),
-            Ok(_) => Err(Gone),
-            Err(_) => {
-                self.watch.violate("every wait has a deadline", format!("a call at filer {id} hangs"));
-                Err(Gone)
+        loop {
+            match timeout(Duration::from_millis(CALL_MS_MAX), &mut answered).await {
+                // An answer that comes with the cut of the power is lost with it.
+                Ok(Ok(value)) if !self.at(id, |site| site.power.is_cut()) => return Ok(value),
+                Ok(_) => return Err(Gone),
+                Err(_) if self.healed_for_ms() < CALL_MS_MAX => {}
+                Err(_) => {
+                    self.watch.violate("every wait has a deadline", format!("a call at filer {id} hangs"));
+                    return Err(Gone);
+                }
             }
         }
     }

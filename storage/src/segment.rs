@@ -61,7 +61,8 @@ impl Header {
 
     /// The tag of a frame that begins at byte `at` of this segment.
     pub fn place(&self, at: usize) -> u32 {
-        crc32c::crc32c_append(crc32c::crc32c(&self.to_bytes()), &(at as u64).to_le_bytes())
+        // Without the header's own checksum: a checksum over what ends with it is the same for all.
+        crc32c::crc32c_append(crc32c::crc32c(&self.to_bytes()[..36]), &(at as u64).to_le_bytes())
     }
 
     /// How many bits of the header at the start of `bytes` differ from those of this one; `None` when it is not all there.

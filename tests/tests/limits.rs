@@ -117,7 +117,7 @@ async fn a_cloud_that_answers_too_slowly_for_too_long_trips() {
 async fn a_cloud_that_never_answers_trips_long_before_the_count() {
     let clouds = TwoClouds::start().await.unwrap();
     let [east, west] = clouds.places().unwrap();
-    let impatient = ["request_timeout", "time_per_mib"].into_iter().fold(east, |place, key| place.set(key, "1 s"));
+    let impatient = east.set("request_timeout", "1 s");
     let plan =
         Plan::new("silent", [impatient, west]).set("health.brown_out_latency=500 ms").set("health.brown_out_after=3 s");
     let mesh = MeshOfFilers::start(plan).await.unwrap();

@@ -164,7 +164,7 @@ fn every_problem_is_listed_with_its_line() {
         ),
         (
             "[segments]\ndelete_grace = \"0 s\"\n",
-            vec!["line 12: segments.delete_grace \"0 ms\" is out of range; give \"1 s\" to \"365 d\"".into()],
+            vec!["line 12: segments.delete_grace \"0 s\" is out of range; give 1 s to 365 d".into()],
         ),
         (
             "[segments]\ndelete_grace = \"99 s\"\n",

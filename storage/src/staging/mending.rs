@@ -8,24 +8,28 @@ use crate::{
 };
 use bytes::Bytes;
 
-/// Makes a file what it was mended to. `false`: the disk is full, and index and footer are not written. They say nothing
-/// that the frames do not say.
-pub(super) async fn apply(disk: &dyn Disk, file: &str, mended: &Mended) -> Result<bool, DiskError> {
+/// Makes a file what it was mended to. Gives the bytes from its start on that are so: fewer than all when the disk is full.
+/// Full is what a disk gets by not releasing, and a filer that does not start releases nothing.
+pub(super) async fn apply(disk: &dyn Disk, file: &str, mended: &Mended) -> Result<u64, DiskError> {
     for (at, bytes) in &mended.patches {
-        disk.write(file, *at, vec![bytes.clone()]).await?;
+        match disk.write(file, *at, vec![bytes.clone()]).await {
+            // It is found damaged by the next start too.
+            Err(DiskError::Full { .. }) => return Ok(0),
+            written => written?,
+        }
     }
-    let tail_at = mended.sealed.tail_at;
-    let mut whole = true;
+    let (tail_at, body) = (mended.sealed.tail_at, &mended.sealed.body);
+    let mut right = body.len() as u64;
     if mended.tail {
         disk.truncate(file, tail_at).await?;
-        match disk.write(file, tail_at, vec![mended.sealed.body.slice(tail_at as usize..)]).await {
-            // Full is what a disk gets by not releasing, and a filer that does not start releases nothing.
-            Err(DiskError::Full { .. }) => whole = false,
+        match disk.write(file, tail_at, vec![body.slice(tail_at as usize..)]).await {
+            // Index and footer say nothing that the frames do not say.
+            Err(DiskError::Full { .. }) => right = tail_at,
             written => written?,
         }
     }
     disk.sync(file).await?;
-    Ok(whole)
+    Ok(right)
 }
 
 impl Staging {
@@ -39,7 +43,7 @@ impl Staging {
         let read = self.disk.read(&file, 0, usize::MAX).await?;
         let nothing = || StagingError::Damaged { segment, why: "no frame of it is left".into() };
         let mended = mend(self.header(segment), &read).ok_or_else(nothing)?;
-        if !apply(&*self.disk, &file, &mended).await? {
+        if apply(&*self.disk, &file, &mended).await? < mended.sealed.body.len() as u64 {
             return Err(DiskError::Full { attempted: "mending", file }.into());
         }
         let (md5, bytes) = (mended.sealed.md5, mended.sealed.body.len() as u64);

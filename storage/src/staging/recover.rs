@@ -155,15 +155,14 @@ async fn recover_one(
         return Ok(None);
     };
     // Where nothing is to be mended, this makes sure of what the last run wrote and did not sync.
-    let whole = apply(disk, &file, &mended).await?;
+    let written_bytes = apply(disk, &file, &mended).await?;
     let (sealed, cut_bytes, damaged, lost_frames) =
         (mended.sealed, mended.cut_bytes, mended.damaged, mended.lost_frames);
     if cut_bytes > 0 {
         tracing::warn!(%segment, cut_bytes, from = sealed.tail_at, "the end of a staged segment is torn, and cut");
     }
     let (md5, bytes) = (sealed.md5, sealed.body.len() as u64);
-    let written_bytes = if whole { bytes } else { sealed.tail_at };
-    let unwritten = (!whole).then_some(sealed.body);
+    let unwritten = (written_bytes < bytes).then_some(sealed.body);
     let entry = Entry {
         packer: None,
         unwritten: unwritten.iter().map(|body| body.slice(written_bytes as usize..)).collect::<VecDeque<_>>(),

@@ -70,7 +70,11 @@ async fn read(staging: &Staging, extent: &Extent) -> Option<Bytes> {
 
 /// Random bytes: they do not compress.
 fn noise(len: usize) -> Bytes {
-    (0..len as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 29) as u8).collect()
+    let byte = |at: u64| {
+        let mixed = (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as u8
+    };
+    (0..len as u64).map(byte).collect()
 }
 
 #[tokio::test(start_paused = true)]

@@ -78,7 +78,7 @@ fn a_writer_alone_hears_how_the_file_was_before_and_a_second_one_shows() {
         assert_eq!(committed.before, before(&known));
         known = committed.after.expect("it is there");
         // Another client of this site, and one of another site: what the first knew is no longer so.
-        write(world, 0, 20, world.site(0).client().create("b").await, 0, noise(3, 10), Stable::Unstable).await;
+        write(world, 0, 1000, world.site(0).client().create("b").await, 0, noise(3, 10), Stable::Unstable).await;
         write(world, 0, 0, file, 0, noise(3, 10), Stable::Unstable).await;
         let written = write(world, 0, 1000, file, 0, noise(4, 10), Stable::Unstable).await;
         assert_ne!(written.change.before, before(&known));

@@ -106,7 +106,7 @@ async fn readdirplus_pages_honour_both_limits() {
 async fn limits_below_one_entry_are_too_small() {
     let (_site, mut client, dir) = full_site().await;
     let none = cookieverf3::default();
-    // 104 bytes without an entry; "." takes 28 more, or 152 with attributes and handle.
+    // 104 bytes without an entry; "." takes 28 more, or 172 with attributes and handle.
     for (count, fits) in [(0, false), (104, false), (131, false), (132, true)] {
         match readdir(&mut client, &dir, 0, none, count).await {
             READDIR3res::Ok(page) => assert!(fits && page.reply.entries.0.len() == 1),
@@ -114,7 +114,7 @@ async fn limits_below_one_entry_are_too_small() {
         }
     }
     for (counts, fits) in
-        [((0, 0), false), ((0, 255), false), ((0, 256), true), ((27, 4096), false), ((28, 4096), true)]
+        [((0, 0), false), ((0, 275), false), ((0, 276), true), ((27, 4096), false), ((28, 4096), true)]
     {
         match readdirplus(&mut client, &dir, 0, none, counts).await {
             READDIRPLUS3res::Ok(page) => assert!(fits && page.reply.entries.0.len() == 1),
