@@ -27,6 +27,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+/// How far ahead of the clock an operation's time may be for the sake of what clients were shown, in nanoseconds.
+const SHOWN_AHEAD_NS_MAX: u64 = 60_000_000_000;
 /// Pause before an operation without an outcome is asked for again, when the last question was refused at once.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -222,9 +224,12 @@ impl Door {
     }
 
     /// An operation for which [`Door::ask`] may be called again when it has no answer. Its time is not before
-    /// `not_before_ns`, nanoseconds since the Unix epoch, such as a time that clients were shown already.
+    /// `not_before_ns`, nanoseconds since the Unix epoch, such as a time that clients were shown already; unless that is
+    /// so far ahead that it was shown by a clock which was wrong then: its word must not outlive it.
     pub fn once(&self, body: OpBody, not_before_ns: u64) -> Once {
-        let op = Op { filer: self.me, wall_ns: self.clock.wall_ns().max(not_before_ns), body };
+        let now_ns = self.clock.wall_ns();
+        let is_near = not_before_ns <= now_ns.saturating_add(SHOWN_AHEAD_NS_MAX);
+        let op = Op { filer: self.me, wall_ns: if is_near { now_ns.max(not_before_ns) } else { now_ns }, body };
         Once { ticket: self.replica.ticket(), op: encode_op(&op) }
     }
 

@@ -147,7 +147,10 @@ fn describe(world: &World) -> String {
             format!("{id}: {staging:?}, leader {:?}, applied {}, {roles:?}", log.leader, log.applied)
         }
     };
-    world.ids().into_iter().map(one).collect::<Vec<_>>().join("; ")
+    let tables = world.newest_tables();
+    let (totals, agreed_ns) = (read::totals(&tables).unwrap_or_default(), read::newest_ns(&tables).unwrap_or(0));
+    let filers = world.ids().into_iter().map(one).collect::<Vec<_>>().join("; ");
+    format!("{totals:?}, agreed time {agreed_ns}; {filers}")
 }
 
 async fn until(world: &World, what: &str, so: impl Fn(&World) -> bool) {

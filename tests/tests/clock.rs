@@ -45,9 +45,11 @@ async fn a_clock_that_jumps_moves_nothing_and_loses_nothing() {
     clock.move_by(-JUMP_S).unwrap();
     put("file", "behind").await;
     put("other", "made behind").await;
-    // The jump was real, and the record's times never run back: a client that compares them sees every change.
+    // The jump was real, but one clock alone brings the time at most five minutes ahead; and the record's times never run
+    // back: a client that compares them sees every change.
     let mtimes: Vec<_> = written.iter().map(|attr| (attr.mtime.seconds, attr.mtime.nseconds)).collect();
-    assert!(i64::from(mtimes[1].0) - i64::from(mtimes[0].0) >= JUMP_S, "{mtimes:?}");
+    let ahead_s = i64::from(mtimes[1].0) - i64::from(mtimes[0].0);
+    assert!((240..=360).contains(&ahead_s) && ahead_s < JUMP_S, "{mtimes:?}");
     assert!(mtimes.windows(2).all(|pair| pair[0] < pair[1]), "{mtimes:?}");
     mesh.until_all_well().await.unwrap();
     assert_eq!(mesh.epoch().await.unwrap(), epoch, "nothing moved");

@@ -8,6 +8,8 @@ use crate::{dice::Dice, world::clouds::Trouble};
 
 /// How far clocks of sites are off all the time, in milliseconds: by far less than what grace periods allow for.
 const SKEW_MS_MAX: u64 = 3_000;
+/// How far a clock that jumps a little is off, in milliseconds.
+const CLOCK_OFF_MS_MAX: i64 = 10_000;
 /// Filers added, and lost for ever, in one run.
 const ADDED_MAX: usize = 3;
 const LOST_MAX: usize = 2;
@@ -79,7 +81,11 @@ impl Plan {
                 1 => What::FullDisk { filer, left_bytes: dice.below(200_000) },
                 _ => What::FlipCache { filer, bits: dice.between(1, 40) },
             },
-            Family::Clocks => What::ClockOff { filer, ms: clock_off_ms(dice) },
+            // The time is agreed against one clock that is wrong by far, not against several.
+            Family::Clocks => match clock_off_ms(dice) {
+                ms if ms.abs() > CLOCK_OFF_MS_MAX => What::ClockOff { filer: 1 + self.seed % self.filers, ms },
+                ms => What::ClockOff { filer, ms },
+            },
             Family::Members if dice.per_mille(400) => What::Lose { filer },
             Family::Members => What::Add,
         }
@@ -126,7 +132,7 @@ fn clock_off_ms(dice: &Dice) -> i64 {
     match dice.below(6) {
         0 => 10 * YEAR_MS,
         1 => -10 * YEAR_MS,
-        _ => dice.between(0, 20_000) as i64 - 10_000,
+        _ => dice.between(0, 2 * CLOCK_OFF_MS_MAX as u64) as i64 - CLOCK_OFF_MS_MAX,
     }
 }
 
