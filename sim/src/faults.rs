@@ -62,20 +62,8 @@ pub fn heal(world: &World) {
 /// Whether a fault's filer is one that is not lost.
 fn concerns_living(world: &World, what: &What) -> bool {
     let living = |filer: u64| world.ids().contains(&FilerId(filer));
-    match what {
-        What::OneWayCut { from, to } => living(*from) && living(*to),
-        What::Flapping { filer, .. }
-        | What::SlowLink { filer, .. }
-        | What::Crash { filer, .. }
-        | What::Lose { filer }
-        | What::SlowSync { filer, .. }
-        | What::FullDisk { filer, .. }
-        | What::FlipCache { filer, .. }
-        | What::ClockOff { filer, .. }
-        | What::Failover { filer }
-        | What::Failback { filer } => living(*filer),
-        _ => true,
-    }
+    // A partition still parts those of its side that live.
+    matches!(what, What::Partition { .. }) || what.filers().into_iter().all(living)
 }
 
 async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { for_ms, what, .. }: Fault) {

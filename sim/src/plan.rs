@@ -104,6 +104,27 @@ pub enum What {
     },
 }
 
+impl What {
+    /// The filers that it names.
+    pub fn filers(&self) -> Vec<u64> {
+        match self {
+            Self::OneWayCut { from, to } => vec![*from, *to],
+            Self::Partition { side } => side.clone(),
+            Self::Flapping { filer, .. }
+            | Self::SlowLink { filer, .. }
+            | Self::Crash { filer, .. }
+            | Self::Lose { filer }
+            | Self::SlowSync { filer, .. }
+            | Self::FullDisk { filer, .. }
+            | Self::FlipCache { filer, .. }
+            | Self::ClockOff { filer, .. }
+            | Self::Failover { filer }
+            | Self::Failback { filer } => vec![*filer],
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// Something that goes wrong, when and for how long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {

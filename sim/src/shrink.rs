@@ -70,7 +70,7 @@ const SIMPLER: &[Simpler] = &[
         Some(next)
     },
     |plan| {
-        let highest = plan.faults.iter().flat_map(|fault| filers_of(&fault.what)).max().unwrap_or(1);
+        let highest = plan.faults.iter().flat_map(|fault| fault.what.filers()).max().unwrap_or(1);
         let filers = plan.filers - 1;
         (filers >= highest.max(1)).then(|| Plan { filers, ..plan.clone() })
     },
@@ -78,7 +78,7 @@ const SIMPLER: &[Simpler] = &[
         // The highest filer goes, with what happens to it.
         let (filers, gone) = (plan.filers.saturating_sub(1), plan.filers);
         let mut next = Plan { filers, ..plan.clone() };
-        next.faults.retain(|fault| !filers_of(&fault.what).contains(&gone));
+        next.faults.retain(|fault| !fault.what.filers().contains(&gone));
         (filers >= 1).then_some(next)
     },
     |plan| (plan.clients_per_site > 1).then(|| Plan { clients_per_site: plan.clients_per_site - 1, ..plan.clone() }),
@@ -88,25 +88,6 @@ const SIMPLER: &[Simpler] = &[
         (plan.operations_max != Some(fewer)).then(|| Plan { operations_max: Some(fewer), ..plan.clone() })
     },
 ];
-
-/// The filers that a fault names.
-fn filers_of(what: &What) -> Vec<u64> {
-    match what {
-        What::OneWayCut { from, to } => vec![*from, *to],
-        What::Partition { side } => side.clone(),
-        What::Flapping { filer, .. }
-        | What::SlowLink { filer, .. }
-        | What::Crash { filer, .. }
-        | What::Lose { filer }
-        | What::SlowSync { filer, .. }
-        | What::FullDisk { filer, .. }
-        | What::FlipCache { filer, .. }
-        | What::ClockOff { filer, .. }
-        | What::Failover { filer }
-        | What::Failback { filer } => vec![*filer],
-        _ => Vec::new(),
-    }
-}
 
 /// Makes each fault simpler: a shorter one, a crash at a moment instead of at an effect.
 fn simpler_faults(mut plan: Plan, test: &mut impl Fails) -> Plan {

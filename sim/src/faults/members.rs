@@ -67,10 +67,10 @@ async fn remove(world: &Rc<World>, shared: &Shared, lost: FilerId) -> Option<()>
         let ino = file.handle.ino;
         let segments = segments.clone();
         let torn = world.call(at, async move |filer| {
-            let extents = read::extents(&*filer.world.kv, ino, 0..u64::MAX).unwrap_or_default();
-            extents.iter().any(|extent| segments.contains(&extent.segment))
+            let extents = read::extents(&*filer.world.kv, ino, 0..u64::MAX).ok()?;
+            Some(extents.iter().any(|extent| segments.contains(&extent.segment)))
         });
-        if !torn.await.ok()? {
+        if !torn.await.ok()?? {
             continue;
         }
         let (dir, name) = (file.dir, file.name.clone());
