@@ -17,8 +17,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use storage::cloudfs::Handle;
+use tokio::time::Instant;
 use tracing::Instrument;
 
 /// Clients whose refusal was told in the log, at most; then refusals are counted alone.

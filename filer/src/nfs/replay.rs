@@ -9,14 +9,15 @@
 //! Owns: the answers, bounded in number, bytes and age. Does not own: what makes a call repeatable.
 
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// What makes two calls the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallKey {
     pub client: IpAddr,
     pub xid: u32,
@@ -42,7 +43,7 @@ enum Entry {
 
 #[derive(Default)]
 struct Kept {
-    entries: HashMap<CallKey, Entry>,
+    entries: BTreeMap<CallKey, Entry>,
     /// Answered entries, the oldest first.
     order: VecDeque<CallKey>,
     bytes: usize,

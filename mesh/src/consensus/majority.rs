@@ -36,6 +36,7 @@ impl Consensus {
             // Not known before then, unless the replica stops or is removed.
             let left = core.settings.majority_known_lost_after().saturating_sub(core.without_majority());
             tokio::select! {
+                biased;
                 () = sleep(left) => {}
                 () = changes.next() => {}
             }
