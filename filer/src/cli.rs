@@ -3,6 +3,8 @@
 //! Owns: the commands, their help, what they print, their exit codes; making a site's directory and letting a new
 //! site in. Does not own: serving (`site`), what the admin door answers (`admin`).
 
+#![expect(clippy::disallowed_methods, reason = "commands work on the machine they are given on")]
+
 mod bundle;
 mod init;
 mod issued;

@@ -7,6 +7,8 @@
 //! Owns: the settings, their defaults, limits and what they must be to each other; a site's directory. Does not own:
 //! what is done with them.
 
+#![expect(clippy::disallowed_methods, reason = "settings and a site's directory are real files")]
+
 mod checks;
 mod clouds;
 mod form;

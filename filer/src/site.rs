@@ -24,7 +24,7 @@ use mesh::{
 use std::{
     collections::BTreeSet,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 use steering::Site;
 use storage::{
@@ -39,13 +39,15 @@ use tokio::{sync::Notify, task::LocalSet};
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "carries out `Clock` on the machine's clock")]
     fn wall_ns(&self) -> u64 {
         // Before 1970 reads as 1970; the state machine keeps times from running backwards.
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+        UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64)
     }
 }
 
 /// A generator that the operating system seeds, with as many bits as a key has: the CloudFS's secret comes from it.
+#[expect(clippy::disallowed_methods, reason = "seeds `Random` from the operating system")]
 fn random() -> anyhow::Result<Arc<dyn Random>> {
     use std::io::Read;
     let mut seed = [0; 32];
@@ -62,6 +64,7 @@ pub async fn serve(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     LocalSet::new().run_until(serve_here(config, dir)).await
 }
 
+#[expect(clippy::disallowed_methods, reason = "a site's tables lie in a real directory")]
 async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let site = dir.site()?;
     let identity = Identity::load(&dir.identity())?;

@@ -1,5 +1,7 @@
 //! What each command does.
 
+#![expect(clippy::disallowed_methods, reason = "the program around the runs: files, threads, real time")]
+
 pub mod run;
 
 use crate::What;

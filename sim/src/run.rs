@@ -67,6 +67,7 @@ fn watch_panics() {
 }
 
 /// Carries out a plan, on a thread of its own.
+#[expect(clippy::disallowed_methods, reason = "a run has a thread of its own, so that its seed is all it starts from")]
 pub fn run(plan: Plan, how: How) -> Outcome {
     watch_panics();
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {

@@ -4,6 +4,8 @@
 //! threads for blocking work, a bounded number at a time. A new name is durable once the directory is synced, which
 //! the first sync of the file does.
 
+#![expect(clippy::disallowed_methods, reason = "carries out `Disk` on a real directory")]
+
 use crate::disk::{Check, Disk, DiskError, DiskFile, is_file_name};
 use bytes::Bytes;
 use rustix::{

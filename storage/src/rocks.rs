@@ -123,6 +123,7 @@ impl RocksKv {
     ///
     /// # Errors
     /// A directory of a newer format or with tables of another program is refused and left as it was.
+    #[expect(clippy::disallowed_methods, reason = "the writer has a thread of its own")]
     pub fn open(dir: impl AsRef<Path>, settings: &RocksSettings) -> Result<Arc<Self>, OpenError> {
         let dir = dir.as_ref();
         let db = Arc::new(open::open(dir, settings)?);

@@ -1,6 +1,8 @@
 //! The listeners: a Unix socket for the filer's own user, a loopback port for those who know the token, and a port for
 //! monitoring.
 
+#![expect(clippy::disallowed_methods, reason = "a Unix socket and a token are real files")]
+
 use super::{Refusal, Steering, metrics, routes};
 use axum::{
     Router,

@@ -1,5 +1,7 @@
 //! The door over a real socket, in front of a site that only remembers.
 
+#![expect(clippy::disallowed_methods, reason = "a Unix socket and a token are real files")]
+
 use super::{
     status::{Certificate, Cloud, DecisionRow, FilerName, Peer, Resync, RevokedRow, Role, Staging},
     *,

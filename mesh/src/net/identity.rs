@@ -12,6 +12,8 @@
 //!
 //! Owns: keys, requests, certificates and their files. Does not own: the id's choice, nor who was removed.
 
+#![expect(clippy::disallowed_methods, reason = "an identity is files in a site's directory")]
+
 mod ca;
 mod files;
 mod names;

@@ -54,6 +54,7 @@ struct Peer {
 }
 
 impl Peer {
+    #[expect(clippy::disallowed_methods, reason = "sessions are real: nothing here is simulated")]
     fn new(member: Option<Member>) -> Self {
         Self {
             member,

@@ -1,5 +1,7 @@
 //! Running many seeds.
 
+#![expect(clippy::disallowed_types, reason = "how fast runs are is measured in real time")]
+
 use super::range;
 use crate::What;
 use indicatif::{ProgressBar, ProgressStyle};

@@ -130,6 +130,7 @@ fn no_retries() -> RetryConfig {
     RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, ..RetryConfig::default() }
 }
 
+#[expect(clippy::disallowed_methods, reason = "certificates that the operator names lie in a file")]
 fn client_options(
     limits: &Limits,
     allow_http: bool,

@@ -10,6 +10,8 @@
 //! Calls of the operating system wait for as long as a dead mount likes. Each is made on a thread of its own, a bounded
 //! number at a time, and nobody waits for it beyond its deadline.
 
+#![expect(clippy::disallowed_methods, reason = "a cloud that is a real directory")]
+
 use super::{DirectorySettings, Limits, OpenError};
 use crate::{
     cloud::{Cloud, CloudError, Listed, Page, Proof, Receipt},

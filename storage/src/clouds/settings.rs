@@ -249,6 +249,7 @@ pub(super) struct Source<'a> {
 
 impl Source<'_> {
     /// The secret, if any place is given.
+    #[expect(clippy::disallowed_methods, reason = "secrets come from outside")]
     pub fn resolve(&self) -> Result<Option<String>, OpenError> {
         let name = self.name;
         let wrong = |why: String| OpenError::Secret { name, why };

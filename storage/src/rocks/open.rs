@@ -3,6 +3,8 @@
 //! The table `meta` holds a record `format`: four bytes, big endian. It is read with the directory opened for reading
 //! alone; only then is the directory opened for writing.
 
+#![expect(clippy::disallowed_methods, reason = "RocksDB's directory is a real one")]
+
 use super::{RocksSettings, TABLES};
 use mesh::kv::{KvError, META, Table};
 use rocksdb::{

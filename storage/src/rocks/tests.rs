@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "real tables, looked at from outside")]
+
 use super::*;
 use mesh::kv::{MemoryKv, borrow_range, prefix_range};
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! libnfs's own tools as clients: `nfs-ls`, `nfs-cp`, `nfs-cat` (Debian: libnfs-utils).
 
+#![expect(clippy::disallowed_methods, reason = "real clients, that copy real files")]
+
 use super::client::Site;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,5 +1,7 @@
 //! A small server that speaks enough of S3 (and of Google's form of it) to be a cloud, and misbehaves on request.
 
+#![expect(clippy::disallowed_methods, reason = "a real server, on threads of its own")]
+
 use crate::{clouds::receipt::content_md5, ids::Md5};
 use std::{
     collections::BTreeMap,
