@@ -29,7 +29,7 @@ build: packages ## Builds the filer, the demo and the test cloud.
 test: packages packages-test azurite build ## Runs all tests; installs what they need.
 	@$(CARGO) test --locked --workspace
 
-check: packages deny ## Formatting, lints, licences, and the purity of the cores.
+check: packages deny ## Formatting, lints, licences, and the purity and determinism of the cores.
 	@cargo fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	# The cores build without any real socket, disk, clock or table.
@@ -37,6 +37,11 @@ check: packages deny ## Formatting, lints, licences, and the purity of the cores
 	cargo check --locked -p sim
 	if cargo tree --locked -e normal -p sim | grep -E ' (quinn|rocksdb|object_store|reqwest|axum) v'; then
 		echo "a simulated filer must not link these" >&2
+		exit 1
+	fi
+	# Which ready branch goes first is drawn, unless it is said.
+	if grep -rPzl --include='*.rs' '\bselect!\s*[{(]\s*+(?!biased;)' mesh storage filer sim; then
+		echo "select! without biased: the seed does not determine it" >&2
 		exit 1
 	fi
 	cargo deny --locked check bans licenses sources
