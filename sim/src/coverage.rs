@@ -56,6 +56,7 @@ pub const NAMES: &[&str] = &[
     "slow syncs",
     "writes without room",
     "staging bits flipped",
+    "files with a lost part",
     "cache bits flipped",
     "clock skews",
     "clock jumps",

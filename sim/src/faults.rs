@@ -164,7 +164,15 @@ async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { 
             wait().await;
             files.set_bytes_max(None);
         }
-        What::FlipCache { filer, bits } => flip_cache(world, FilerId(filer), bits, number).await,
+        What::FlipCache { filer, bits } => {
+            flip(world, FilerId(filer), bits, number, |file| !file.contains(".seg"), "cache bits flipped").await;
+        }
+        What::FlipStaging { filer, bits } => {
+            let id = FilerId(filer);
+            if flip(world, id, bits, number, |file| file.ends_with(".seg"), "staging bits flipped").await {
+                world.at(id, |site| site.has_bad_disk = true);
+            }
+        }
         What::ClockOff { filer, ms } => {
             hit("clock jumps");
             let clock = world.at(FilerId(filer), |site| site.clock.clone());
@@ -187,6 +195,7 @@ fn lasts(what: &What) -> bool {
             | What::Lose { .. }
             | What::Add
             | What::FlipCache { .. }
+            | What::FlipStaging { .. }
             | What::Failover { .. }
             | What::Failback { .. }
     )
@@ -203,6 +212,7 @@ fn lane(what: &What) -> Lane {
         | What::SlowSync { filer, .. }
         | What::FullDisk { filer, .. }
         | What::FlipCache { filer, .. }
+        | What::FlipStaging { filer, .. }
         | What::ClockOff { filer, .. } => Lane::Filer(FilerId(*filer)),
         _ => Lane::World,
     }
@@ -230,24 +240,25 @@ fn told(what: &What) -> String {
         What::SlowSync { ms, .. } => format!("syncs take up to {ms} ms"),
         What::FullDisk { left_bytes, .. } => format!("disk full: {left_bytes} bytes are left"),
         What::FlipCache { bits, .. } => format!("{bits} bits flip in the cache"),
+        What::FlipStaging { bits, .. } => format!("{bits} bits flip in staging"),
         What::ClockOff { ms, .. } => format!("clock is off by {ms} ms"),
         What::Failover { .. } => "an operator wants the other cloud active".into(),
         What::Failback { .. } => "an operator wants the preferred cloud active".into(),
     }
 }
 
-/// Flips bits in the cached copies that a filer has on disk.
-async fn flip_cache(world: &World, filer: FilerId, bits: u64, number: u64) {
-    let (files, dice) =
-        (world.at(filer, |site| site.files.clone()), Dice::of(world.plan.seed, &format!("flips {number}")));
-    let cached: Vec<_> = files.list().await.unwrap_or_default();
-    let cached: Vec<_> = cached.into_iter().filter(|file| file.bytes > 0 && !file.name.contains(".seg")).collect();
-    for _ in 0..if cached.is_empty() { 0 } else { bits } {
-        let file = dice.pick(&cached);
+/// Flips bits in some of the files that a filer has on disk; whether there were any.
+async fn flip(world: &World, id: FilerId, bits: u64, number: u64, of: fn(&str) -> bool, hit: &'static str) -> bool {
+    let (files, dice) = (world.at(id, |site| site.files.clone()), Dice::of(world.plan.seed, &format!("flips {number}")));
+    let there: Vec<_> = files.list().await.unwrap_or_default();
+    let there: Vec<_> = there.into_iter().filter(|file| file.bytes > 0 && of(&file.name)).collect();
+    for _ in 0..if there.is_empty() { 0 } else { bits } {
+        let file = dice.pick(&there);
         if files.flip(&file.name, dice.below(file.bytes) as usize, dice.below(8) as u8) {
-            world.coverage.hit("cache bits flipped");
+            world.coverage.hit(hit);
         }
     }
+    !there.is_empty()
 }
 
 fn name_of(trouble: Trouble) -> Option<&'static str> {

@@ -90,6 +90,11 @@ pub enum What {
         filer: u64,
         bits: u64,
     },
+    /// Bits flip in what a filer has staged. What only its disk has may be lost by that; it never becomes other data.
+    FlipStaging {
+        filer: u64,
+        bits: u64,
+    },
     /// A filer's clock jumps, and is right again at the end.
     ClockOff {
         filer: u64,
@@ -117,6 +122,7 @@ impl What {
             | Self::SlowSync { filer, .. }
             | Self::FullDisk { filer, .. }
             | Self::FlipCache { filer, .. }
+            | Self::FlipStaging { filer, .. }
             | Self::ClockOff { filer, .. }
             | Self::Failover { filer }
             | Self::Failback { filer } => vec![*filer],

@@ -72,6 +72,8 @@ pub struct Site {
     pub files: MemoryDisk,
     pub clock: Arc<SimClock>,
     pub pace: Arc<DiskPace>,
+    /// Bits have flipped in its staging: what only its disk had may be lost.
+    pub has_bad_disk: bool,
     power: Power,
     filer: Option<Filer>,
     jobs: Option<mpsc::UnboundedSender<Job>>,
@@ -200,6 +202,7 @@ impl World {
             files: MemoryDisk::default(),
             clock: Arc::new(SimClock::new(self.start, skew_ms)),
             pace: Arc::default(),
+            has_bad_disk: false,
             power: Power::default(),
             filer: None,
             jobs: None,
@@ -240,6 +243,11 @@ impl World {
     /// Whether a site is lost.
     pub fn is_lost(&self, id: FilerId) -> bool {
         self.at(id, |site| site.fate != Fate::Lives)
+    }
+
+    /// Whether bits have flipped in a site's staging.
+    pub fn has_bad_disk(&self, id: FilerId) -> bool {
+        self.at(id, |site| site.has_bad_disk)
     }
 
     /// The sites that are lost.

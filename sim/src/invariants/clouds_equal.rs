@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use storage::{
     cloudfs::{Attr, NodeKind, read},
     ids::{CloudId, Md5, SegmentId},
-    segment::decode_frame,
+    segment::{FrameError, decode_frame},
 };
 
 /// Both clouds list the segments on record, with their MD5s, and no others. What a filer that was lost for ever had put and
@@ -42,15 +42,21 @@ pub fn listed_alike(tables: &MemoryKv, clouds: &[SimCloud; 2], lost: &BTreeSet<F
     Ok(())
 }
 
-/// The files that each cloud alone gives, by inode, with the record of their extents. What a cloud has lost and was not
-/// given again is taken from the other one.
-pub fn each_cloud_rebuilds(tables: &MemoryKv, clouds: &[SimCloud; 2]) -> Result<BTreeMap<u64, Vec<u8>>, String> {
+/// The files that each cloud alone gives, by inode, with the record of their extents; none where a part of it says that it
+/// is lost, which only a filer with a bad disk may say. What a cloud has lost and was not given again is taken from the
+/// other one.
+pub fn each_cloud_rebuilds(
+    tables: &MemoryKv,
+    clouds: &[SimCloud; 2],
+    bad_disk: impl Fn(FilerId) -> bool,
+) -> Result<BTreeMap<u64, Option<Vec<u8>>>, String> {
     let mut files = BTreeMap::new();
     for attr in read::files(tables, 0, usize::MAX).map_err(|e| e.to_string())? {
         if attr.kind != NodeKind::File {
             continue;
         }
-        let [a, b] = [rebuilt(tables, clouds, CloudId::A, &attr)?, rebuilt(tables, clouds, CloudId::B, &attr)?];
+        let [a, b] = [CloudId::A, CloudId::B].map(|from| rebuilt(tables, clouds, from, &attr, &bad_disk));
+        let [a, b] = [a?, b?];
         if a != b {
             return Err(format!("inode {} differs between the clouds", attr.handle.ino));
         }
@@ -59,7 +65,13 @@ pub fn each_cloud_rebuilds(tables: &MemoryKv, clouds: &[SimCloud; 2]) -> Result<
     Ok(files)
 }
 
-fn rebuilt(tables: &MemoryKv, clouds: &[SimCloud; 2], from: CloudId, attr: &Attr) -> Result<Vec<u8>, String> {
+fn rebuilt(
+    tables: &MemoryKv,
+    clouds: &[SimCloud; 2],
+    from: CloudId,
+    attr: &Attr,
+    bad_disk: &impl Fn(FilerId) -> bool,
+) -> Result<Option<Vec<u8>>, String> {
     let mut data = vec![0; attr.bytes as usize];
     let extents = read::extents(tables, attr.handle.ino, 0..attr.bytes).map_err(|e| e.to_string())?;
     for extent in extents {
@@ -70,10 +82,13 @@ fn rebuilt(tables: &MemoryKv, clouds: &[SimCloud; 2], from: CloudId, attr: &Attr
         let object: Bytes = there.object(&key).ok_or_else(|| wrong("it is not there".into()))?;
         let (at, len) = (extent.frame_at as usize, extent.frame_len as usize);
         let raw = object.get(at..at + len).ok_or_else(|| wrong(format!("no frame at {at}")))?;
-        let frame = decode_frame(&Bytes::copy_from_slice(raw)).map_err(|e| wrong(e.to_string()))?;
+        let frame = match decode_frame(&Bytes::copy_from_slice(raw)) {
+            Err(FrameError::Lost { .. }) if bad_disk(extent.segment.filer) => return Ok(None),
+            frame => frame.map_err(|e| wrong(e.to_string()))?,
+        };
         let (skip, len, at) = (extent.skip as usize, extent.len as usize, extent.offset as usize);
         let piece = frame.data.get(skip..skip + len).ok_or_else(|| wrong("its frame is too short".into()))?;
         data[at..at + len].copy_from_slice(piece);
     }
-    Ok(data)
+    Ok(Some(data))
 }

@@ -79,7 +79,8 @@ impl Plan {
             Family::Disks => match dice.below(3) {
                 0 => What::SlowSync { filer, ms: dice.between(20, 2_000) },
                 1 => What::FullDisk { filer, left_bytes: dice.below(200_000) },
-                _ => What::FlipCache { filer, bits: dice.between(1, 40) },
+                _ if dice.per_mille(600) => What::FlipCache { filer, bits: dice.between(1, 40) },
+                _ => What::FlipStaging { filer, bits: dice.between(1, 4) },
             },
             // The time is agreed against one clock that is wrong by far, not against several.
             Family::Clocks => match clock_off_ms(dice) {
