@@ -57,7 +57,11 @@ sim: ## Runs SEEDS (1..500) of the simulator's mixed scene; needs no server and 
 
 bench: packages ## Speed and memory as ratios, measured side by side in one run.
 	@$(CARGO) build --locked --release -p filer -p tests --bins
-	"$$CARGO_TARGET_DIR/release/bench"
+	"$$CARGO_TARGET_DIR/release/bench" || missed=1
+	# The simulator: virtual to real time, of five filers through everything that can go wrong.
+	cargo build --locked --release -p sim
+	"$$CARGO_TARGET_DIR/release/sim" run --seeds 1..8 --scene chaos --filers 5 --jobs 1 --speed-min 100 || missed=1
+	exit $${missed:-0}
 
 # What a fresh Debian machine lacks; nothing happens when all is there.
 packages:

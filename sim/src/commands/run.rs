@@ -31,6 +31,9 @@ pub struct Run {
     /// Begins no further seed after so many minutes of real time.
     #[arg(long, value_name = "MINUTES")]
     stop_after: Option<u64>,
+    /// Fails when a core makes fewer virtual seconds than this in a second.
+    #[arg(long, value_name = "VIRTUAL_SECONDS")]
+    speed_min: Option<f64>,
     /// Ends at the first failure.
     #[arg(long)]
     first: bool,
@@ -81,7 +84,7 @@ pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
                         stopped.fetch_or(run.first, Relaxed);
                     }
                     bar.inc(1);
-                    bar.set_message(speed(&totals, begun, run.jobs));
+                    bar.set_message(told(speed_of(&totals, begun, run.jobs)));
                 }
             });
         }
@@ -91,20 +94,28 @@ pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
     for name in coverage::NAMES {
         println!("{:>12}  {name}", totals.coverage.get(name).copied().unwrap_or(0));
     }
+    let speed = speed_of(&totals, begun, run.jobs);
     let (seeds, real_s) = (totals.passed + totals.failed, begun.elapsed().as_secs_f64());
     println!(
         "{:.0} virtual seconds in {real_s:.1} s: {}, {:.2} seeds a second",
         totals.virtual_ms as f64 / 1000.0,
-        speed(&totals, begun, run.jobs),
+        told(speed),
         seeds as f64 / real_s
     );
     println!("{} passed, {} failed", totals.passed, totals.failed);
-    Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let too_slow = run.speed_min.filter(|wanted| speed < *wanted);
+    if let Some(wanted) = too_slow {
+        println!("at least {} are wanted: MISSED", told(wanted));
+    }
+    Ok(if totals.failed == 0 && too_slow.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Virtual to real time.
-fn speed(totals: &Totals, begun: Instant, jobs: u64) -> String {
+/// Virtual seconds that a core made in a real second.
+fn speed_of(totals: &Totals, begun: Instant, jobs: u64) -> f64 {
     let cores = jobs.min(std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)) as f64;
-    let ratio = totals.virtual_ms as f64 / 1000.0 / begun.elapsed().as_secs_f64() / cores;
-    format!("{ratio:.0} virtual seconds a second and core")
+    totals.virtual_ms as f64 / 1000.0 / begun.elapsed().as_secs_f64() / cores
+}
+
+fn told(speed: f64) -> String {
+    format!("{speed:.0} virtual seconds a second and core")
 }

@@ -96,6 +96,15 @@ pub const SCENES: &[Scene] = &[
         },
     ),
     told(
+        "days",
+        "the active cloud is out for two days, while clients do a little every few minutes",
+        &["failovers", "resyncs finished", "failbacks"],
+        |plan| {
+            plan.think_ms = 240_000;
+            plan.cloud(1_800_000, 2 * 86_400_000, 0, Trouble::Outage);
+        },
+    ),
+    told(
         "both-out",
         "both clouds go, and come back in the order in which they went",
         &["both clouds out", "refused trips"],
