@@ -114,7 +114,7 @@ pub trait Kv: KvRead + 'static {
     /// Writes a batch. Batches written one after another keep their order, whatever their durability.
     async fn write(&self, batch: Batch, durability: Durability) -> Result<(), KvError>;
 
-    /// A view that later writes do not change.
+    /// A view that later writes do not change. Cheap while it is short: it keeps old rows for as long as it lives.
     fn view(&self) -> Arc<dyn KvRead>;
 }
 

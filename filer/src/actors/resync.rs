@@ -14,7 +14,7 @@ use futures::StreamExt;
 use mesh::{
     FilerId,
     clock::Random,
-    kv::{Kv, KvError},
+    kv::{Kv, KvError, KvRead},
 };
 use std::{
     sync::{Arc, Mutex},
@@ -255,14 +255,18 @@ impl Tools {
         // Look again: the row may have become a delete, or be gone, since it was read. Behind a barrier: tables of a filer
         // that was away show rows of long ago, and a copy of what was deleted since would stay in the cloud for ever.
         self.door.barrier().await?;
-        let (kind, bytes) = match read::miss(&*self.kv, cloud, segment)? {
+        let (miss, row) = {
+            let view = self.kv.view();
+            (read::miss(&*view, cloud, segment)?, read::segment(&*view, segment)?)
+        };
+        let (kind, bytes) = match miss {
             None => return Ok(0),
             Some(Miss { kind: MissKind::Delete, .. }) => {
                 self.connectors[cloud.index()].send(Delete { segment }).await??;
                 (MissKind::Delete, 0)
             }
             Some(Miss { kind: MissKind::Put, .. }) => {
-                let Some(row) = read::segment(&*self.kv, segment)? else {
+                let Some(row) = row else {
                     return Ok(0);
                 };
                 // The sweep may delete it at any moment from the end of the grace period on, and a copy must not arrive
@@ -314,8 +318,9 @@ impl Tools {
 
     /// The object to put into a cloud, if it belongs there by this filer's tables.
     fn belongs(&self, cloud: CloudId, segment: SegmentId) -> Result<Object, NotPut> {
-        let object = still_needed(&*self.kv, segment)?.ok_or(NotPut::Gone)?;
-        let roles = read::roles(&*self.kv)?.ok_or(NotPut::NotHealthy)?;
+        let view = self.kv.view();
+        let object = still_needed(&*view, segment)?.ok_or(NotPut::Gone)?;
+        let roles = read::roles(&*view)?.ok_or(NotPut::NotHealthy)?;
         // What a failed or resyncing cloud misses is on record, and is the resync's.
         if object.copies[cloud.index()] != Copy::Stored || roles.cloud(cloud).state != CloudState::Healthy {
             return Err(NotPut::NotHealthy);
@@ -408,7 +413,7 @@ impl Tools {
 }
 
 /// What a segment's object is, if anything refers to it.
-pub fn still_needed(kv: &dyn Kv, segment: SegmentId) -> Result<Option<Object>, KvError> {
+pub fn still_needed(kv: &dyn KvRead, segment: SegmentId) -> Result<Option<Object>, KvError> {
     let row = read::segment(kv, segment)?;
     Ok(row.filter(|row| row.dead_since_ns.is_none()).and_then(|row| row.object))
 }

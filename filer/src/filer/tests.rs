@@ -5,6 +5,7 @@ mod clouds;
 mod damage;
 mod files;
 mod freshness;
+mod looks;
 mod model;
 mod network;
 mod outages;

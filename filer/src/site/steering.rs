@@ -17,6 +17,7 @@ use crate::{
 use mesh::{
     FilerId,
     consensus::{MembershipError, ProposeError, Revoked, RevokedList},
+    kv::KvRead,
     net::{MeshStats, QuicMesh},
     peers::Peers,
 };
@@ -162,7 +163,6 @@ impl Site {
     }
 
     async fn clouds(&self, roles: &Roles) -> Vec<Cloud> {
-        let kv = &*self.filer.world.kv;
         let health = self.filer.actors.health.send(Views).await.ok();
         let progress = self.filer.actors.resync.send(Progresses).await.ok();
         let receipts = self.filer.actors.mirror.send(Receipts).await.unwrap_or_default();
@@ -179,7 +179,7 @@ impl Site {
             shown.why = status.why.clone();
             shown.missed_puts = status.missed_puts;
             shown.missed_deletes = status.missed_deletes;
-            let oldest = read::oldest_miss(kv, cloud).ok().flatten();
+            let oldest = read::oldest_miss(&*self.filer.world.kv.view(), cloud).ok().flatten();
             shown.oldest_miss_ms = oldest.map(|miss| self.filer.ms_since(miss.since_ns));
             let lacks = |segment: &SegmentId| !receipts.get(segment).is_some_and(|given| given[cloud.index()]);
             let unprotected = unreleased.iter().filter(|(segment, _)| lacks(segment)).map(|(_, ns)| *ns).min();
@@ -303,8 +303,8 @@ impl Site {
         )))
     }
 
-    fn file_row(&self, attr: &Attr, path: String) -> Result<FileRow, Refusal> {
-        let extents = read::extents(&*self.filer.world.kv, attr.handle.ino, 0..attr.bytes).map_err(failed)?;
+    fn file_row(&self, view: &dyn KvRead, attr: &Attr, path: String) -> Result<FileRow, Refusal> {
+        let extents = read::extents(view, attr.handle.ino, 0..attr.bytes).map_err(failed)?;
         let row = |extent: &storage::cloudfs::Extent| ExtentRow {
             offset: extent.offset,
             len: extent.len.into(),
@@ -497,20 +497,20 @@ impl Steering for Site {
     }
 
     async fn files(&self, after: Option<String>, limit: usize) -> Result<Page<FileRow>, Refusal> {
-        let kv = &*self.filer.world.kv;
+        let view = self.filer.world.kv.view();
         let after = after.as_deref().map(place_of).transpose()?;
-        let rows = read::names(kv, after.as_ref().map(|(dir, name)| (*dir, &name[..])), limit).map_err(failed)?;
+        let rows = read::names(&*view, after.as_ref().map(|(dir, name)| (*dir, &name[..])), limit).map_err(failed)?;
         let full = rows.len() == limit;
         let next = rows.last().filter(|_| full).map(|(dir, name, _)| place_text(*dir, name));
         let mut found = Vec::new();
         for (dir, name, ino) in rows {
-            let Some(attr) = read::attr(kv, ino).map_err(failed)?.filter(|attr| attr.kind == NodeKind::File) else {
+            let Some(attr) = read::attr(&*view, ino).map_err(failed)?.filter(|attr| attr.kind == NodeKind::File) else {
                 continue;
             };
-            let above = read::path_of(kv, dir).map_err(failed)?.unwrap_or_default();
+            let above = read::path_of(&*view, dir).map_err(failed)?.unwrap_or_default();
             let parts = above.iter().chain([&name]).map(|part| String::from_utf8_lossy(part));
             let path: String = parts.map(|part| format!("/{part}")).collect();
-            found.push(self.file_row(&attr, path)?);
+            found.push(self.file_row(&*view, &attr, path)?);
         }
         Ok(Page { rows: found, next })
     }

@@ -1,7 +1,9 @@
 //! Reading and writing of file data.
 
 use super::{
-    Look, Vfs, errors, permissions,
+    Look, Vfs, errors,
+    layers::Layer,
+    permissions,
     recording::Recorded,
     unrecorded::{Noted, Unrecorded},
 };
@@ -40,6 +42,15 @@ impl Readers {
 
 /// How often a read looks for the file's data, when what it found is gone before it is read.
 const LOOKS_MAX: usize = 4;
+
+/// A range of a file at one moment.
+struct Content {
+    attr: Attr,
+    /// What was asked for, up to the file's end.
+    range: Range<u64>,
+    /// All of it that is no hole, in order.
+    extents: Vec<Extent>,
+}
 
 #[derive(Debug, thiserror::Error)]
 enum ReadFailure {
@@ -85,44 +96,63 @@ impl Vfs {
     }
 
     async fn read_once(&self, caller: &Caller, file: Handle, offset: u64, len: u32) -> Result<ReadData, ReadFailure> {
-        let attr = self.attr_or_surely_stale(file).await?;
+        let wanted = offset..offset.saturating_add(len.into());
+        let Content { attr, range, extents } = match self.content(file, wanted.clone()) {
+            Err(FsError::Stale) => {
+                self.fresh().await?;
+                self.content(file, wanted)?
+            }
+            known => known?,
+        };
         check_file(&attr)?;
         permissions::check_read(caller, &attr)?;
-        let end = offset.saturating_add(len.into()).min(attr.bytes);
-        if offset >= end {
+        let end = range.end;
+        if range.is_empty() {
             return Ok(ReadData { data: Bytes::new(), end_of_file: offset >= attr.bytes, attr });
         }
-        let range = offset..end;
-        let extents = self.extents(file, range.clone())?;
         if self.readers.lock().expect("no holder of the readers panics").note(file, &range) {
-            self.read_ahead(file, end, attr.bytes)?;
+            self.read_ahead(file, end, attr.bytes);
         }
         let data = self.gather(file, &range, &extents).await?;
         Ok(ReadData { data, end_of_file: end >= attr.bytes, attr })
     }
 
-    /// What a range of the file is made of: recorded extents, with unrecorded ones over them.
-    fn extents(&self, file: Handle, range: Range<u64>) -> Result<Vec<Extent>, FsError> {
-        // The layers first: what moves from them to the record meanwhile is then seen twice, and never missed.
-        let over = self.unrecorded.get(file).map(|unrecorded| unrecorded.within(range.clone()));
-        let recorded = read::extents(&*self.kv, file.ino, range)?;
-        let Some(over) = over.filter(|over| !over.is_empty()) else {
-            return Ok(recorded);
-        };
-        let mut layer = super::layers::Layer::default();
-        for extent in &recorded {
-            layer.insert(*extent);
+    /// What `wanted` of the file is made of: recorded extents, with unrecorded ones over them; all as of one moment.
+    fn content(&self, file: Handle, wanted: Range<u64>) -> Result<Content, FsError> {
+        loop {
+            // As in a look at the attributes: counted before the view is taken, and nothing may have left the layers until
+            // they are read. So what is in neither was written later.
+            let unrecorded = self.unrecorded.get(file).map(|unrecorded| (unrecorded.recordings(), unrecorded));
+            let view = self.kv.view();
+            let mut attr = read::node(&*view, file)?.ok_or(FsError::Stale)?;
+            let (mut layer, mut over) = (Layer::default(), Layer::default());
+            if let Some((recordings, unrecorded)) = unrecorded {
+                match unrecorded.show_data(&mut attr, recordings, wanted.clone()) {
+                    Some(shown) => over = shown,
+                    None => continue,
+                }
+            }
+            let range = wanted.start..wanted.end.min(attr.bytes);
+            let recorded = read::extents(&*view, file.ino, range.clone())?;
+            if over.is_empty() {
+                return Ok(Content { attr, range, extents: recorded });
+            }
+            for extent in &recorded {
+                layer.insert(*extent);
+            }
+            layer.cover(&over);
+            return Ok(Content { attr, range, extents: layer.extents().copied().collect() });
         }
-        layer.cover(&over);
-        Ok(layer.extents().copied().collect())
     }
 
-    fn read_ahead(&self, file: Handle, from: u64, file_bytes: u64) -> Result<(), FsError> {
+    fn read_ahead(&self, file: Handle, from: u64, file_bytes: u64) {
         let to = from.saturating_add(self.reader.read_ahead_bytes()).min(file_bytes);
-        if from < to {
-            self.reader.ahead(file, &self.extents(file, from..to)?);
+        // Whoever reads on there is told what is wrong.
+        if from < to
+            && let Ok(content) = self.content(file, from..to)
+        {
+            self.reader.ahead(file, &content.extents);
         }
-        Ok(())
     }
 
     async fn gather(&self, file: Handle, range: &Range<u64>, extents: &[Extent]) -> Result<Bytes, ReadError> {

@@ -216,14 +216,18 @@ impl Unrecorded {
         Some(layers.newest_note)
     }
 
-    /// What lies over the recorded extents in a range.
-    pub fn within(&self, range: Range<u64>) -> Layer {
+    /// As [`Unrecorded::show`], and gives what lies over the recorded extents in a range.
+    pub fn show_data(&self, attr: &mut Attr, recordings: u64, range: Range<u64>) -> Option<Layer> {
         let layers = self.lock();
+        if layers.recordings != recordings {
+            return None;
+        }
+        layers.show(attr);
         let mut over = Layer::default();
         for extent in layers.recording.within(range.clone()).chain(layers.pending.within(range)) {
             over.insert(extent);
         }
-        over
+        Some(over)
     }
 
     fn is_empty(&self) -> bool {

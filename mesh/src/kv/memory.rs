@@ -10,7 +10,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-type Tables = BTreeMap<Table, BTreeMap<Vec<u8>, Bytes>>;
+/// A view shares the rows; the next write to a table that is still viewed copies it.
+type Tables = BTreeMap<Table, Arc<BTreeMap<Vec<u8>, Bytes>>>;
 
 /// Tables in memory. A clone is another handle to the same tables.
 #[derive(Clone, Default)]
@@ -30,6 +31,10 @@ struct State {
 struct MemoryView(Tables);
 
 impl State {
+    fn rows(&mut self, table: Table) -> &mut BTreeMap<Vec<u8>, Bytes> {
+        Arc::make_mut(self.tables.entry(table).or_default())
+    }
+
     /// Makes a change; gives what takes it back.
     fn change(&mut self, change: Change, undo: &mut Vec<Change>) {
         let put_back = |table, key: Vec<u8>, old: Option<Bytes>| match old {
@@ -38,11 +43,11 @@ impl State {
         };
         match change {
             Change::Put { table, key, value } => {
-                let old = self.tables.entry(table).or_default().insert(key.clone(), value.into());
+                let old = self.rows(table).insert(key.clone(), value.into());
                 undo.push(put_back(table, key, old));
             }
             Change::Delete { table, key } => {
-                if let Some(old) = self.tables.entry(table).or_default().remove(&key) {
+                if let Some(old) = self.rows(table).remove(&key) {
                     undo.push(put_back(table, key, Some(old)));
                 }
             }
@@ -56,7 +61,7 @@ impl State {
                 if from >= to {
                     return;
                 }
-                let rows = self.tables.entry(table).or_default();
+                let rows = self.rows(table);
                 let keys: Vec<Vec<u8>> = rows.range(from..to).map(|(key, _)| key.clone()).collect();
                 for key in keys {
                     let old = rows.remove(&key);

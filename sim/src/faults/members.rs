@@ -67,7 +67,7 @@ async fn remove(world: &Rc<World>, shared: &Shared, lost: FilerId) -> Option<()>
         let ino = file.handle.ino;
         let segments = segments.clone();
         let torn = world.call(at, async move |filer| {
-            let extents = read::extents(&*filer.world.kv, ino, 0..u64::MAX).ok()?;
+            let extents = read::extents(&*filer.world.kv.view(), ino, 0..u64::MAX).ok()?;
             Some(extents.iter().any(|extent| segments.contains(&extent.segment)))
         });
         if !torn.await.ok()?? {

@@ -1,5 +1,8 @@
 //! Reading the state: the same functions over a change that is being made and over the tables as they stand.
 //!
+//! Tables in use change between two reads of them, whenever an operation is applied. So a function that reads more than
+//! once takes a view that stands still ([`StandsStill`]), and so does whoever calls several that must agree.
+//!
 //! Every list is bounded by the caller's `limit` and goes on behind the last item of the page before. Readers take
 //! inode numbers; whoever holds a client's handle uses [`node`], which checks the generation.
 
@@ -27,6 +30,14 @@ pub trait StateRead {
     /// Up to `limit` pairs of `range` in key order, or from its end backwards.
     fn scan(&self, range: kv::Range<'_>, limit: usize, backwards: bool) -> Result<Vec<Pair>, KvError>;
 }
+
+/// A view that nothing changes between two reads of it: [`Kv::view`], or a change that is being made.
+pub trait StandsStill: StateRead {}
+
+impl StandsStill for Txn<'_> {}
+impl StandsStill for dyn KvRead + '_ {}
+/// For tests and the simulator, which write nothing meanwhile.
+impl StandsStill for MemoryKv {}
 
 impl StateRead for Txn<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
@@ -115,7 +126,7 @@ pub fn parent<R: StateRead + ?Sized>(kv: &R, dir: u64) -> Result<Option<u64>, Kv
 }
 
 /// The names from the root to a directory; `None` when it is no directory. The root's list is empty.
-pub fn path_of<R: StateRead + ?Sized>(kv: &R, dir: u64) -> Result<Option<Vec<Vec<u8>>>, KvError> {
+pub fn path_of<R: StandsStill + ?Sized>(kv: &R, dir: u64) -> Result<Option<Vec<Vec<u8>>>, KvError> {
     let mut names = Vec::new();
     let mut at = dir;
     let depth_max = totals(kv)?.inodes;
@@ -177,11 +188,10 @@ pub fn names<R: StateRead + ?Sized>(
 
 /// The extents that hold data of `range`, in order of offset and clipped to it. What lies between them is a hole and
 /// reads as zeros; so does what lies between the last of them and the file's end.
-pub fn extents<R: StateRead + ?Sized>(kv: &R, ino: u64, range: Range<u64>) -> Result<Vec<Extent>, KvError> {
+pub fn extents<R: StandsStill + ?Sized>(kv: &R, ino: u64, range: Range<u64>) -> Result<Vec<Extent>, KvError> {
     if range.is_empty() {
         return Ok(Vec::new());
     }
-    // First: what is cut off meanwhile is then seen as it was before, and what is laid anew is later than any cut.
     let orphan = orphan(kv, ino)?;
     let is_cut_off = |row: &ExtentRow| orphan.as_ref().is_some_and(|orphan| orphan.has(row));
     let mut found = Vec::new();
@@ -287,7 +297,7 @@ pub fn miss<R: StateRead + ?Sized>(kv: &R, cloud: CloudId, segment: SegmentId) -
 }
 
 /// The oldest row of a cloud's missed-write log.
-pub fn oldest_miss<R: StateRead + ?Sized>(kv: &R, cloud: CloudId) -> Result<Option<Miss>, KvError> {
+pub fn oldest_miss<R: StandsStill + ?Sized>(kv: &R, cloud: CloudId) -> Result<Option<Miss>, KvError> {
     let rows = page(kv, &keys::prefix(keys::MISS_AGES, &[cloud.index() as u8]), None, 1)?;
     let Some((key, _)) = rows.first() else {
         return Ok(None);

@@ -5,6 +5,7 @@
 
 use super::{
     clouds::MemoryCloud,
+    looks::{Between, Changing},
     network::{Arrived, Network},
     power::{Power, Powered},
 };
@@ -60,6 +61,8 @@ pub struct Site {
     pub id: FilerId,
     pub kv: MemoryKv,
     pub disk: MemoryDisk,
+    /// What is applied between two looks at its tables.
+    pub between: Between,
     run: Option<Run>,
     runs: u64,
 }
@@ -110,8 +113,8 @@ impl World {
                 settings,
             };
             for number in 1..=sites {
-                let (kv, disk) = Default::default();
-                world.sites.push(Site { id: FilerId(number), kv, disk, run: None, runs: 0 });
+                let (kv, disk, between) = Default::default();
+                world.sites.push(Site { id: FilerId(number), kv, disk, between, run: None, runs: 0 });
                 world.start(number as usize - 1).await;
                 world.until("the site is a member", |world| world.is_member(number as usize - 1)).await;
             }
@@ -127,7 +130,7 @@ impl World {
     /// Starts the filer of a site on what its site has.
     pub async fn start(&mut self, site: usize) {
         let others: Vec<FilerId> = self.sites.iter().map(|site| site.id).collect();
-        let Site { id, kv, disk, runs, .. } = &mut self.sites[site];
+        let Site { id, kv, disk, between, runs, .. } = &mut self.sites[site];
         *runs += 1;
         let (power, me) = (Power::default(), *id);
         let known = others.into_iter().filter(|other| *other != me).map(|other| (other, member(other))).collect();
@@ -135,8 +138,9 @@ impl World {
         let cloud = |cloud: &MemoryCloud| -> Arc<dyn storage::cloud::Cloud> {
             Arc::new(Powered { power: power.clone(), effect: cloud.clone() })
         };
+        let tables = Changing { tables: kv.clone(), between: between.clone() };
         let world = filer::World {
-            kv: Arc::new(Powered { power: power.clone(), effect: kv.clone() }),
+            kv: Arc::new(Powered { power: power.clone(), effect: tables }),
             disk: Arc::new(Powered { power: power.clone(), effect: disk.clone() }),
             clouds: self.clouds.each_ref().map(cloud),
             peers: Arc::new(Powered { power: power.clone(), effect: self.network.end(me) }),
