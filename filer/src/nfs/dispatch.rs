@@ -37,6 +37,8 @@ pub struct Service {
     /// Where NFS and MOUNT answer, for the port mapper.
     pub port: u16,
     replays: Replays,
+    /// Of WRITEs, which are many: they take no room from the others.
+    write_replays: Replays,
     requests: AtomicU64,
     refusals_told: Mutex<BTreeSet<(IpAddr, u64)>>,
 }
@@ -64,6 +66,7 @@ impl Service {
         port: u16,
     ) -> Self {
         let age_max = Duration::from_millis(settings.replay_ms_max);
+        let replays = || Replays::new(settings.replay_entries_max, settings.replay_bytes_max, age_max);
         Self {
             fs,
             exports,
@@ -72,7 +75,8 @@ impl Service {
             counters,
             port,
             mounts: Mounts::new(settings.mounts_max),
-            replays: Replays::new(settings.replay_entries_max, settings.replay_bytes_max, age_max),
+            replays: replays(),
+            write_replays: replays(),
             settings,
             requests: AtomicU64::new(1),
             refusals_told: Mutex::default(),
@@ -106,19 +110,46 @@ impl Service {
         }
     }
 
-    /// The reply to a call that there is no room for: it is not run, and its client asks again later. None where the
-    /// call is at work already, as an earlier repetition of itself.
-    pub fn turned_away(&self, request: &Request) -> Option<Reply> {
+    /// The reply to a call that there is no room for: it is not run, and its client asks again later. An error where it is
+    /// at work already, as an earlier repetition of itself: see [`Service::awaited`].
+    pub fn turned_away(&self, request: &Request) -> Result<Reply, CallKey> {
         let call = &request.call;
-        let procedure = match NFS_PROGRAM::try_from(call.procedure) {
-            Ok(procedure) if (call.program, call.version) == (nfs3::PROGRAM, nfs3::VERSION) => procedure,
-            _ => return Some(self.refused(Reply::system_error(call.xid))),
-        };
-        let reply = later(procedure, call.xid);
-        if is_kept(procedure) {
-            self.replays.turn_away(request.key(), reply.head).map(Reply::whole)
-        } else {
-            Some(reply)
+        match NFS_PROGRAM::try_from(call.procedure) {
+            Ok(procedure) if (call.program, call.version) == (nfs3::PROGRAM, nfs3::VERSION) => {
+                self.turned_away_by(request.key(), procedure)
+            }
+            _ => Ok(self.refused(Reply::system_error(call.xid))),
+        }
+    }
+
+    /// As [`Service::turned_away`], for a WRITE that was not read, but for its checksum.
+    pub fn write_turned_away(&self, client: IpAddr, xid: u32, checksum: u64) -> Result<Reply, CallKey> {
+        const WRITE: NFS_PROGRAM = NFS_PROGRAM::NFSPROC3_WRITE;
+        self.turned_away_by(CallKey { client, xid, procedure: WRITE as u32, checksum }, WRITE)
+    }
+
+    fn turned_away_by(&self, key: CallKey, procedure: NFS_PROGRAM) -> Result<Reply, CallKey> {
+        let reply = later(procedure, key.xid);
+        match self.replays_of(procedure) {
+            Some(replays) => replays.turn_away(key, reply.head).map(Reply::whole).ok_or(key),
+            None => Ok(reply),
+        }
+    }
+
+    /// The reply to a call that was turned away while it was at work, once there is one; none where a newer repetition gets
+    /// it. It takes no room meanwhile.
+    pub async fn awaited(&self, key: CallKey) -> Option<Reply> {
+        let procedure = NFS_PROGRAM::try_from(key.procedure).ok()?;
+        count(&self.counters.repeated_calls);
+        match self.replays_of(procedure)?.claim(key).await {
+            Claim::Replaced => None,
+            Claim::Repeated(reply) => Some(Reply::whole(reply)),
+            // It ended without a reply; this one has no room to be run.
+            Claim::First(ticket) => {
+                let reply = later(procedure, key.xid);
+                ticket.answer(reply.head.clone());
+                Some(reply)
+            }
         }
     }
 
@@ -137,11 +168,12 @@ impl Service {
         let client = request.client;
         let span = tracing::info_span!("nfs", request = number, procedure = name, %client, xid = call.xid);
         async {
-            let (status, answer) = if is_kept(procedure) {
-                self.once(request, procedure).await?
-            } else {
-                let body = self.nfs(request, procedure).await?;
-                (Some(body.status), Answer::Body(body))
+            let (status, answer) = match self.replays_of(procedure) {
+                Some(replays) => self.once(replays, request, procedure).await?,
+                None => {
+                    let body = self.nfs(request, procedure).await?;
+                    (Some(body.status), Answer::Body(body))
+                }
             };
             let took = begun.elapsed();
             tracing::debug!(?status, ?took, "answered");
@@ -154,9 +186,23 @@ impl Service {
         .await
     }
 
+    /// The answers kept for repetitions of a call, where a second run would answer otherwise or undo what came in between.
+    fn replays_of(&self, procedure: NFS_PROGRAM) -> Option<&Replays> {
+        match procedure {
+            NFS_PROGRAM::NFSPROC3_WRITE => Some(&self.write_replays),
+            procedure if is_change(procedure) => Some(&self.replays),
+            _ => None,
+        }
+    }
+
     /// Runs a call that must not run twice. No status: it did run before.
-    async fn once(&self, request: &Request, procedure: NFS_PROGRAM) -> Result<(Option<nfsstat3>, Answer), Malformed> {
-        match self.replays.claim(request.key()).await {
+    async fn once(
+        &self,
+        replays: &Replays,
+        request: &Request,
+        procedure: NFS_PROGRAM,
+    ) -> Result<(Option<nfsstat3>, Answer), Malformed> {
+        match replays.claim(request.key()).await {
             Claim::Replaced => {
                 count(&self.counters.repeated_calls);
                 Ok((None, Answer::NoReply))
@@ -277,7 +323,7 @@ impl Request {
 }
 
 /// NFS3ERR_JUKEBOX, in the form that a procedure's failures have, for a call that was not run.
-pub fn later(procedure: NFS_PROGRAM, xid: u32) -> Reply {
+fn later(procedure: NFS_PROGRAM, xid: u32) -> Reply {
     const LATER: nfsstat3 = nfsstat3::NFS3ERR_JUKEBOX;
     let body = match procedure {
         NFS_PROGRAM::NFSPROC3_NULL => Body::plain(&Void),
@@ -288,14 +334,14 @@ pub fn later(procedure: NFS_PROGRAM, xid: u32) -> Reply {
             Body::failed(LATER, &LINK3resfail { file_attributes, linkdir_wcc: wcc_data::default() })
         }
         NFS_PROGRAM::NFSPROC3_WRITE | NFS_PROGRAM::NFSPROC3_COMMIT => Body::failed(LATER, &wcc_data::default()),
-        procedure if is_kept(procedure) => Body::failed(LATER, &wcc_data::default()),
+        procedure if is_change(procedure) => Body::failed(LATER, &wcc_data::default()),
         _ => Body::failed(LATER, &post_op_attr::None),
     };
     body.into_reply(xid)
 }
 
-/// Whether the reply is kept, since a second run would answer otherwise or undo what came in between.
-fn is_kept(procedure: NFS_PROGRAM) -> bool {
+/// Whether it changes names or attributes.
+fn is_change(procedure: NFS_PROGRAM) -> bool {
     matches!(
         procedure,
         NFS_PROGRAM::NFSPROC3_SETATTR
@@ -322,7 +368,7 @@ impl Call {
                     Kind::Read
                 }
                 NFS_PROGRAM::NFSPROC3_WRITE | NFS_PROGRAM::NFSPROC3_COMMIT => Kind::Write,
-                procedure if is_kept(procedure) => Kind::Change,
+                procedure if is_change(procedure) => Kind::Change,
                 _ => Kind::Look,
             },
             _ => Kind::Look,

@@ -3,7 +3,7 @@
 //! A short record is read at once. Of a long one only the head is read at first: whoever reads the stream finds room for
 //! it before the rest is taken into memory, or has it skipped.
 
-use super::rpc::Reply;
+use super::rpc::{Checksum, Reply};
 use super::stats::Counters;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nfs3_types::rpc::fragment_header;
@@ -114,19 +114,21 @@ impl<R: AsyncRead + Unpin> RecordReader<R> {
         }
     }
 
-    /// Goes on behind the long record whose head was shown, keeping nothing of it.
-    pub async fn skip_long(&mut self) -> Result<(), RecordError> {
+    /// Goes on behind the long record whose head was shown, keeping nothing of it but its checksum.
+    pub async fn skip_long(&mut self) -> Result<u64, RecordError> {
         let mut record = self.long.take().expect("the head of a long record was shown");
-        let mut skipped = std::mem::take(&mut record.whole).len();
+        let head = std::mem::take(&mut record.whole);
+        let (mut skipped, mut checksum) = (head.len(), Checksum::default());
+        checksum.add(&head);
         loop {
             skipped += record.left;
             while record.left > 0 {
                 let step = record.left.min(INBOX_BYTES);
-                self.take(step).await?.ok_or(RecordError::Truncated)?;
+                checksum.add(&self.take(step).await?.ok_or(RecordError::Truncated)?);
                 record.left -= step;
             }
             if record.last {
-                return Ok(());
+                return Ok(checksum.finish());
             }
             if !self.fragment(&mut record).await? {
                 return Err(RecordError::Truncated);
@@ -289,7 +291,7 @@ mod tests {
                 Ok(Some(Arrived::Long { head, bytes_max })) => {
                     assert!(head.len() == LONG_HEAD_BYTES && (INBOX_BYTES + 1..=max).contains(&bytes_max));
                     match skips.next() {
-                        Some(true) => reader.skip_long().await.map(|()| Some(Bytes::from_static(b"skipped"))),
+                        Some(true) => reader.skip_long().await.map(|_| Some(Bytes::from_static(b"skipped"))),
                         _ => reader.read_long().await.map(Some),
                     }
                 }
@@ -345,6 +347,19 @@ mod tests {
         assert!(matches!(end, Err(RecordError::TooLong { .. })));
         let (_, end) = records_but(&fragment(&long, true)[..long.len()], long.len(), &[true]).await;
         assert!(matches!(end, Err(RecordError::Truncated)));
+    }
+
+    #[tokio::test]
+    async fn a_skipped_record_has_the_checksum_of_one_that_is_read() {
+        let long: Vec<u8> = (0..3 * INBOX_BYTES).map(|at| (at % 251) as u8).collect();
+        let mut expected = Checksum::default();
+        expected.add(&long);
+        let in_three = [fragment(&long[..100], false), fragment(&long[100..200], false), fragment(&long[200..], true)];
+        for stream in [fragment(&long, true), in_three.concat()] {
+            let mut reader = RecordReader::new(&stream[..], long.len());
+            assert!(matches!(reader.next().await, Ok(Some(Arrived::Long { .. }))));
+            assert_eq!(reader.skip_long().await.expect("readable"), expected.finish());
+        }
     }
 
     #[tokio::test]

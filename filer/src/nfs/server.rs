@@ -2,15 +2,15 @@
 
 use super::admission::{Held, Kind, Room, Share};
 use super::decode::Malformed;
-use super::dispatch::{Request, SHORT_REPLY_BYTES, Service, later};
+use super::dispatch::{Request, SHORT_REPLY_BYTES, Service};
 use super::exports::{BadExport, Export, Exports};
 use super::handle::SecretSource;
 use super::record::{Arrived, Outgoing, RecordError, RecordReader, write_replies};
+use super::replay::CallKey;
 use super::rpc::{Call, Message, Reply};
 use super::settings::NfsSettings;
 use super::stats::{Counters, NfsStats, count};
 use crate::fs::FileSystem;
-use nfs3_types::nfs3::NFS_PROGRAM;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -261,8 +261,8 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
                 let too_slow = RecordError::TooSlow { after_ms };
                 let deadline = Duration::from_millis(after_ms);
                 if held.is_none() {
-                    timeout(deadline, self.reader.skip_long()).await.map_err(|_| too_slow)??;
-                    self.send(later(NFS_PROGRAM::NFSPROC3_WRITE, xid)).await;
+                    let checksum = timeout(deadline, self.reader.skip_long()).await.map_err(|_| too_slow)??;
+                    self.turn_away(service.write_turned_away(self.client, xid, checksum)).await;
                     return Ok(Some(()));
                 }
                 (timeout(deadline, self.reader.read_long()).await.map_err(|_| too_slow)??, held)
@@ -283,9 +283,7 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
         };
         let request = Request { call, client: self.client };
         let Some(held) = held else {
-            if let Some(reply) = service.turned_away(&request) {
-                self.send(reply).await;
-            }
+            self.turn_away(service.turned_away(&request)).await;
             return Ok(Some(()));
         };
         let replies = self.replies.clone();
@@ -297,6 +295,22 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
             }
         });
         Ok(Some(()))
+    }
+
+    /// Answers a call that there is no room for: at once, or as soon as the same call, which is at work, is answered.
+    async fn turn_away(&mut self, reply: Result<Reply, CallKey>) {
+        let key = match reply {
+            Ok(reply) => return self.send(reply).await,
+            Err(key) => key,
+        };
+        // They do not pile up: of all repetitions of a call one waits.
+        let (door, replies) = (self.door.clone(), self.replies.clone());
+        self.calls.spawn(async move {
+            if let Some(reply) = door.service.awaited(key).await {
+                // An error says that the client is gone.
+                let _ = replies.send(Outgoing { reply, _held: None }).await;
+            }
+        });
     }
 
     /// Sends a reply that took no work. While the client takes none, its connection is not read further.

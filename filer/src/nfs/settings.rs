@@ -52,9 +52,9 @@ pub struct NfsSettings {
     pub reply_stall_ms_max: u64,
     /// How long a shutdown waits for calls at work.
     pub shutdown_ms_max: u64,
-    /// Answers kept for repeated calls.
+    /// Answers kept for repeated calls that change names or attributes, and as many again for repeated WRITEs.
     pub replay_entries_max: usize,
-    /// Bytes of answers kept for repeated calls.
+    /// Bytes of answers kept for repeated calls of each.
     pub replay_bytes_max: usize,
     /// How long an answer is kept for repeated calls.
     pub replay_ms_max: u64,

@@ -3,15 +3,31 @@
 use super::client::{Client, Site, at, record, unpacked, unsquashed, xid_next};
 use crate::nfs::NfsSettings;
 use nfs3_types::nfs3::{self, *};
-use nfs3_types::xdr_codec::Pack;
+use nfs3_types::xdr_codec::{Opaque, Pack};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 const NFS: (u32, u32) = (nfs3::PROGRAM, nfs3::VERSION);
 
-async fn make_file(client: &mut Client, root: &nfs_fh3, name: &str) {
+async fn make_file(client: &mut Client, root: &nfs_fh3, name: &str) -> nfs_fh3 {
     let how = createhow3::GUARDED(sattr3::default());
     let made: CREATE3res = client.nfs(NFS_PROGRAM::NFSPROC3_CREATE, &CREATE3args { where_: at(root, name), how }).await;
-    made.unwrap();
+    match made.unwrap().obj {
+        post_op_fh3::Some(file) => file,
+        post_op_fh3::None => panic!("a new file has a handle"),
+    }
+}
+
+fn write_of(file: &nfs_fh3, byte: u8, bytes: usize) -> WRITE3args<'static> {
+    let data = Opaque::owned(vec![byte; bytes]);
+    WRITE3args { file: file.clone(), offset: 0, count: bytes as u32, stable: stable_how::UNSTABLE, data }
+}
+
+/// Waits until no call is at work.
+async fn idle(site: &Site) {
+    while site.server.stats().calls_in_flight > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn twice(client: &mut Client, procedure: NFS_PROGRAM, arguments: &impl Pack) -> (Vec<u8>, Vec<u8>) {
@@ -126,4 +142,101 @@ async fn of_many_repetitions_one_waits_and_is_answered() {
     }
     assert_eq!(site.memory.removes.load(Ordering::SeqCst), 1);
     assert_eq!(site.server.stats().repeated_calls, 20);
+}
+
+/// A write waits for room in staging while its client, over a new connection, has it done, and writes anew.
+#[tokio::test]
+async fn a_repeated_write_never_runs_behind_a_later_one() {
+    let site = Site::open().await;
+    let mut client = site.client().await;
+    let root = client.mount("/").await.expect("exported");
+    let file = make_file(&mut client, &root, "a").await;
+    let xid = xid_next();
+    let call = record(&client.call(xid, NFS, NFS_PROGRAM::NFSPROC3_WRITE as u32, &write_of(&file, b'A', 100)));
+    site.memory.writes.on.store(true, Ordering::SeqCst);
+    client.send(&call).await;
+    site.memory.writes.held.notified().await;
+    // From here on there is room for whoever asks; the first one is a moment late.
+    site.memory.writes.on.store(false, Ordering::SeqCst);
+    drop(client);
+    let mut client = site.client().await;
+    client.send(&call).await;
+    let early = tokio::time::timeout(Duration::from_millis(200), client.receive()).await;
+    assert!(early.is_err(), "it has an answer while the first is at work");
+    site.memory.writes.go.add_permits(1);
+    let (answered, written) = client.receive().await;
+    assert_eq!(answered, xid);
+    let written = unpacked::<WRITE3res>(&written.expect("accepted")).unwrap();
+    let later: WRITE3res = client.nfs(NFS_PROGRAM::NFSPROC3_WRITE, &write_of(&file, b'B', 100)).await;
+    later.unwrap();
+    // One that was under way in a connection that nobody listens to any more.
+    let mut late = site.client().await;
+    late.send(&call).await;
+    assert_eq!(unpacked::<WRITE3res>(&late.receive().await.1.expect("accepted")).unwrap(), written);
+    idle(&site).await;
+    assert_eq!(site.memory.content("a").expect("it is there").1, [b'B'; 100]);
+    assert_eq!(site.server.stats().repeated_calls, 2);
+}
+
+/// A client that was told to ask later does so as a new call; what it sent before, short or too long to be read without
+/// room, must not run behind that.
+#[tokio::test]
+async fn a_write_that_was_turned_away_never_runs() {
+    let settings = NfsSettings { calls_in_flight_max: 1, admission_ms_max: 20, ..NfsSettings::default() };
+    for bytes in [100, 100_000] {
+        let site = Site::with(settings.clone(), vec![unsquashed("/")]).await;
+        let mut client = site.client().await;
+        let root = client.mount("/").await.expect("exported");
+        let (file, other) = (make_file(&mut client, &root, "a").await, make_file(&mut client, &root, "b").await);
+        site.memory.writes.on.store(true, Ordering::SeqCst);
+        let write = |xid: u32, args: &WRITE3args<'_>, client: &Client| {
+            record(&client.call(xid, NFS, NFS_PROGRAM::NFSPROC3_WRITE as u32, args))
+        };
+        let takes_the_room = write(xid_next(), &write_of(&other, b'B', 100), &client);
+        client.send(&takes_the_room).await;
+        site.memory.writes.held.notified().await;
+        let call = write(xid_next(), &write_of(&file, b'A', bytes), &client);
+        client.send(&call).await;
+        let later = unpacked(&client.receive().await.1.expect("accepted"));
+        assert!(matches!(later, WRITE3res::Err((nfsstat3::NFS3ERR_JUKEBOX, _))));
+        site.memory.writes.on.store(false, Ordering::SeqCst);
+        site.memory.writes.go.add_permits(1);
+        unpacked::<WRITE3res>(&client.receive().await.1.expect("accepted")).unwrap();
+        client.send(&call).await;
+        let later = unpacked(&client.receive().await.1.expect("accepted"));
+        assert!(matches!(later, WRITE3res::Err((nfsstat3::NFS3ERR_JUKEBOX, _))), "{bytes} bytes: {later:?}");
+        idle(&site).await;
+        assert!(site.memory.content("a").expect("it is there").1.is_empty());
+        let written: WRITE3res = client.nfs(NFS_PROGRAM::NFSPROC3_WRITE, &write_of(&file, b'A', bytes)).await;
+        written.unwrap();
+    }
+}
+
+/// Were it told to ask later, its client would write anew, and the one at work could run behind that.
+#[tokio::test]
+async fn a_repetition_without_room_waits_for_the_write_at_work() {
+    let settings = NfsSettings { calls_in_flight_max: 1, admission_ms_max: 20, ..NfsSettings::default() };
+    for bytes in [100, 100_000] {
+        let site = Site::with(settings.clone(), vec![unsquashed("/")]).await;
+        let (mut first, mut second) = (site.client().await, site.client().await);
+        let root = first.mount("/").await.expect("exported");
+        let (file, other) = (make_file(&mut first, &root, "a").await, make_file(&mut first, &root, "b").await);
+        site.memory.writes.on.store(true, Ordering::SeqCst);
+        let xid = xid_next();
+        let call = record(&first.call(xid, NFS, NFS_PROGRAM::NFSPROC3_WRITE as u32, &write_of(&file, b'A', bytes)));
+        first.send(&call).await;
+        site.memory.writes.held.notified().await;
+        let takes_the_room =
+            second.call(xid_next(), NFS, NFS_PROGRAM::NFSPROC3_WRITE as u32, &write_of(&other, b'B', 100));
+        second.send(&record(&takes_the_room)).await;
+        site.memory.writes.held.notified().await;
+        second.send(&call).await;
+        let early = tokio::time::timeout(Duration::from_millis(200), second.receive()).await;
+        assert!(early.is_err(), "{bytes} bytes: it has an answer while the first is at work");
+        site.memory.writes.go.add_permits(1);
+        let (answered, written) = second.receive().await;
+        assert_eq!(answered, xid);
+        unpacked::<WRITE3res>(&written.expect("accepted")).unwrap();
+        site.memory.writes.go.add_permits(1);
+    }
 }
