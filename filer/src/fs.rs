@@ -207,6 +207,7 @@ pub trait FileSystem: Send + Sync + 'static {
     /// Which of the wanted [`access`] bits the caller has, and the attributes.
     async fn access(&self, caller: &Caller, file: Handle, wanted: u32) -> Result<(u32, Attr), FsError>;
     async fn readlink(&self, caller: &Caller, file: Handle) -> Result<(Bytes, Attr), FsError>;
+    /// Up to `len` bytes. Less may come before the file's end, but never nothing.
     async fn read(&self, caller: &Caller, file: Handle, offset: u64, len: u32) -> Result<ReadData, FsError>;
     async fn write(
         &self,

@@ -5,9 +5,10 @@
 //! still asked for that piece in the background, so that a cloud that fails only reads trips too; while it is, other reads
 //! of the piece begin at the standby.
 //!
-//! Owns: the order of the places, one fetch for many waiters, fallback. Does not own: the places themselves.
+//! Owns: the order of the places, one fetch for many waiters, fallback, memory for frames. Does not own: the places themselves.
 
 mod afar;
+mod pieces;
 mod places;
 mod repair;
 
@@ -19,7 +20,7 @@ use actix::Addr;
 use bytes::Bytes;
 use futures::{
     FutureExt,
-    future::{BoxFuture, Shared, try_join_all},
+    future::{BoxFuture, Shared},
 };
 use mesh::{FilerId, clock::Random, kv::Kv, peers::Peers};
 use std::{
@@ -35,7 +36,8 @@ use storage::{
     segment::Header,
     staging::Staging,
 };
-use tokio::time::Instant;
+
+use pieces::Rooms;
 
 pub use places::{FramePlace, Run, WrongFrame, runs};
 
@@ -50,8 +52,11 @@ pub struct Settings {
     pub read_ms_max: u64,
     /// How long the origin filer is waited for, in milliseconds.
     pub origin_ms_max: u64,
-    /// Frames read by one request to a cloud, in bytes.
+    /// Frames read by one request to a cloud, or by one read at a time, as they are stored, in bytes.
     pub run_bytes_max: u32,
+    /// Frames that all reads under way are being made of, as they are stored, in bytes; as much again for those on their
+    /// way from afar.
+    pub frame_bytes_in_flight_max: u64,
     /// Bytes read ahead of a sequential reader.
     pub read_ahead_bytes: u64,
     /// Runs read ahead at one time.
@@ -72,6 +77,7 @@ impl Default for Settings {
             read_ms_max: 20_000,
             origin_ms_max: 5_000,
             run_bytes_max: 4 << 20,
+            frame_bytes_in_flight_max: 96 << 20,
             read_ahead_bytes: 8 << 20,
             read_aheads_max: 4,
             suspects_max: 4,
@@ -140,6 +146,7 @@ pub struct Reader {
     fetches: AtomicU64,
     suspects: Mutex<BTreeSet<(CloudId, SegmentId)>>,
     ahead: tokio::sync::Semaphore,
+    rooms: Rooms,
     pub stats: ReadStats,
 }
 
@@ -147,8 +154,9 @@ impl Reader {
     /// A reader of these places.
     pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
         let ahead = tokio::sync::Semaphore::new(settings.read_aheads_max);
+        let rooms = Rooms::new(settings.frame_bytes_in_flight_max);
         let (under_way, fetches, suspects, stats) = Default::default();
-        Arc::new(Self { parts, settings, under_way, fetches, suspects, ahead, stats })
+        Arc::new(Self { parts, settings, under_way, fetches, suspects, ahead, rooms, stats })
     }
 
     /// How far to read ahead of a sequential reader, in bytes.
@@ -164,39 +172,6 @@ impl Reader {
     /// What a segment's frames are tagged with.
     fn header(&self, segment: SegmentId) -> Header {
         Header { cloudfs: self.parts.cloudfs, segment }
-    }
-
-    /// The data of each of a file's extents.
-    pub async fn extents(self: &Arc<Self>, file: Handle, extents: &[Extent]) -> Result<Vec<Bytes>, ReadError> {
-        let near = extents.iter().map(|extent| self.near(extent.segment, file, FramePlace::of(extent)));
-        let near = try_join_all(near).await?;
-        // What lies together is fetched together.
-        let far = extents.iter().zip(&near).filter(|(_, frame)| frame.is_none()).map(|(extent, _)| *extent);
-        let runs = runs(file, &far.collect::<Vec<_>>(), self.settings.run_bytes_max);
-        try_join_all(runs.into_iter().map(|run| self.fetch(run))).await?;
-        let data = extents.iter().zip(near).map(|(extent, near)| async move {
-            match near {
-                Some(frame) => part(extent, &frame),
-                None => self.extent(file, extent).await,
-            }
-        });
-        try_join_all(data).await
-    }
-
-    /// The data of an extent of a file.
-    async fn extent(self: &Arc<Self>, file: Handle, extent: &Extent) -> Result<Bytes, ReadError> {
-        let (place, start) = (FramePlace::of(extent), Instant::now());
-        loop {
-            if let Some(frame) = self.near(extent.segment, file, place).await? {
-                return part(extent, &frame);
-            }
-            self.fetch(Run { segment: extent.segment, file, frames: vec![place] }).await?;
-            if start.elapsed() > Duration::from_millis(2 * self.settings.read_ms_max) {
-                let waited_ms = start.elapsed().as_millis() as u64;
-                let last = "what was fetched was evicted before it was read".into();
-                return Err(ReadError::Later { segment: extent.segment, waited_ms, last });
-            }
-        }
     }
 
     /// Reads what these extents of a file need into the cache, as far as there is room for reading ahead. Waits for nothing.
@@ -297,15 +272,4 @@ impl Reader {
         }
         (fetch, true)
     }
-}
-
-/// The part of a decoded frame that an extent is.
-fn part(extent: &Extent, frame: &Bytes) -> Result<Bytes, ReadError> {
-    let (from, to) = (extent.skip as usize, extent.skip as usize + extent.len as usize);
-    if to > frame.len() {
-        let (at, has) = (extent.frame_at, frame.len());
-        let why = format!("its frame at byte {at} has {has} bytes, and {to} are on record");
-        return Err(ReadError::Lost { segment: extent.segment, why });
-    }
-    Ok(frame.slice(from..to))
 }

@@ -53,9 +53,10 @@ pub struct Put {
     pub md5: Md5,
 }
 
-/// Read frames of a file that lie one behind the other in the segment's object; the answer has them raw and decoded.
+/// Read frames of a file that lie one behind the other in the segment's object; the answer has them checked, as they are
+/// stored: decoded, all of them together may take many times as much.
 #[derive(Message)]
-#[rtype(result = "Result<Vec<(Bytes, Bytes)>, AttemptError>")]
+#[rtype(result = "Result<Vec<Bytes>, AttemptError>")]
 pub struct GetFrames {
     /// The segment, and what its frames are tagged with.
     pub of: Header,
@@ -182,24 +183,19 @@ impl Handler<Put> for ConnectorActor {
 }
 
 /// Cuts a run of frames and checks them. What leaves a cloud is checked before anybody believes it.
-fn check_run(
-    of: Header,
-    file: Handle,
-    frames: &[FramePlace],
-    run: &Bytes,
-) -> Result<Vec<(Bytes, Bytes)>, (u32, WrongFrame)> {
+fn check_run(of: Header, file: Handle, frames: &[FramePlace], run: &Bytes) -> Result<Vec<Bytes>, (u32, WrongFrame)> {
     let start = frames.first().map_or(0, |first| first.at);
     let cut = |place: &FramePlace| {
         let from = (place.at.saturating_sub(start) as usize).min(run.len());
         let raw = run.slice(from..from.saturating_add(place.len as usize).min(run.len()));
-        let data = place.check(of, file, &raw).map_err(|wrong| (place.at, wrong))?;
-        Ok((raw, data))
+        place.check(of, file, &raw).map_err(|wrong| (place.at, wrong))?;
+        Ok(raw)
     };
     frames.iter().map(cut).collect()
 }
 
 impl Handler<GetFrames> for ConnectorActor {
-    type Result = ResponseFuture<Result<Vec<(Bytes, Bytes)>, AttemptError>>;
+    type Result = ResponseFuture<Result<Vec<Bytes>, AttemptError>>;
 
     fn handle(&mut self, get: GetFrames, ctx: &mut Self::Context) -> Self::Result {
         let GetFrames { of, file, frames, bytes, md5 } = get;

@@ -6,6 +6,7 @@ mod damage;
 mod files;
 mod freshness;
 mod looks;
+mod memory;
 mod model;
 mod network;
 mod outages;

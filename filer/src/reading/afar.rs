@@ -24,9 +24,12 @@ impl Reader {
         loop {
             let last = match self.attempt(run, &mut active_failures).await? {
                 Ok(frames) => {
-                    for (&FramePlace { at, .. }, (raw, data)) in run.frames.iter().zip(frames) {
-                        self.parts.frames.insert(run.segment, at, apart(&raw, data));
-                        self.parts.disk_cache.keep(run.segment, u64::from(at), raw).await;
+                    for (place, raw) in run.frames.iter().zip(frames) {
+                        // One is decoded at a time: together they may be far larger than what was read.
+                        if let Ok(data) = place.check(self.header(run.segment), run.file, &raw) {
+                            self.parts.frames.insert(run.segment, place.at, apart(&raw, data));
+                        }
+                        self.parts.disk_cache.keep(run.segment, u64::from(place.at), raw).await;
                     }
                     return Ok(());
                 }
@@ -47,7 +50,7 @@ impl Reader {
         self: &Arc<Self>,
         run: &Run,
         active_failures: &mut u32,
-    ) -> Result<Result<Vec<(Bytes, Bytes)>, String>, ReadError> {
+    ) -> Result<Result<Vec<Bytes>, String>, ReadError> {
         let segment = run.segment;
         let row = read::segment(&*self.parts.kv, segment).map_err(|e| ReadError::Local(e.to_string()))?;
         let Some(row) = row else {
@@ -105,7 +108,7 @@ impl Reader {
 
     /// Asks the filer that wrote it, where no cloud has it yet. The outer error is final: only its origin has it, and has
     /// lost it.
-    async fn ask_origin(&self, run: &Run) -> Result<Result<Vec<(Bytes, Bytes)>, String>, ReadError> {
+    async fn ask_origin(&self, run: &Run) -> Result<Result<Vec<Bytes>, String>, ReadError> {
         let (segment, origin) = (run.segment, run.segment.filer);
         let deadline = Duration::from_millis(self.settings.origin_ms_max);
         let mut frames = Vec::new();
@@ -125,7 +128,7 @@ impl Reader {
                 Err(why) => return Ok(Err(why)),
             };
             match place.check(self.header(segment), run.file, &raw) {
-                Ok(data) => frames.push((raw, data)),
+                Ok(_) => frames.push(raw),
                 Err(WrongFrame::Lost(lost)) => return Err(ReadError::Lost { segment, why: lost.to_string() }),
                 Err(wrong) => return Ok(Err(format!("from filer {origin}: {wrong}"))),
             }

@@ -59,6 +59,7 @@ pub fn of(config: &Config) -> Settings {
         reading: reading::Settings {
             attempt_backoff: attempts,
             read_ahead_bytes: config.cache.read_ahead_bytes,
+            frame_bytes_in_flight_max: config.cache.frame_bytes_in_flight_max,
             ..Default::default()
         },
         vfs: vfs::Settings {

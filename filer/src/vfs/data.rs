@@ -11,7 +11,7 @@ use crate::{
     fs::{Caller, Changed, FILE_BYTES_MAX, FileSystem, FsError, ReadData, Stable, Written},
     reading::ReadError,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 use storage::cloudfs::{Attr, Extent, Handle, NodeKind, read};
 
@@ -43,10 +43,14 @@ impl Readers {
 /// How often a read looks for the file's data, when what it found is gone before it is read.
 const LOOKS_MAX: usize = 4;
 
+/// Extents of which a read is made, from each of: the record, what is being recorded, what was written since. A read over
+/// more of them gives less than was asked for, and its client goes on from there.
+const EXTENTS_MAX: usize = 8192;
+
 /// A range of a file at one moment.
 struct Content {
     attr: Attr,
-    /// What was asked for, up to the file's end.
+    /// What was asked for, up to the file's end, or as far as its extents go.
     range: Range<u64>,
     /// All of it that is no hole, in order.
     extents: Vec<Extent>,
@@ -113,7 +117,7 @@ impl Vfs {
         if self.readers.lock().expect("no holder of the readers panics").note(file, &range) {
             self.read_ahead(file, end, attr.bytes);
         }
-        let data = self.gather(file, &range, &extents).await?;
+        let data = self.reader.data(file, &range, &extents).await?;
         Ok(ReadData { data, end_of_file: end >= attr.bytes, attr })
     }
 
@@ -125,23 +129,28 @@ impl Vfs {
             let unrecorded = self.unrecorded.get(file).map(|unrecorded| (unrecorded.recordings(), unrecorded));
             let view = self.kv.view();
             let mut attr = read::node(&*view, file)?.ok_or(FsError::Stale)?;
-            let (mut layer, mut over) = (Layer::default(), Layer::default());
+            let (mut over, mut range) = (Layer::default(), wanted.clone());
             if let Some((recordings, unrecorded)) = unrecorded {
-                match unrecorded.show_data(&mut attr, recordings, wanted.clone()) {
-                    Some(shown) => over = shown,
+                match unrecorded.show_data(&mut attr, recordings, range, EXTENTS_MAX) {
+                    Some(shown) => (over, range) = shown,
                     None => continue,
                 }
             }
-            let range = wanted.start..wanted.end.min(attr.bytes);
-            let recorded = read::extents(&*view, file.ino, range.clone())?;
+            range.end = range.end.min(attr.bytes);
+            let recorded = read::first_extents(&*view, file.ino, range.clone(), EXTENTS_MAX)?;
+            if let Some(last) = recorded.last().filter(|_| recorded.len() == EXTENTS_MAX) {
+                range.end = last.end();
+            }
             if over.is_empty() {
                 return Ok(Content { attr, range, extents: recorded });
             }
+            let mut layer = Layer::default();
             for extent in &recorded {
                 layer.insert(*extent);
             }
             layer.cover(&over);
-            return Ok(Content { attr, range, extents: layer.extents().copied().collect() });
+            let extents = layer.within(range.clone()).collect();
+            return Ok(Content { attr, range, extents });
         }
     }
 
@@ -153,22 +162,6 @@ impl Vfs {
         {
             self.reader.ahead(file, &content.extents);
         }
-    }
-
-    async fn gather(&self, file: Handle, range: &Range<u64>, extents: &[Extent]) -> Result<Bytes, ReadError> {
-        let pieces = self.reader.extents(file, extents).await?;
-        if let ([extent], [piece]) = (extents, &pieces[..])
-            && extent.offset == range.start
-            && extent.end() == range.end
-        {
-            return Ok(piece.clone());
-        }
-        let mut data = BytesMut::zeroed((range.end - range.start) as usize);
-        for (extent, piece) in extents.iter().zip(pieces) {
-            let at = (extent.offset - range.start) as usize;
-            data[at..at + piece.len()].copy_from_slice(&piece);
-        }
-        Ok(data.freeze())
     }
 
     /// Keeps what is not on record yet within its bound: each extent takes memory until then.

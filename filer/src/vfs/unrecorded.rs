@@ -216,18 +216,30 @@ impl Unrecorded {
         Some(layers.newest_note)
     }
 
-    /// As [`Unrecorded::show`], and gives what lies over the recorded extents in a range.
-    pub fn show_data(&self, attr: &mut Attr, recordings: u64, range: Range<u64>) -> Option<Layer> {
+    /// As [`Unrecorded::show`], and gives what lies over the recorded extents in a range: up to where there are `limit`
+    /// extents.
+    pub fn show_data(
+        &self,
+        attr: &mut Attr,
+        recordings: u64,
+        mut range: Range<u64>,
+        limit: usize,
+    ) -> Option<(Layer, Range<u64>)> {
         let layers = self.lock();
         if layers.recordings != recordings {
             return None;
         }
         layers.show(attr);
         let mut over = Layer::default();
-        for extent in layers.recording.within(range.clone()).chain(layers.pending.within(range)) {
-            over.insert(extent);
+        for layer in [&layers.recording, &layers.pending] {
+            let mut last = None;
+            for (at, extent) in layer.within(range.clone()).take(limit).enumerate() {
+                over.insert(extent);
+                last = (at + 1 == limit).then_some(extent.end());
+            }
+            range.end = last.unwrap_or(range.end);
         }
-        Some(over)
+        Some((over, range))
     }
 
     fn is_empty(&self) -> bool {

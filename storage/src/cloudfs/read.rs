@@ -189,6 +189,16 @@ pub fn names<R: StateRead + ?Sized>(
 /// The extents that hold data of `range`, in order of offset and clipped to it. What lies between them is a hole and
 /// reads as zeros; so does what lies between the last of them and the file's end.
 pub fn extents<R: StandsStill + ?Sized>(kv: &R, ino: u64, range: Range<u64>) -> Result<Vec<Extent>, KvError> {
+    first_extents(kv, ino, range, usize::MAX)
+}
+
+/// The first `limit` of [`extents`], with a range and a limit that are not empty.
+pub fn first_extents<R: StandsStill + ?Sized>(
+    kv: &R,
+    ino: u64,
+    range: Range<u64>,
+    limit: usize,
+) -> Result<Vec<Extent>, KvError> {
     if range.is_empty() {
         return Ok(Vec::new());
     }
@@ -197,18 +207,21 @@ pub fn extents<R: StandsStill + ?Sized>(kv: &R, ino: u64, range: Range<u64>) -> 
     let mut found = Vec::new();
     let mut show = |rows: &[ExtentRow]| {
         let shown = rows.iter().filter(|row| !is_cut_off(row));
-        found.extend(shown.filter_map(|row| row.extent.clipped(range.clone())));
+        let shown = shown.filter_map(|row| row.extent.clipped(range.clone()));
+        found.extend(shown.take(limit - found.len()));
+        found.len() == limit
     };
-    show(extent_before(kv, ino, range.start)?.as_slice());
+    let mut enough = show(extent_before(kv, ino, range.start)?.as_slice());
     let mut from = range.start;
-    loop {
+    while !enough {
         let page = extents_from(kv, ino, from..range.end, PAGE_ROWS)?;
-        show(&page);
+        enough = show(&page);
         match page.last() {
             Some(last) if page.len() == PAGE_ROWS => from = last.extent.end(),
-            _ => return Ok(found),
+            _ => break,
         }
     }
+    Ok(found)
 }
 
 /// The last extent that begins before `offset`: as extents do not overlap, the only one that can reach over it.

@@ -93,7 +93,7 @@ fn applied_between_looks(after: &Bytes, operation: impl AsyncFn(&World, Handle))
             written.expect("a write");
         }
         let old = rows(&site.kv);
-        operation(world, file).await;
+        operation(&*world, file).await;
         let new = rows(&site.kv);
         for look in 1..12 {
             site.kv.write_unsynced(change(&rows(&site.kv), &old));
