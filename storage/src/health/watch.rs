@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, ops::Range};
 /// How one attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// The piece of data it was for; `None`: one that is counted for people alone, as it says nothing of any piece.
+    /// The piece of data it was for; `None`: one that is counted for people alone, as it says nothing of any piece, nor of
+    /// the cloud's pace.
     pub piece: Option<SegmentId>,
     /// Why it failed, where it did.
     pub failed: Option<String>,
@@ -78,22 +79,21 @@ impl Watch {
     pub fn attempted(&mut self, now_ms: u64, settings: &Settings, attempt: Attempt) {
         let Attempt { piece, failed, took_ms, bytes } = attempt;
         let succeeded = failed.is_none();
-        if piece.is_some() {
-            self.saw(now_ms, succeeded);
+        if let Some(why) = failed {
+            self.failures_total += 1;
+            self.last_failure = Some(why);
         }
-        match (failed, piece) {
-            (None, Some(piece)) => drop(self.failures.remove(&piece)),
-            (None, None) => {}
-            (Some(why), piece) => {
-                self.failures_total += 1;
-                self.last_failure = Some(why);
-                if let Some(piece) = piece {
-                    self.count(now_ms, settings, piece);
-                }
-            }
+        let Some(piece) = piece else {
+            return;
+        };
+        self.saw(now_ms, succeeded);
+        if succeeded {
+            self.failures.remove(&piece);
+        } else {
+            self.count(now_ms, settings, piece);
         }
         self.pace(now_ms, settings, succeeded, took_ms, bytes);
-        let shown = self.reason_to_trip(settings, piece).is_some();
+        let shown = self.reason_to_trip(settings, Some(piece)).is_some();
         self.trips = shown || self.trips && !succeeded;
     }
 

@@ -34,9 +34,10 @@ pub enum Kind {
     Frames,
     /// Of a whole object, put or read: it waits for a turn of its own.
     Whole,
-    /// Its failure counts for people alone. A cloud that takes and gives data, and refuses deletes (a permission was
-    /// taken, a retention policy was set), is whole: what it keeps is litter. To trip it would cost the CloudFS its second
-    /// copy for nothing; and as probes ask what a trip asks, puts and gets, it would come back, and trip again, for ever.
+    /// It counts for people alone, however it ends and however long it takes. A cloud that takes and gives data, and refuses
+    /// deletes or lets them hang (a permission was taken, a retention policy was set), is whole: what it keeps is litter. To
+    /// trip it would cost the CloudFS its second copy for nothing; and as probes ask what a trip asks, puts and gets, it
+    /// would come back, and trip again, for ever.
     Delete,
 }
 
@@ -159,7 +160,7 @@ impl ConnectorActor {
             bytes = self.begun_bytes - moved_bytes;
             self.moving_bytes -= what.bytes;
         }
-        let piece = (what.kind != Kind::Delete || failed.is_none()).then_some(what.segment);
+        let piece = (what.kind != Kind::Delete).then_some(what.segment);
         let bytes = bytes.saturating_add(more_bytes);
         let attempt = Attempt { piece, failed: failed.map(ToString::to_string), took_ms, bytes };
         self.health.do_send(Attempted { cloud: self.id, attempt });

@@ -24,6 +24,8 @@ use tokio::{
 const FILE: Handle = Handle { ino: 7, generation: 1 };
 /// How long the cloud takes for an answer, in milliseconds.
 const ANSWER_MS: u64 = 5;
+/// How long for one that is late: as long as counts as slow, and as a call without a body may take.
+const LATE_MS: u64 = 10_000;
 
 fn segment(number: u64) -> SegmentId {
     SegmentId { filer: FilerId(1), number }
@@ -47,6 +49,8 @@ enum Mood {
     Panics,
     /// Never answers.
     Hangs,
+    /// Gives that after [`LATE_MS`].
+    Late(Result<(), CloudError>),
     /// Has this in place of every object.
     Gives(Bytes),
 }
@@ -69,6 +73,10 @@ impl Moody {
             Mood::Fails(error) => Err(error),
             Mood::Panics => panic!("an error that nobody has foreseen"),
             Mood::Hangs => std::future::pending().await,
+            Mood::Late(answer) => {
+                sleep(Duration::from_millis(LATE_MS)).await;
+                answer.map(|()| None)
+            }
         }
     }
 }
@@ -316,7 +324,30 @@ fn deletes_that_fail_are_shown_and_trip_nothing() {
         assert_eq!(seen.last_failure, Some(denied.to_string()));
         bench.mood(Mood::Works);
         assert_eq!(bench.delete(1).await, Ok(()));
-        assert_eq!(bench.seen().await.view.reachable, Some(true));
+        assert_eq!(bench.seen().await.view.reachable, None, "they say nothing of the data, either way");
+    });
+}
+
+/// In quiet hours nothing but the sweep asks a cloud for anything.
+#[test]
+fn deletes_that_hang_are_no_brown_out() {
+    Bench::run(async |bench| {
+        let late = CloudError::TimedOut { attempted: "deleting".into(), after_ms: LATE_MS };
+        for answer in [Err(late), Ok(())] {
+            bench.mood(Mood::Late(answer.clone()));
+            for number in 0..20 {
+                assert_eq!(bench.delete(number).await.is_ok(), answer.is_ok());
+            }
+            assert!(!bench.seen().await.view.slow, "slow deletes: {answer:?}");
+        }
+        // Nor do quick ones hide that all else is slow.
+        bench.mood(Mood::Late(Ok(())));
+        assert_eq!(bench.put(1).await, Ok(()));
+        bench.mood(Mood::Works);
+        assert_eq!(bench.delete(2).await, Ok(()));
+        assert!(bench.seen().await.view.slow);
+        assert_eq!(bench.put(1).await, Ok(()));
+        assert!(!bench.seen().await.view.slow);
     });
 }
 

@@ -99,3 +99,16 @@ fn a_brown_out_is_seen_among_big_bodies() {
     }
     assert_eq!(trips, 1);
 }
+
+/// Deletes are told so: a cloud that lets them hang and takes and gives data is whole.
+#[test]
+fn what_is_counted_for_people_alone_is_no_brown_out() {
+    let mut bench = Bench::new(healthy());
+    for failed in [Some("no answer within 10000 ms"), None] {
+        for _ in 0..30 {
+            bench.now_ms += 10_000;
+            assert_eq!(bench.attempted(CloudId::A, None, failed, 10_000), []);
+        }
+        assert_eq!(bench.health.views()[0], CloudView { reachable: None, failures: 0, slow: false });
+    }
+}
