@@ -1,5 +1,6 @@
 //! The shell of `storage::resync`, the sweep of dead segments, and the repair of copies that a cloud has lost: all change
-//! what is in the clouds by the record. The leader's sweep reaps cut-off extents too, from which segments die.
+//! what is in the clouds by the record. The leader reaps cut-off extents too, from which segments die: in a loop of its own,
+//! as it needs no cloud, and whoever cuts files waits for it.
 
 use super::{
     Alarm, MAILBOX_MESSAGES_MAX, RolesChanged, Stopwatch,
@@ -166,7 +167,7 @@ impl ResyncActor {
         ctx.spawn(ended);
     }
 
-    /// Notes the agreed time; what has been dead since before the answer may be deleted.
+    /// Notes the agreed time, as whoever leads next must have done; what has been dead since before the answer may be deleted.
     fn look_at_time(&self) -> u64 {
         let now_ms = self.watch.now_ms();
         let mut grace = self.grace.lock().expect("no holder of the grace period panics");
@@ -179,22 +180,32 @@ impl ResyncActor {
 
     fn sweep_later(&self, ctx: &mut Context<Self>) {
         ctx.run_later(Duration::from_millis(self.sweep_settings.every_ms), |actor, ctx| {
-            // Whoever leads next has watched as well.
             let before_ns = actor.look_at_time();
-            let (tools, leads, upto) = (actor.tools.clone(), actor.leads, actor.buried_upto);
-            let chosen = if leads { actor.choose(before_ns) } else { Vec::new() };
-            let SweepSettings { reaps_max, segments_max, .. } = actor.sweep_settings;
-            let swept = async move {
-                if leads {
-                    futures::join!(tools.sweep(chosen), tools.reap(reaps_max), tools.bury(upto, segments_max))
-                } else {
-                    (Vec::new(), (), None)
-                }
-            };
-            ctx.spawn(swept.into_actor(actor).map(|(ended, (), upto), actor, ctx| {
-                actor.buried_upto = upto;
+            let chosen = if actor.leads { actor.choose(before_ns) } else { Vec::new() };
+            let tools = actor.tools.clone();
+            let swept = async move { tools.sweep(chosen).await };
+            ctx.spawn(swept.into_actor(actor).map(|ended, actor, ctx| {
                 actor.swept(ended);
                 actor.sweep_later(ctx);
+            }));
+        });
+    }
+
+    fn reap_later(&self, ctx: &mut Context<Self>) {
+        ctx.run_later(Duration::from_millis(self.sweep_settings.every_ms), |actor, ctx| {
+            // Deletes may hang, and the time goes on.
+            actor.look_at_time();
+            let (tools, leads, upto) = (actor.tools.clone(), actor.leads, actor.buried_upto);
+            let SweepSettings { reaps_max, segments_max, .. } = actor.sweep_settings;
+            let reaped = async move {
+                if !leads {
+                    return None;
+                }
+                futures::join!(tools.reap(reaps_max), tools.bury(upto, segments_max)).1
+            };
+            ctx.spawn(reaped.into_actor(actor).map(|upto, actor, ctx| {
+                actor.buried_upto = upto;
+                actor.reap_later(ctx);
             }));
         });
     }
@@ -424,6 +435,7 @@ impl Actor for ResyncActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MESSAGES_MAX);
         self.sweep_later(ctx);
+        self.reap_later(ctx);
     }
 }
 

@@ -14,11 +14,11 @@ pub struct Settings {
     /// How long a segment stays in the clouds after nothing refers to it, in milliseconds. Longer than any put can
     /// be under way, so that none arrives behind its delete.
     pub grace_ms: u64,
-    /// Wait between two sweeps, in milliseconds.
+    /// Wait between two sweeps, and between two rounds of reaping, in milliseconds.
     pub every_ms: u64,
     /// Segments deleted in one sweep.
     pub segments_max: usize,
-    /// Steps of reaping cut-off extents in one sweep, one after another.
+    /// Steps of reaping cut-off extents in one round, one after another.
     pub reaps_max: usize,
     /// Segments whose deletes have failed and whose waits are remembered.
     pub failing_max: usize,

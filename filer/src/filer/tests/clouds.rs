@@ -17,6 +17,18 @@ const SLOW_DOWN: &str = "503, slow down";
 /// Objects of a page.
 const PAGE_OBJECTS_MAX: usize = 1000;
 
+/// How long a silent cloud is waited for.
+pub const SILENT_MS: u64 = 10_000;
+
+/// How calls of a kind fail.
+#[derive(Clone, Debug)]
+pub enum Trouble {
+    /// With these words.
+    Says(String),
+    /// No answer comes within [`SILENT_MS`].
+    Silent,
+}
+
 /// What a cloud was asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
@@ -37,8 +49,7 @@ pub struct MemoryCloud {
 struct State {
     objects: BTreeMap<String, Bytes>,
     down: bool,
-    /// Calls that fail, and why.
-    refused: BTreeMap<Call, String>,
+    troubles: BTreeMap<Call, Trouble>,
     damaged: BTreeSet<String>,
     damaged_for_good: BTreeSet<String>,
     attempts: BTreeMap<(Call, String), u64>,
@@ -61,10 +72,15 @@ impl MemoryCloud {
 
     /// Calls of this kind fail with such words, or they do not.
     pub fn answer(&self, call: Call, why: Option<&str>) {
+        self.trouble(call, why.map(|why| Trouble::Says(why.into())));
+    }
+
+    /// Calls of this kind fail so, or they do not.
+    pub fn trouble(&self, call: Call, trouble: Option<Trouble>) {
         let mut state = self.state();
-        match why {
-            Some(why) => state.refused.insert(call, why.into()),
-            None => state.refused.remove(&call),
+        match trouble {
+            Some(trouble) => state.troubles.insert(call, trouble),
+            None => state.troubles.remove(&call),
         };
     }
 
@@ -103,13 +119,23 @@ impl MemoryCloud {
 
     async fn begin(&self, call: Call, key: &str) -> Result<(), CloudError> {
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let mut state = self.state();
-        *state.attempts.entry((call, key.into())).or_default() += 1;
-        // Probes show that a cloud takes and gives data at all.
-        let refused = state.refused.get(&call).filter(|why| *why == SLOW_DOWN || !key.starts_with("probes/"));
-        match refused.cloned().or_else(|| state.down.then(|| SLOW_DOWN.into())) {
-            Some(why) => Err(CloudError::Failed { attempted: format!("{call:?} {key}"), why }),
+        let trouble = {
+            let mut state = self.state();
+            *state.attempts.entry((call, key.into())).or_default() += 1;
+            // Probes show that a cloud takes and gives data at all.
+            let spares_probes = |trouble: &Trouble| !matches!(trouble, Trouble::Says(why) if why == SLOW_DOWN);
+            let trouble = state.troubles.get(&call).cloned();
+            let trouble = trouble.filter(|trouble| !(key.starts_with("probes/") && spares_probes(trouble)));
+            trouble.or_else(|| state.down.then(|| Trouble::Says(SLOW_DOWN.into())))
+        };
+        let attempted = format!("{call:?} {key}");
+        match trouble {
             None => Ok(()),
+            Some(Trouble::Says(why)) => Err(CloudError::Failed { attempted, why }),
+            Some(Trouble::Silent) => {
+                tokio::time::sleep(Duration::from_millis(SILENT_MS)).await;
+                Err(CloudError::TimedOut { attempted, after_ms: SILENT_MS })
+            }
         }
     }
 }

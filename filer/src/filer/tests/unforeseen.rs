@@ -2,7 +2,7 @@
 //! it hit is ever skipped.
 
 use super::{
-    clouds::Call,
+    clouds::{Call, SILENT_MS, Trouble},
     files::noise,
     world::{World, settings},
 };
@@ -13,11 +13,11 @@ use crate::{
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use storage::{
     backoff::Backoff,
-    cloudfs::{CloudState, Copy, ROOT, read},
+    cloudfs::{CloudState, Copy, Limits, ROOT, Totals, read},
     ids::{CloudId, SegmentId},
     resync,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 const TEAPOT: &str = "418 I'm a teapot";
 
@@ -114,6 +114,47 @@ fn the_resync_skips_no_row_and_ends_when_the_error_does() {
 
 fn state(world: &World) -> CloudState {
     world.site(0).roles().expect("they are known").cloud(CloudId::A).state
+}
+
+fn totals(world: &World) -> Totals {
+    read::totals(&world.site(0).kv).expect("memory does not fail")
+}
+
+/// Stores a file in a segment of its own.
+async fn store(world: &World, name: &str, number: u64) {
+    world.site(0).client().store(name, noise(number, 3000)).await;
+    world.settled().await;
+}
+
+async fn remove(world: &World, name: &str) {
+    world.site(0).client().remove(ROOT, name).await.expect("a removal");
+}
+
+/// The end of a large file is taken away in steps, which wait for no cloud.
+#[test]
+fn deletes_that_hang_hold_up_no_reaping() {
+    let operations = Limits { extents_per_op_max: 4, cuts_pending_max: 2 };
+    World::run_with(2, Settings { operations, ..quick_sweep() }, async |world| {
+        let file = world.site(0).client().create("large").await;
+        for piece in 0..40 {
+            world.site(0).client().write(file, 2_000 * piece, noise(piece, 1_000)).await;
+        }
+        world.site(0).client().commit(file).await;
+        for (number, name) in ["gone", "gone too"].into_iter().enumerate() {
+            store(world, name, number as u64).await;
+        }
+        world.clouds[0].trouble(Call::Delete, Some(Trouble::Silent));
+        remove(world, "gone").await;
+        remove(world, "gone too").await;
+        world.until("a delete hangs", |world| !world.clouds[0].attempts(Call::Delete).is_empty()).await;
+        let start = Instant::now();
+        world.site(0).client().truncate(file, 0).await.expect("it is cut");
+        assert_eq!(totals(world).orphans, 1, "it has too many extents for one step");
+        world.until("they are all reaped", |world| totals(world).orphans == 0).await;
+        assert!(start.elapsed() < Duration::from_millis(SILENT_MS / 2), "{:?}", start.elapsed());
+        world.clouds[0].trouble(Call::Delete, None);
+        world.until("what is dead is gone", |world| totals(world).dead_segments == 0).await;
+    });
 }
 
 /// A cloud whose credentials have lost the permission to delete is whole. It neither trips nor flaps, and what is dead is
