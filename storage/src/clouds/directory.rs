@@ -1,14 +1,15 @@
 //! A directory as a [`Cloud`]: each object is a file, whole and durable or not there.
 //!
 //! ```text
-//! put: .filermesh-incoming/N  write -> fsync -> read back, hash -> rename to its name -> fsync its directory
+//! put: .filermesh-incoming/N  write -> fsync -> read back, hash -> (still wanted?) rename to its name -> fsync its directory
 //! ```
 //!
 //! The folder for incoming files is also the mark that the directory is the right one: when it is gone (a mount that
 //! was lost), a missing file is a failure and not an absent object.
 //!
 //! Calls of the operating system wait for as long as a dead mount likes. Each is made on a thread of its own, a bounded
-//! number at a time, and nobody waits for it beyond its deadline.
+//! number at a time, and nobody waits for it beyond its deadline. A put that goes on behind its deadline, or when its cloud has
+//! failed meanwhile, ends before the rename: its segment may have been deleted since, and would be there again for ever.
 
 #![expect(clippy::disallowed_methods, reason = "a cloud that is a real directory")]
 
@@ -57,6 +58,26 @@ struct Inner {
     next: AtomicU64,
     /// The folder for incoming files was seen or made.
     ready: AtomicBool,
+}
+
+/// Whether somebody still waits for a call.
+#[derive(Clone, Default)]
+struct Wanted(Arc<AtomicBool>);
+
+/// The one who waits: gone at the deadline, and when the attempt is dropped.
+struct Waiting(Wanted);
+
+impl Wanted {
+    fn is_given_up(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Waiting(Wanted(given_up)) = self;
+        given_up.store(true, Ordering::Release);
+    }
 }
 
 /// Why a blocking step failed, before it has words for the caller.
@@ -134,13 +155,15 @@ impl Directory {
         doing: &str,
         key: &str,
         bytes: u64,
-        work: impl FnOnce(&Inner) -> Result<T, Trouble> + Send + 'static,
+        work: impl FnOnce(&Inner, &Wanted) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, CloudError> {
         let attempted = format!("cloud {}: {doing} {key}", self.name);
+        let wanted = Wanted::default();
+        let _waiting = Waiting(wanted.clone());
         let (inner, deadline) = (Arc::clone(&self.inner), self.limits.deadline(bytes));
         let blocking = move || {
             inner.prepare().map_err(Trouble::Io)?;
-            work(&inner).map_err(|trouble| match trouble {
+            work(&inner, &wanted).map_err(|trouble| match trouble {
                 // A directory that is gone as a whole keeps its objects out of reach; it does not lack them.
                 Trouble::Missing if !inner.incoming.is_dir() => Trouble::Io(io::Error::other("the directory is gone")),
                 trouble => trouble,
@@ -251,7 +274,7 @@ impl Inner {
         Ok(())
     }
 
-    fn put(&self, key: &str, body: &[u8], md5: Md5) -> Result<Receipt, Trouble> {
+    fn put(&self, key: &str, body: &[u8], md5: Md5, wanted: &Wanted) -> Result<Receipt, Trouble> {
         let target = self.path(key)?;
         let (path, mut file) = self.incoming_file()?;
         let stored = (|| {
@@ -267,6 +290,9 @@ impl Inner {
             }
             if let Some(parent) = target.parent() {
                 make_directories(parent)?;
+            }
+            if wanted.is_given_up() {
+                return Err(Trouble::Io(io::Error::other("nobody waits for it any more")));
             }
             fs::rename(&path, &target)?;
             sync_parent(&target)?;
@@ -369,23 +395,23 @@ impl Walk<'_> {
 impl Cloud for Directory {
     async fn put(&self, key: &str, body: Bytes, md5: Md5) -> Result<Receipt, CloudError> {
         let name = key.to_owned();
-        self.run("putting", key, body.len() as u64, move |inner| inner.put(&name, &body, md5)).await
+        self.run("putting", key, body.len() as u64, move |inner, wanted| inner.put(&name, &body, md5, wanted)).await
     }
 
     async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {
         let (name, bytes) = (key.to_owned(), range.end.saturating_sub(range.start));
-        self.run("getting", key, bytes, move |inner| inner.get(&name, range)).await
+        self.run("getting", key, bytes, move |inner, _| inner.get(&name, range)).await
     }
 
     async fn head(&self, key: &str) -> Result<Listed, CloudError> {
         let name = key.to_owned();
-        let bytes = self.run("looking at", key, 0, move |inner| Ok(inner.open_object(&name)?.1)).await?;
+        let bytes = self.run("looking at", key, 0, move |inner, _| Ok(inner.open_object(&name)?.1)).await?;
         Ok(Listed { key: key.into(), bytes, md5: None })
     }
 
     async fn delete(&self, key: &str) -> Result<(), CloudError> {
         let name = key.to_owned();
-        match self.run("deleting", key, 0, move |inner| inner.delete(&name)).await {
+        match self.run("deleting", key, 0, move |inner, _| inner.delete(&name)).await {
             Err(CloudError::NotFound { .. }) => Ok(()),
             deleted => deleted,
         }
@@ -393,7 +419,7 @@ impl Cloud for Directory {
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, CloudError> {
         let (wanted, after) = (prefix.to_owned(), after.map(str::to_owned));
-        self.run("listing", prefix, 1 << 20, move |inner| {
+        self.run("listing", prefix, 1 << 20, move |inner, _| {
             let walk = Walk { prefix: &wanted, after: after.as_deref() };
             let mut objects = Vec::new();
             inner.list(&inner.root, "", &walk, &mut objects)?;
@@ -478,6 +504,32 @@ mod tests {
         old.set_modified(long_ago).unwrap();
         drop(directory(dir.path()));
         assert!(incoming.join("young").exists() && !incoming.join("old").exists());
+    }
+
+    /// A dead mount that comes back carries out what was asked of it long ago: a put whose segment was deleted since.
+    #[tokio::test(start_paused = true)]
+    async fn a_put_that_was_given_up_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let cloud = directory(dir.path());
+        // Large, so that it is still being written when it is given up a moment later.
+        let body = Bytes::from(vec![7; 32 << 20]);
+        let md5 = Md5::of(&body);
+        let begin = async |key| {
+            let mut put = Box::pin(cloud.put(key, body.clone(), md5));
+            assert!(futures::poll!(&mut put).is_pending());
+            put
+        };
+        let all = cloud.turns.available_permits() as u32;
+        let put = begin("late").await;
+        tokio::time::advance(cloud.limits.deadline(body.len() as u64)).await;
+        assert!(matches!(put.await, Err(CloudError::TimedOut { .. })));
+        // As when the cloud has failed meanwhile.
+        drop(begin("dropped").await);
+        drop(cloud.turns.acquire_many(all).await.unwrap());
+        assert_eq!(cloud.list("", None).await.unwrap().objects, []);
+        let left = fs::read_dir(dir.path().join("fs/one").join(INCOMING)).unwrap().count();
+        assert_eq!(left, 0, "nor does it stay among the incoming");
+        cloud.put("late", Bytes::new(), Md5::of(b"")).await.unwrap();
     }
 
     /// A FIFO that nobody writes to hangs whoever opens it, as a dead mount does.
