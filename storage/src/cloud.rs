@@ -52,7 +52,7 @@ pub enum CloudError {
     /// What the cloud holds or sent is not what was put.
     #[error("object {key}: expected {expected}, got {got}")]
     Corrupt { key: String, expected: String, got: String },
-    /// The cloud does not accept our credentials.
+    /// The cloud will not: our credentials do not reach so far, or a policy keeps what is there.
     #[error("{attempted}: access denied: {why}")]
     Denied { attempted: String, why: String },
     /// No whole answer came in time; a put may have happened all the same.
@@ -61,6 +61,13 @@ pub enum CloudError {
     /// Anything else: retried like the known ones.
     #[error("{attempted}: {why}")]
     Failed { attempted: String, why: String },
+}
+
+impl CloudError {
+    /// Whether the cloud has understood, and refuses: an honest answer, and the same until somebody changes its settings.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, CloudError::Denied { .. })
+    }
 }
 
 /// What a probe writes: a line that says what it is, with its format version.

@@ -44,6 +44,13 @@ pub enum AttemptError {
     Damaged { segment: SegmentId, why: String },
 }
 
+impl AttemptError {
+    /// Whether the cloud has understood, and refuses.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, AttemptError::Failed { source, .. } if source.is_refusal())
+    }
+}
+
 /// Put a whole segment.
 #[derive(Message)]
 #[rtype(result = "Result<Receipt, AttemptError>")]

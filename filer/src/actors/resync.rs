@@ -26,7 +26,10 @@ use storage::{
     cloudfs::{CloudState, Copy, Miss, MissKind, Object, OpBody, read},
     grace::Grace,
     ids::{CloudId, Epoch, Md5, SegmentId},
-    resync::{Input, Output, Progress, Resync, Settings, sweep::Sweep},
+    resync::{
+        Input, Output, Progress, Resync, Settings,
+        sweep::{Ended, Sweep},
+    },
     staging::Staging,
 };
 
@@ -73,6 +76,19 @@ pub enum NotPut {
 #[rtype(result = "[Progress; 2]")]
 pub struct Progresses;
 
+/// Which dead segments are not deleted as their deletes fail? Only whoever leads knows of any.
+#[derive(Message)]
+#[rtype(result = "Undeleted")]
+pub struct Deletes;
+
+/// Dead segments whose deletes have failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Undeleted {
+    pub segments: usize,
+    /// Why the last one did.
+    pub why: Option<String>,
+}
+
 /// Deletes under way at one time.
 const DELETES_IN_FLIGHT_MAX: usize = 16;
 
@@ -91,6 +107,8 @@ pub struct ResyncActor {
     machine: Resync,
     sweep: Sweep,
     sweep_settings: SweepSettings,
+    /// Why a delete failed last.
+    undeleted_why: Option<String>,
     grace: Arc<Mutex<Grace>>,
     /// The segment of a removed filer that was looked at last.
     buried_upto: Option<SegmentId>,
@@ -108,8 +126,20 @@ impl ResyncActor {
         let (machine, sweep_settings) = (Resync::new(me, settings), sweep);
         let grace = Arc::new(Mutex::new(Grace::new(sweep_settings.grace_ms)));
         let (sweep, watch, alarm) = (Sweep::new(sweep_settings.clone()), Stopwatch::start(), Alarm::default());
-        let (buried_upto, leads) = (None, false);
-        Self { machine, sweep, sweep_settings, grace, buried_upto, tools, leads, me, random, watch, alarm }
+        Self {
+            machine,
+            sweep,
+            sweep_settings,
+            undeleted_why: None,
+            grace,
+            buried_upto: None,
+            tools,
+            leads: false,
+            me,
+            random,
+            watch,
+            alarm,
+        }
     }
 
     fn feed(&mut self, ctx: &mut Context<Self>, input: Input) {
@@ -228,12 +258,18 @@ impl ResyncActor {
         let now_ms = self.watch.now_ms();
         let mut last = None;
         for (segment, result) in ended {
-            self.sweep.ended(now_ms, &*self.random, segment, result.is_err());
+            let ended = match &result {
+                Ok(()) => Ended::Deleted,
+                Err(RepairError::Attempt(error)) if error.is_refusal() => Ended::Refused,
+                Err(_) => Ended::Failed,
+            };
+            self.sweep.ended(now_ms, &*self.random, segment, ended);
             last = result.err().map(|error| (segment, error)).or(last);
         }
         if let Some((segment, error)) = last {
             let failing = self.sweep.failing();
             tracing::warn!(failing, %segment, %error, "dead segments are not deleted yet; this one failed last");
+            self.undeleted_why = Some(error.to_string());
         }
     }
 }
@@ -273,7 +309,15 @@ impl Tools {
         let (kind, bytes) = match miss {
             None => return Ok(0),
             Some(Miss { kind: MissKind::Delete, .. }) => {
-                self.connectors[cloud.index()].send(Delete { segment }).await??;
+                match self.connectors[cloud.index()].send(Delete { segment }).await? {
+                    Err(error) if error.is_refusal() => {
+                        // It keeps litter, as it may while it is healthy: that must not keep it from becoming so.
+                        tracing::info!(%cloud, %segment, %error, "the cloud refuses to delete what is dead");
+                        self.door.propose(OpBody::Kept { cloud, segment, epoch }).await?;
+                        return Ok(0);
+                    }
+                    deleted => deleted?,
+                }
                 (MissKind::Delete, 0)
             }
             Some(Miss { kind: MissKind::Put, .. }) => {
@@ -407,15 +451,26 @@ impl Tools {
         let Some(roles) = read::roles(&*self.kv)? else {
             return Ok(());
         };
-        let mut done = [false; 2];
+        let (mut done, mut failed) = ([false; 2], None);
+        // What one keeps is no reason for the other to keep it.
         for cloud in CloudId::BOTH {
-            if roles.cloud(cloud).state != CloudState::Failed {
-                done[cloud.index()] = match self.connectors[cloud.index()].send(Delete { segment }).await? {
-                    Ok(()) => true,
-                    Err(error) if roles.cloud(cloud).state == CloudState::Healthy => return Err(error.into()),
-                    Err(_) => false,
-                };
+            let state = roles.cloud(cloud).state;
+            if state == CloudState::Failed {
+                continue;
             }
+            match self.connectors[cloud.index()].send(Delete { segment }).await? {
+                Ok(()) => done[cloud.index()] = true,
+                Err(error) if state == CloudState::Healthy => failed = Some(error),
+                // A row of what a resyncing cloud refuses would only be written to be taken off again. But one that is
+                // there, of a put that nobody needs any more, must go.
+                Err(error) if error.is_refusal() && read::miss(&*self.kv, cloud, segment)?.is_none() => {
+                    failed = Some(error);
+                }
+                Err(_) => {}
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error.into());
         }
         self.door.propose(OpBody::Deleted { segment, done, epoch: roles.epoch }).await?;
         self.cache.drop_segment(segment).await;
@@ -470,5 +525,14 @@ impl Handler<Progresses> for ResyncActor {
 
     fn handle(&mut self, _: Progresses, _ctx: &mut Self::Context) -> Self::Result {
         MessageResult(CloudId::BOTH.map(|cloud| self.machine.progress(cloud)))
+    }
+}
+
+impl Handler<Deletes> for ResyncActor {
+    type Result = MessageResult<Deletes>;
+
+    fn handle(&mut self, _: Deletes, _ctx: &mut Self::Context) -> Self::Result {
+        let segments = if self.leads { self.sweep.failing() } else { 0 };
+        MessageResult(Undeleted { segments, why: self.undeleted_why.clone().filter(|_| segments > 0) })
     }
 }

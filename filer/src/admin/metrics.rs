@@ -67,6 +67,9 @@ pub fn metrics_text(status: &Status, extra: &[Extra]) -> String {
     let soon = flag(status.certificate.ends_soon);
     page.number("certificate_ends_soon", "1 if this filer's certificate must be renewed soon", soon);
     page.number("revoked_certificates", "Certificates that every filer refuses", status.revoked.len() as f64);
+    page.number("dead_segments", "Segments on record that nothing refers to", status.dead.segments as f64);
+    let help = "Those of them whose deletes fail, as the leader knows";
+    page.number("undeleted_segments", help, status.dead.undeleted as f64);
     page.number("staging_bytes", "Data that is not yet in the clouds", status.staging.bytes as f64);
     page.number("staging_bytes_max", "Room for such data", status.staging.bytes_max as f64);
     page.number("staging_segments", "Segments that are not yet in the clouds", status.staging.segments as f64);

@@ -43,6 +43,7 @@ pub struct Status {
     pub certificate: Certificate,
     /// Both clouds, the preferred one first.
     pub clouds: Vec<Cloud>,
+    pub dead: Dead,
     pub staging: Staging,
     pub serving: Serving,
     pub cache: Cache,
@@ -199,6 +200,17 @@ pub struct Resync {
     pub bytes_done: u64,
     /// How long it has been going on.
     pub since_ms: u64,
+}
+
+/// Segments that nothing refers to any more and that are still on record: they are deleted from the clouds after a while.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dead {
+    pub segments: u64,
+    /// Those of them whose deletes fail, as the leader knows: litter, until the cloud deletes them.
+    pub undeleted: u64,
+    /// Why the last delete failed.
+    pub why: Option<String>,
 }
 
 /// This filer's staging.

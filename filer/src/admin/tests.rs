@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a Unix socket and a token are real files")]
 
 use super::{
-    status::{Certificate, Cloud, DecisionRow, FilerName, Peer, Resync, RevokedRow, Role, Staging},
+    status::{Certificate, Cloud, Dead, DecisionRow, FilerName, Peer, Resync, RevokedRow, Role, Staging},
     *,
 };
 use std::{
@@ -75,6 +75,7 @@ pub(crate) fn troubled() -> Status {
             filer: FilerName { id: "0000002c".into(), name: "old".into() },
         }],
         certificate: Certificate { serial: "4e01".into(), left_ms: 12 * 86_400_000, ends_soon: true, revoked: false },
+        dead: Dead { segments: 9, undeleted: 4, why: Some("cloud a: access denied".into()) },
         staging: Staging { bytes: 3 << 20, bytes_max: 10 << 30, segments: 2, oldest_unprotected_ms: Some(1_500) },
         decisions: vec![DecisionRow {
             epoch: 7,
@@ -306,6 +307,8 @@ fn the_metrics_page_parses_and_says_what_the_status_says() {
         ("filer_certificate_left_seconds", 1_036_800.0),
         ("filer_certificate_ends_soon", 1.0),
         ("filer_revoked_certificates", 1.0),
+        ("filer_dead_segments", 9.0),
+        ("filer_undeleted_segments", 4.0),
         ("filer_extra_bytes", 5.0),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name} in\n{text}");

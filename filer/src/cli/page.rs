@@ -2,7 +2,7 @@
 
 use crate::admin::{
     Status,
-    status::{Certificate, Cloud, Peer, RevokedRow, Role},
+    status::{Certificate, Cloud, Dead, Peer, RevokedRow, Role},
 };
 use storage::cloudfs::CloudState;
 
@@ -86,13 +86,20 @@ fn head(status: &Status) -> String {
             age(oldest.unwrap_or(0))
         ),
     };
+    let undeleted = match &status.dead {
+        Dead { undeleted: 0, .. } => String::new(),
+        Dead { segments, undeleted, why } => format!(
+            "  dead segments               {segments}, and {undeleted} of them CANNOT BE DELETED: {}\n",
+            why.as_deref().unwrap_or("unknown")
+        ),
+    };
     format!(
         "CloudFS {}, seen by filer {} ({}, version {}, up {})\n\
          \x20 absorbs a cloud's failure   {absorbs}\n\
          \x20 active cloud                {}{}\n\
          \x20 epoch                       {}\n\
          \x20 majority                    {majority}\n\
-         \x20 leader                      {leader}, term {}\n{reads}{undecided}{certificate}",
+         \x20 leader                      {leader}, term {}\n{reads}{undecided}{undeleted}{certificate}",
         status.cloudfs,
         status.filer.name,
         status.filer.id,

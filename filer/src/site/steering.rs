@@ -1,12 +1,17 @@
 //! What the site shows its operator, and does for it.
 
 use crate::{
-    actors::{health::Views, mesh::Decide, mirror::Receipts, resync::Progresses},
+    actors::{
+        health::Views,
+        mesh::Decide,
+        mirror::Receipts,
+        resync::{Deletes, Progresses},
+    },
     admin::{
         Extra, FileRow, Page, Refusal, SegmentRow, Status, Steering,
         status::{
-            Cache, Certificate, Cloud, DecisionRow, ExtentRow, FilerName, Peer, Resync, RevokedRow, Role, Serving,
-            Staging, Task,
+            Cache, Certificate, Cloud, Dead, DecisionRow, ExtentRow, FilerName, Peer, Resync, RevokedRow, Role,
+            Serving, Staging, Task,
         },
     },
     config::Config,
@@ -152,6 +157,13 @@ impl Site {
             undecided_changes: undecided.operations as u64,
             oldest_undecided_ms: undecided.oldest_ms,
         }
+    }
+
+    async fn dead(&self) -> Dead {
+        let totals = read::totals(&*self.filer.world.kv).unwrap_or_default();
+        let undeleted = self.filer.actors.resync.send(Deletes).await.unwrap_or_default();
+        let why = undeleted.why.map(|why| self.named(&why));
+        Dead { segments: totals.dead_segments, undeleted: undeleted.segments as u64, why }
     }
 
     fn certificate(&self, revoked: &RevokedList) -> Certificate {
@@ -372,6 +384,7 @@ impl Steering for Site {
             peers: self.peers(),
             certificate: self.certificate(&consensus.revoked),
             revoked: consensus.revoked.into_values().map(revoked_row).collect(),
+            dead: self.dead().await,
             staging: Staging {
                 bytes: staging.bytes,
                 bytes_max: self.filer.staging.bytes_max(),

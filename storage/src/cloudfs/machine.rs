@@ -145,6 +145,7 @@ fn dispatch(state: &mut Applying<'_, '_>, body: OpBody) -> Result<Answer, Stop> 
         OpBody::Reached { cloud, epoch, reached } => state.reached(cloud, epoch, reached),
         OpBody::StartResync { cloud, epoch, live } => state.start_resync(cloud, epoch, &live),
         OpBody::Repaired { cloud, segment, kind, epoch } => state.repaired(cloud, segment, kind, epoch),
+        OpBody::Kept { cloud, segment, epoch } => state.kept(cloud, segment, epoch),
         OpBody::FinishResync { cloud, epoch } => state.finish_resync(cloud, epoch),
         OpBody::Activate { to, epoch, by } => state.activate(to, epoch, by),
         OpBody::KeepSecret { secret } => state.keep_secret(secret),

@@ -2,6 +2,9 @@
 //!
 //! While a segment is on record, its row is a missed put, and the segment's copy there is [`Copy::Missed`]. Once the
 //! segment is forgotten, its row is a missed delete. The counts in the clouds' status are those of the rows.
+//!
+//! A missed put ends with the cloud's receipt alone, or with its segment. A missed delete may also end as litter: where the
+//! cloud refuses it, the segment is on record again, as a dead one.
 
 use super::{
     applying::{Applying, Stop},

@@ -109,6 +109,9 @@ pub enum OpBody {
     StartResync { cloud: CloudId, epoch: Epoch, live: Vec<FilerId> },
     /// A row of the missed-write log is done: the cloud gave its receipt (MD5 as on record), or deleted the object.
     Repaired { cloud: CloudId, segment: SegmentId, kind: MissKind, epoch: Epoch },
+    /// A cloud refuses to delete what a row of its missed-write log says: the segment is dead as before, for the sweep to
+    /// try again. What the cloud keeps is litter, on record as that, and no reason to hold it for behind.
+    Kept { cloud: CloudId, segment: SegmentId, epoch: Epoch },
     /// Ends a resync, if the cloud's log is empty.
     FinishResync { cloud: CloudId, epoch: Epoch },
     /// Makes `to` the active cloud: a failback (to the preferred) or an operator's failover. Refused unless `to` is

@@ -6,6 +6,8 @@
 //!                            |                               (Stored of one that nothing refers to is dead at once)
 //!                            |-- Abandon (nothing refers to it) ---------------------------------------------^
 //!                            '-- Bury (the same, and its filer was removed) ---------> dead
+//!
+//!   forgotten, its delete missed by a cloud --Kept (the cloud refuses it)--> dead
 //! ```
 //!
 //! Released means: every cloud holds it, or its miss is on record. The check against the clouds' states and the row
@@ -141,6 +143,23 @@ impl Applying<'_, '_> {
             }
         }
         self.forget_segment(id, &segment);
+        self.put_roles(&roles);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn kept(&mut self, cloud: CloudId, id: SegmentId, epoch: Epoch) -> Result<Answer, Stop> {
+        let mut roles = self.roles_at(epoch)?;
+        // Its row may have become a put meanwhile, which a cloud never gets rid of by refusing anything.
+        if read::miss(self, cloud, id)?.is_none_or(|row| row.kind != MissKind::Delete) {
+            return Ok(Answer::Done);
+        }
+        // The sweep asks both clouds.
+        for cloud in CloudId::BOTH {
+            self.drop_miss(&mut roles, cloud, id)?;
+        }
+        let mut segment = Segment { live_bytes: 0, object: None, dead_since_ns: None };
+        self.kill(id, &mut segment);
+        self.add_segment(id, &segment);
         self.put_roles(&roles);
         Ok(Answer::Done)
     }

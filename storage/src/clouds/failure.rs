@@ -42,6 +42,8 @@ pub(super) fn cloud_error(
         // An object is missing, not the whole bucket: what is kept in a missing bucket is not deleted but unreachable.
         StatusCode::NOT_FOUND if !names_a_missing_bucket(&code) => CloudError::NotFound { key: key.into() },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => CloudError::Denied { attempted, why },
+        // What S3 and GCS call forbidden, Azure calls a conflict.
+        StatusCode::CONFLICT if is_kept_by_a_policy(&code) => CloudError::Denied { attempted, why },
         StatusCode::RANGE_NOT_SATISFIABLE => too_short("a shorter object".into()),
         StatusCode::BAD_REQUEST if matches!(code.as_str(), "BadDigest" | "Md5Mismatch") => {
             CloudError::Corrupt { key: key.into(), expected: "the announced MD5".into(), got: why }
@@ -52,6 +54,11 @@ pub(super) fn cloud_error(
 
 fn names_a_missing_bucket(code: &str) -> bool {
     matches!(code, "NoSuchBucket" | "ContainerNotFound" | "AccountNotFound" | "ResourceNotFound")
+}
+
+/// Retention and legal holds of Azure, such as `BlobImmutableDueToPolicy`.
+fn is_kept_by_a_policy(code: &str) -> bool {
+    code.contains("Immutable")
 }
 
 /// The server's own name for its refusal, or nothing.

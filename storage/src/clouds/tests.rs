@@ -110,6 +110,8 @@ async fn a_call_is_one_attempt_and_failures_have_kinds() {
         Fault::Status(503),
         Fault::Status(418),
         Fault::Status(403),
+        Fault::Status(409),
+        Fault::Immutable,
         Fault::NoBucket,
         Fault::HangUp,
         Fault::Silent,
@@ -128,11 +130,14 @@ async fn a_call_is_one_attempt_and_failures_have_kinds() {
         for (call, err) in errors.iter().enumerate() {
             let expected = match (fault, err) {
                 (Fault::Status(403), CloudError::Denied { .. }) => true,
+                // The answer to a HEAD has no body, so it does not tell why.
+                (Fault::Immutable, CloudError::Denied { .. }) => call != 2,
+                (Fault::Immutable, CloudError::Failed { .. }) => call == 2,
                 (Fault::Silent, CloudError::TimedOut { after_ms, .. }) => *after_ms == 300,
                 // The answer to a HEAD has no body that could tell a missing bucket from a missing object.
                 (Fault::NoBucket, CloudError::NotFound { .. }) => call == 2,
                 (Fault::Status(418), CloudError::Failed { why, .. }) => why.contains("418"),
-                (Fault::Status(500 | 503) | Fault::NoBucket | Fault::HangUp, CloudError::Failed { .. }) => true,
+                (Fault::Status(409 | 500 | 503) | Fault::NoBucket | Fault::HangUp, CloudError::Failed { .. }) => true,
                 _ => false,
             };
             assert!(expected, "{fault:?}, call {call}: {err:?}");

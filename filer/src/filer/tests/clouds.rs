@@ -25,6 +25,8 @@ pub const SILENT_MS: u64 = 10_000;
 pub enum Trouble {
     /// With these words.
     Says(String),
+    /// They are refused, for good as far as the cloud knows.
+    Denied,
     /// No answer comes within [`SILENT_MS`].
     Silent,
 }
@@ -132,6 +134,7 @@ impl MemoryCloud {
         match trouble {
             None => Ok(()),
             Some(Trouble::Says(why)) => Err(CloudError::Failed { attempted, why }),
+            Some(Trouble::Denied) => Err(CloudError::Denied { attempted, why: "403, kept by a policy".into() }),
             Some(Trouble::Silent) => {
                 tokio::time::sleep(Duration::from_millis(SILENT_MS)).await;
                 Err(CloudError::TimedOut { attempted, after_ms: SILENT_MS })

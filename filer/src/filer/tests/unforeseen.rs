@@ -7,7 +7,7 @@ use super::{
     world::{World, settings},
 };
 use crate::{
-    actors::health::Views,
+    actors::{health::Views, resync::Deletes},
     filer::{Filer, Settings},
 };
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
@@ -128,6 +128,64 @@ async fn store(world: &World, name: &str, number: u64) {
 
 async fn remove(world: &World, name: &str) {
     world.site(0).client().remove(ROOT, name).await.expect("a removal");
+}
+
+/// A bucket with a retention policy, or one whose delete permission was lost: what dies in an outage, and afterwards, is
+/// kept by it, and must not keep it from being the CloudFS's second cloud.
+#[test]
+fn a_cloud_that_keeps_objects_by_a_policy_gets_healthy() {
+    World::run_with(2, quick_sweep(), async |world| {
+        let missed = |world: &World| {
+            let roles = world.site(0).roles().expect("they are known");
+            (roles.cloud(CloudId::A).missed_puts, roles.cloud(CloudId::A).missed_deletes)
+        };
+        for (number, name) in ["gone", "gone too", "gone later"].into_iter().enumerate() {
+            store(world, name, number as u64).await;
+        }
+        world.clouds[0].trouble(Call::Delete, Some(Trouble::Denied));
+        world.clouds[0].set_down(true);
+        store(world, "new", 7).await;
+        store(world, "brief", 8).await;
+        assert_eq!(state(world), CloudState::Failed);
+        remove(world, "gone").await;
+        remove(world, "gone too").await;
+        world.until("their deletes are on record", |world| missed(world) == (2, 2)).await;
+        // It is back, and does not take the puts yet.
+        world.clouds[0].answer(Call::Put, Some(TEAPOT));
+        world.clouds[0].set_down(false);
+        world.until("the deletes are settled", |world| missed(world) == (2, 0)).await;
+        assert_eq!((state(world), totals(world).dead_segments), (CloudState::Resyncing, 2));
+        // One that it has, and one that it has missed: neither makes a row that lasts.
+        remove(world, "gone later").await;
+        remove(world, "brief").await;
+        sleep(Duration::from_secs(30)).await;
+        assert_eq!((missed(world), totals(world).dead_segments), ((1, 0), 4));
+        assert_eq!(state(world), CloudState::Resyncing, "the put of what is needed is missed");
+        world.clouds[0].answer(Call::Put, None);
+        world.healthy().await;
+        world.settled().await;
+        let epoch = world.site(0).roles().expect("they are known").epoch;
+        let objects = world.clouds.each_ref().map(|cloud| cloud.objects().len());
+        assert_eq!(objects, [4, 1], "what is kept, and what is needed");
+        sleep(Duration::from_secs(1200)).await;
+        assert_eq!(world.site(0).roles().expect("they are known").epoch, epoch, "it stays so");
+        assert_eq!(totals(world).dead_segments, 4);
+        let mut undeleted = Vec::new();
+        for site in &world.sites {
+            undeleted
+                .push(site.call(async |filer: Filer| filer.actors.resync.send(Deletes).await).await.expect("it runs"));
+        }
+        let leaders: Vec<_> = undeleted.iter().filter(|undeleted| undeleted.segments > 0).collect();
+        assert!(leaders.len() == 1 && leaders[0].segments == 4, "{undeleted:?}");
+        assert!(leaders[0].why.as_ref().is_some_and(|why| why.contains("kept by a policy")), "{undeleted:?}");
+        let most = world.clouds[0].attempts(Call::Delete).into_values().max().expect("it was tried");
+        assert!(most < 60, "{most} attempts at one delete");
+        // It may delete again.
+        world.clouds[0].trouble(Call::Delete, None);
+        world.until("what is dead is gone", |world| totals(world).dead_segments == 0).await;
+        assert_eq!(world.clouds[0].objects(), world.clouds[1].objects());
+        assert_eq!(world.clouds[0].objects().len(), 1);
+    });
 }
 
 /// The end of a large file is taken away in steps, which wait for no cloud.

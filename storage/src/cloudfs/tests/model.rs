@@ -189,6 +189,7 @@ enum Step {
     Reached(bool, bool),
     StartResync(bool),
     Repaired(bool, u8, bool),
+    Kept(bool, u8),
     FinishResync(bool),
     Activate(bool),
     OtherFiler(bool),
@@ -219,7 +220,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Trip),
         1 => (any::<bool>(), prop::bool::weighted(0.9)).prop_map(|(c, reached)| Step::Reached(c, reached)),
         1 => any::<bool>().prop_map(Step::StartResync),
-        2 => (any::<bool>(), seg, any::<bool>()).prop_map(|(c, s, put)| Step::Repaired(c, s, put)),
+        2 => (any::<bool>(), seg.clone(), any::<bool>()).prop_map(|(c, s, put)| Step::Repaired(c, s, put)),
+        2 => (any::<bool>(), seg).prop_map(|(c, s)| Step::Kept(c, s)),
         1 => any::<bool>().prop_map(Step::FinishResync),
         1 => any::<bool>().prop_map(Step::Activate),
         1 => any::<bool>().prop_map(Step::OtherFiler),
@@ -260,7 +262,7 @@ impl Pair {
     /// Whether a write may refer to these segments.
     fn writable(&self, extents: &[Extent]) -> bool {
         extents.iter().all(|extent| match self.bench.segment(extent.segment) {
-            Some(segment) => segment.object.is_none(),
+            Some(segment) => segment.object.is_none() && segment.dead_since_ns.is_none(),
             None => {
                 let missed = CloudId::BOTH.map(|cloud| read::miss(&self.bench.kv, cloud, extent.segment));
                 extent.segment.filer == self.bench.filer && missed.iter().all(|row| matches!(row, Ok(None)))
@@ -332,6 +334,7 @@ impl Pair {
                 let kind = if put { MissKind::Put } else { MissKind::Delete };
                 (OpBody::Repaired { cloud: cloud(b), segment: segment(number), kind, epoch }, None)
             }
+            Step::Kept(b, number) => (OpBody::Kept { cloud: cloud(b), segment: segment(number), epoch }, None),
             Step::FinishResync(b) => (OpBody::FinishResync { cloud: cloud(b), epoch }, None),
             Step::Activate(b) => (OpBody::Activate { to: cloud(b), epoch, by: "operator".into() }, None),
             Step::OtherFiler(other) => {

@@ -186,6 +186,43 @@ fn a_missed_put_becomes_a_missed_delete_of_the_same_age() {
     assert!(!bench.exists(file));
 }
 
+/// Litter is on record as a dead segment, and the cloud that keeps it lacks nothing.
+#[test]
+fn what_a_cloud_refuses_to_delete_is_dead_again_and_no_longer_missed() {
+    let (mut bench, _) = with_file();
+    let kept = |number, epoch| OpBody::Kept { cloud: CloudId::B, segment: seg(number), epoch };
+    bench.ok(stored(seg(1), BOTH, Epoch(1)));
+    bench.fail_standby();
+    let other = bench.file(ROOT, "g");
+    bench.ok(write(other, &[extent(0, 10, seg(2))]));
+    bench.ok(stored(seg(2), ONLY_A, Epoch(2)));
+    bench.ok(remove(ROOT, "f"));
+    bench.ok(deleted(seg(1), ONLY_A, Epoch(2)));
+    bench.ok(reached(CloudId::B, Epoch(2)));
+    bench.ok(OpBody::StartResync { cloud: CloudId::B, epoch: Epoch(2), live: vec![AMS] });
+    let stale = OpError::StaleEpoch { got: Epoch(2), current: Epoch(3) };
+    assert_eq!(bench.err(kept(1, Epoch(2))), stale);
+    bench.ok(kept(2, Epoch(3)));
+    let put = bench.missed(CloudId::B).iter().filter(|miss| miss.kind == MissKind::Put).count();
+    assert_eq!((put, dead(&bench)), (1, vec![]), "a put ends with a receipt alone");
+    bench.ok(kept(1, Epoch(3)));
+    let since_ns = Some(bench.wall_ns);
+    let again = Segment { live_bytes: 0, object: None, dead_since_ns: since_ns };
+    assert_eq!((bench.segment(seg(1)), dead(&bench)), (Some(again), vec![seg(1)]), "and its grace begins anew");
+    bench.ok(kept(1, Epoch(3)));
+    assert_eq!(dead(&bench), [seg(1)], "said again");
+    assert!(matches!(bench.err(write(other, &[extent(0, 1, seg(1))])), OpError::Invalid(_)), "dead is final");
+    let finish = OpBody::FinishResync { cloud: CloudId::B, epoch: Epoch(3) };
+    assert!(matches!(bench.err(finish.clone()), OpError::Refused(_)), "the put is missed");
+    bench.ok(repaired(seg(2), MissKind::Put, Epoch(3)));
+    bench.ok(finish);
+    assert_eq!(bench.roles().clouds[1].state, CloudState::Healthy);
+    let missing = OpError::ReceiptMissing { cloud: CloudId::B, state: CloudState::Healthy };
+    assert_eq!(bench.err(deleted(seg(1), ONLY_A, Epoch(4))), missing);
+    bench.ok(deleted(seg(1), BOTH, Epoch(4)));
+    assert_eq!((bench.segment(seg(1)), dead(&bench)), (None, vec![]));
+}
+
 #[test]
 fn a_resync_from_trip_to_failback() {
     let (mut bench, file) = with_file();

@@ -60,6 +60,9 @@ const TABLE: &[(&str, [&str; 8])] = &[
     ("repaired, no row",   ["done",    "done",     "done",     "done",    "done",      "done",      "done",    "done"]),
     ("repaired, its row",  ["repaired","repaired", "repaired", "repaired","repaired",  "repaired",  "repaired","repaired"]),
     ("repaired, other row",["done",    "done",     "done",     "done",    "done",      "done",      "done",    "done"]),
+    ("kept, no row",       ["done",    "done",     "done",     "done",    "done",      "done",      "done",    "done"]),
+    ("kept, its row",      ["repaired","repaired", "repaired", "repaired","repaired",  "repaired",  "repaired","repaired"]),
+    ("kept, other row",    ["done",    "done",     "done",     "done",    "done",      "done",      "done",    "done"]),
     // What has nothing to do with the clouds.
     ("create",              DONE),
     ("make",                DONE),
@@ -83,8 +86,8 @@ const CLOUD: CloudId = CloudId::B;
 const EPOCH: Epoch = Epoch(6);
 
 /// A CloudFS in that situation, with segment 1 in staging, segment 2 dead, segment 4 in staging and without use, and,
-/// where `missing`, segment 3 missed.
-fn in_situation(column: Situation, missing: bool, reached: bool) -> Bench {
+/// where `missing`, segment 3 missed, or the delete of segment 9.
+fn in_situation(column: Situation, missing: Option<MissKind>, reached: bool) -> Bench {
     let mut bench = Bench::new();
     let file = bench.file(ROOT, "f");
     assert_eq!(file, FILE);
@@ -104,16 +107,17 @@ fn in_situation(column: Situation, missing: bool, reached: bool) -> Bench {
     let counters = read::counters(&bench.kv).expect("memory").expect("formatted");
     let (limits, now_ns) = (Limits::default(), bench.wall_ns);
     let mut state = Applying { txn: &mut txn, filer: AMS, now_ns, limits, counters };
-    if missing {
-        assert!(state.put_miss(&mut roles, CLOUD, seg(3), MissKind::Put).is_ok());
+    if let Some(kind) = missing {
+        let number = if kind == MissKind::Put { 3 } else { 9 };
+        assert!(state.put_miss(&mut roles, CLOUD, seg(number), kind).is_ok());
     }
     state.put_roles(&roles);
     block_on(bench.kv.write(txn.into_batch(), Durability::Buffered)).expect("memory");
     bench
 }
 
-/// A row's operation, whether segment 3 is missed before it, and whether the cloud is reached.
-fn operation(row: &str) -> (OpBody, bool, bool) {
+/// A row's operation, what is missed before it, and whether the cloud is reached.
+fn operation(row: &str) -> (OpBody, Option<MissKind>, bool) {
     let (cloud, epoch) = (CLOUD, EPOCH);
     let cast = |failing: bool| {
         let seen = CloudView { reachable: Some(!failing), failures: 0, slow: false };
@@ -131,42 +135,47 @@ fn operation(row: &str) -> (OpBody, bool, bool) {
     let repaired = |kind| OpBody::Repaired { cloud, segment: seg(3), kind, epoch };
     let activate = OpBody::Activate { to: cloud, epoch, by: "operator".into() };
     let (own, none) = ([true, true], [true, false]);
+    let kept = |number| OpBody::Kept { cloud, segment: seg(number), epoch };
+    let put = Some(MissKind::Put);
     match row {
-        "trip" => (trip(cloud, epoch), false, false),
-        "trip, majority for" => (majority(true), false, false),
-        "trip, no majority" => (majority(false), false, false),
-        "trip, old epoch" => (trip(cloud, Epoch(5)), false, false),
-        "reached" => (OpBody::Reached { cloud, epoch, reached: true }, false, false),
-        "not reached" => (OpBody::Reached { cloud, epoch, reached: false }, false, true),
-        "start, reached" => (OpBody::StartResync { cloud, epoch, live: vec![AMS] }, false, true),
-        "start, unreached" => (OpBody::StartResync { cloud, epoch, live: vec![AMS] }, false, false),
-        "finish, all there" => (OpBody::FinishResync { cloud, epoch }, false, false),
-        "finish, missing" => (OpBody::FinishResync { cloud, epoch }, true, false),
-        "activate" => (activate, false, false),
-        "activate, missing" => (activate, true, false),
-        "stored, receipt" => (stored(seg(1), own, epoch), false, false),
-        "stored, none" => (stored(seg(1), none, epoch), false, false),
-        "deleted, receipt" => (OpBody::Deleted { segment: seg(2), done: own, epoch }, false, false),
-        "deleted, none" => (OpBody::Deleted { segment: seg(2), done: none, epoch }, false, false),
-        "repaired, no row" => (repaired(MissKind::Put), false, false),
-        "repaired, its row" => (repaired(MissKind::Put), true, false),
-        "repaired, other row" => (repaired(MissKind::Delete), true, false),
-        "create" => (create(ROOT, "new"), false, false),
-        "make" => (mkdir(ROOT, "new"), false, false),
-        "set_attr" => (resize(FILE, 5), false, false),
-        "write" => (write(FILE, &[extent(0, 10, seg(5))]), false, false),
-        "link" => (link(FILE, ROOT, "new"), false, false),
-        "remove" => (remove(ROOT, "f"), false, false),
-        "remove_dir" => (rmdir(ROOT, "d"), false, false),
-        "rename" => (rename(ROOT, "f", ROOT, "new"), false, false),
-        "reap" => (OpBody::Reap { ino: FILE.ino }, false, false),
-        "abandon" => (OpBody::Abandon { segment: seg(4) }, false, false),
-        "bury, a member's" => (OpBody::Bury { segment: seg(4) }, false, false),
-        "clock" => (OpBody::Clock { since_ms: 60_000 }, false, false),
+        "trip" => (trip(cloud, epoch), None, false),
+        "trip, majority for" => (majority(true), None, false),
+        "trip, no majority" => (majority(false), None, false),
+        "trip, old epoch" => (trip(cloud, Epoch(5)), None, false),
+        "reached" => (OpBody::Reached { cloud, epoch, reached: true }, None, false),
+        "not reached" => (OpBody::Reached { cloud, epoch, reached: false }, None, true),
+        "start, reached" => (OpBody::StartResync { cloud, epoch, live: vec![AMS] }, None, true),
+        "start, unreached" => (OpBody::StartResync { cloud, epoch, live: vec![AMS] }, None, false),
+        "finish, all there" => (OpBody::FinishResync { cloud, epoch }, None, false),
+        "finish, missing" => (OpBody::FinishResync { cloud, epoch }, put, false),
+        "activate" => (activate, None, false),
+        "activate, missing" => (activate, put, false),
+        "stored, receipt" => (stored(seg(1), own, epoch), None, false),
+        "stored, none" => (stored(seg(1), none, epoch), None, false),
+        "deleted, receipt" => (OpBody::Deleted { segment: seg(2), done: own, epoch }, None, false),
+        "deleted, none" => (OpBody::Deleted { segment: seg(2), done: none, epoch }, None, false),
+        "repaired, no row" => (repaired(MissKind::Put), None, false),
+        "repaired, its row" => (repaired(MissKind::Put), put, false),
+        "repaired, other row" => (repaired(MissKind::Delete), put, false),
+        "kept, no row" => (kept(9), None, false),
+        "kept, its row" => (kept(9), Some(MissKind::Delete), false),
+        "kept, other row" => (kept(3), put, false),
+        "create" => (create(ROOT, "new"), None, false),
+        "make" => (mkdir(ROOT, "new"), None, false),
+        "set_attr" => (resize(FILE, 5), None, false),
+        "write" => (write(FILE, &[extent(0, 10, seg(5))]), None, false),
+        "link" => (link(FILE, ROOT, "new"), None, false),
+        "remove" => (remove(ROOT, "f"), None, false),
+        "remove_dir" => (rmdir(ROOT, "d"), None, false),
+        "rename" => (rename(ROOT, "f", ROOT, "new"), None, false),
+        "reap" => (OpBody::Reap { ino: FILE.ino }, None, false),
+        "abandon" => (OpBody::Abandon { segment: seg(4) }, None, false),
+        "bury, a member's" => (OpBody::Bury { segment: seg(4) }, None, false),
+        "clock" => (OpBody::Clock { since_ms: 60_000 }, None, false),
         "keep_secret" => {
-            (OpBody::KeepSecret { secret: DoorSecret::draw(&mesh::clock::SeededRandom::new(1)) }, false, false)
+            (OpBody::KeepSecret { secret: DoorSecret::draw(&mesh::clock::SeededRandom::new(1)) }, None, false)
         }
-        "format" => (OpBody::Format { cloudfs: 7, preferred: cloud }, false, false),
+        "format" => (OpBody::Format { cloudfs: 7, preferred: cloud }, None, false),
         other => panic!("no operation {other}"),
     }
 }
@@ -196,9 +205,10 @@ fn kind(body: &OpBody) -> usize {
         OpBody::Activate { .. } => 19,
         OpBody::KeepSecret { .. } => 20,
         OpBody::Bury { .. } => 21,
+        OpBody::Kept { .. } => 22,
     }
 }
-const KINDS: usize = 22;
+const KINDS: usize = 23;
 
 /// What an operation did, as a word of the table.
 fn outcome(bench: &mut Bench, body: OpBody) -> &'static str {
@@ -303,6 +313,7 @@ fn has_epoch(body: &mut OpBody, set: Epoch) -> bool {
         | OpBody::Reached { epoch, .. }
         | OpBody::StartResync { epoch, .. }
         | OpBody::Repaired { epoch, .. }
+        | OpBody::Kept { epoch, .. }
         | OpBody::FinishResync { epoch, .. }
         | OpBody::Activate { epoch, .. }
         | OpBody::Stored { epoch, .. }
@@ -324,10 +335,10 @@ fn every_epoch_of_the_past_is_stale_for_every_operation_that_carries_one() {
         }
         kinds.insert(kind(&body));
         for column in COLUMNS {
-            assert_eq!(outcome(&mut in_situation(column, true, true), body.clone()), "stale", "{row}");
+            assert_eq!(outcome(&mut in_situation(column, Some(MissKind::Put), true), body.clone()), "stale", "{row}");
         }
     }
-    assert_eq!(kinds.len(), 8, "every operation that is about the clouds, and every one that is about copies");
+    assert_eq!(kinds.len(), 9, "every operation that is about the clouds, and every one that is about copies");
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub enum Tags {
 pub enum Fault {
     Status(u16),
     NoBucket,
+    /// As Azure says that a policy keeps an object.
+    Immutable,
     /// Closes the connection instead of answering.
     HangUp,
     /// Never answers.
@@ -186,6 +188,7 @@ impl State {
         match fault {
             Some(Fault::Status(status)) => return refusal(status, "InternalError"),
             Some(Fault::NoBucket) => return refusal(404, "NoSuchBucket"),
+            Some(Fault::Immutable) => return refusal(409, "BlobImmutableDueToPolicy"),
             Some(Fault::Garbage) => return Answer { status: 200, body: b"<nonsense".to_vec(), ..Answer::default() },
             _ => {}
         }
