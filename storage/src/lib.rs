@@ -20,3 +20,5 @@ pub mod resync;
 pub mod rocks;
 pub mod segment;
 pub mod staging;
+#[cfg(test)]
+mod state_table;

@@ -135,16 +135,7 @@ impl Applying<'_, '_> {
             create_verifier: None,
         };
         self.put_attr(&root);
-        let status = CloudStatus {
-            state: CloudState::Healthy,
-            since_ns: now,
-            why: None,
-            reached_by: Vec::new(),
-            missed_puts: 0,
-            missed_deletes: 0,
-        };
-        let clouds = [status.clone(), status];
-        let roles = Roles { epoch: Epoch(1), active: preferred, preferred, held_by_operator: false, clouds };
+        let roles = Roles::new(Epoch(1), preferred, preferred, [CloudState::Healthy; 2], now);
         self.put_roles(&roles);
         Ok(Answer::Roles(roles))
     }

@@ -203,6 +203,13 @@ pub struct CloudStatus {
     pub missed_deletes: u64,
 }
 
+impl CloudStatus {
+    /// In this state since then, and without anything missed.
+    pub fn new(state: CloudState, since_ns: u64) -> Self {
+        Self { state, since_ns, why: None, reached_by: Vec::new(), missed_puts: 0, missed_deletes: 0 }
+    }
+}
+
 /// Roles and states of both clouds: a function of the epoch, but for `reached_by` and the counts of misses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roles {
@@ -218,6 +225,12 @@ pub struct Roles {
 }
 
 impl Roles {
+    /// Both clouds are in their states since then; nothing is missed, and no operator holds anything.
+    pub fn new(epoch: Epoch, active: CloudId, preferred: CloudId, states: [CloudState; 2], since_ns: u64) -> Self {
+        let clouds = states.map(|state| CloudStatus::new(state, since_ns));
+        Self { epoch, active, preferred, held_by_operator: false, clouds }
+    }
+
     /// The status of one cloud.
     pub fn cloud(&self, cloud: CloudId) -> &CloudStatus {
         &self.clouds[cloud.index()]

@@ -1,5 +1,4 @@
 use super::*;
-use crate::cloudfs::CloudStatus;
 use mesh::clock::SeededRandom;
 
 mod ballots;
@@ -16,15 +15,7 @@ fn piece(number: u64) -> SegmentId {
 
 /// Roles in which cloud A is preferred, nothing is missed and no filer reaches a failed cloud.
 fn roles(epoch: u64, active: CloudId, states: [CloudState; 2]) -> Roles {
-    let clouds = states.map(|state| CloudStatus {
-        state,
-        since_ns: 0,
-        why: None,
-        reached_by: Vec::new(),
-        missed_puts: 0,
-        missed_deletes: 0,
-    });
-    Roles { epoch: Epoch(epoch), active, preferred: CloudId::A, held_by_operator: false, clouds }
+    Roles::new(Epoch(epoch), active, CloudId::A, states, 0)
 }
 
 fn healthy() -> Roles {

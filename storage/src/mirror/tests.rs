@@ -1,5 +1,4 @@
 use super::*;
-use crate::cloudfs::CloudStatus;
 use CloudState::*;
 use mesh::{FilerId, clock::SeededRandom};
 
@@ -18,15 +17,7 @@ fn md5(number: u64) -> Md5 {
 }
 
 fn roles(epoch: u64, active: CloudId, states: [CloudState; 2]) -> Roles {
-    let clouds = states.map(|state| CloudStatus {
-        state,
-        since_ns: 0,
-        why: None,
-        reached_by: Vec::new(),
-        missed_puts: 0,
-        missed_deletes: 0,
-    });
-    Roles { epoch: Epoch(epoch), active, preferred: A, held_by_operator: false, clouds }
+    Roles::new(Epoch(epoch), active, A, states, 0)
 }
 
 fn put(cloud: CloudId, number: u64) -> Output {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cloudfs::{CloudStatus, MissKind};
+use crate::cloudfs::MissKind;
 use CloudState::*;
 use mesh::clock::SeededRandom;
 
@@ -21,15 +21,7 @@ fn missed_put(filer: u64, number: u64) -> Miss {
 
 /// Cloud B is active and healthy.
 fn roles(epoch: u64, state: CloudState) -> Roles {
-    let clouds = [state, Healthy].map(|state| CloudStatus {
-        state,
-        since_ns: 0,
-        why: None,
-        reached_by: Vec::new(),
-        missed_puts: 0,
-        missed_deletes: 0,
-    });
-    Roles { epoch: Epoch(epoch), active: CloudId::B, preferred: A, held_by_operator: false, clouds }
+    Roles::new(Epoch(epoch), CloudId::B, A, [state, Healthy], 0)
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
 };
 use storage::{
     cloud::{Listed, Page, Proof},
-    cloudfs::{CloudStatus, Roles},
+    cloudfs::Roles,
     health,
     ids::Epoch,
     segment::encode_frame,
@@ -182,21 +182,7 @@ impl Bench {
     }
 
     async fn roles(&self, state: CloudState) {
-        let status = |state| CloudStatus {
-            state,
-            since_ns: 0,
-            why: None,
-            reached_by: Vec::new(),
-            missed_puts: 0,
-            missed_deletes: 0,
-        };
-        let roles = Roles {
-            epoch: Epoch(2),
-            active: CloudId::B,
-            preferred: CloudId::A,
-            held_by_operator: false,
-            clouds: [status(state), status(CloudState::Healthy)],
-        };
+        let roles = Roles::new(Epoch(2), CloudId::B, CloudId::A, [state, CloudState::Healthy], 0);
         self.connector.send(RolesChanged(roles)).await.expect("it runs");
     }
 }

@@ -4,6 +4,7 @@
 //! that what happens depends on cloud A alone.
 
 use super::*;
+use crate::state_table::{self, Row};
 
 /// What happens.
 const INPUTS: [&str; 14] = [
@@ -26,7 +27,7 @@ const INPUTS: [&str; 14] = [
 /// State, then what follows each input: `put` and `cancel` at cloud A, `put b` at cloud B, `propose` with cloud A's copy and
 /// `miss` without it, `release`; `-` nothing.
 #[rustfmt::skip]
-const TABLE: &[(&str, [&str; 14])] = &[
+const TABLE: &[Row<14>] = &[
     //                              sealed        flushed    receipt    failed  not tried accepted          refused  unanswered now healthy now resyncing now failed      at once  later       mended
     ("healthy: unknown",           ["put, put b", "-",       "-",       "-",    "-",      "-",              "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-"]),
     ("healthy: under way",         ["-",          "-",       "propose", "-",    "-",      "cancel, release","-",     "-",       "-",        "-",          "cancel, miss", "-",     "-",         "put b"]),
@@ -128,16 +129,5 @@ fn word(output: &Output) -> &'static str {
 
 #[test]
 fn every_state_has_its_answer_to_every_input() {
-    let mut wrong = Vec::new();
-    for (state, expected) in TABLE {
-        for (input, expected) in INPUTS.iter().zip(expected) {
-            let outputs = say(&mut bench_in(state), input);
-            let words: Vec<_> = outputs.iter().map(word).collect();
-            let got = if words.is_empty() { "-".to_string() } else { words.join(", ") };
-            if got != *expected {
-                wrong.push(format!("{state}, {input}: expected {expected}, got {got}"));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    state_table::check(&INPUTS, TABLE, |state, input| say(&mut bench_in(state), input).iter().map(word).collect());
 }

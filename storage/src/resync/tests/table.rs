@@ -4,6 +4,7 @@
 //! any time, so that only what becomes of the row counts, and whether the log is looked at.
 
 use super::*;
+use crate::state_table::{self, Row};
 
 const INPUTS: [&str; 12] = [
     "rows with it",
@@ -22,7 +23,7 @@ const INPUTS: [&str; 12] = [
 
 /// State, then what follows each input: `put` or `delete` the row is carried out, `look`; `-` nothing.
 #[rustfmt::skip]
-const TABLE: &[(&str, [&str; 12])] = &[
+const TABLE: &[Row<12>] = &[
     //                            with it  its delete without  and more done   failed resyncing failed healthy dies     another  later
     ("healthy",                  ["-",     "-",       "-",     "-",     "-",   "-",   "look",   "-",   "-",    "-",     "-",     "-"]),
     ("failed",                   ["-",     "-",       "-",     "-",     "-",   "-",   "look",   "-",   "-",    "-",     "-",     "-"]),
@@ -135,16 +136,5 @@ fn word(output: &Output) -> &'static str {
 
 #[test]
 fn every_state_has_its_answer_to_every_input() {
-    let mut wrong = Vec::new();
-    for (state, expected) in TABLE {
-        for (input, expected) in INPUTS.iter().zip(expected) {
-            let outputs = say(&mut bench_in(state), input);
-            let words: Vec<_> = outputs.iter().map(word).collect();
-            let got = if words.is_empty() { "-".to_string() } else { words.join(", ") };
-            if got != *expected {
-                wrong.push(format!("{state}, {input}: expected {expected}, got {got}"));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    state_table::check(&INPUTS, TABLE, |state, input| say(&mut bench_in(state), input).iter().map(word).collect());
 }
