@@ -41,7 +41,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 use storage::{
-    backoff::turns,
+    backoff::{Backoff, turns},
     cache::{self, DiskCache},
     cloud::Cloud,
     cloudfs::Limits,
@@ -107,6 +107,11 @@ pub struct Steps {
     pub changes_in_flight_max: usize,
     /// Wait between two attempts to make or join the CloudFS, or to judge recovered segments, in milliseconds.
     pub again_ms: u64,
+    /// How often a cloud may give something wrong in place of a segment that is damaged here, before its copy counts as
+    /// damaged too. Fewer than the failures that trip a cloud.
+    pub wrong_answers_max: u32,
+    /// Waits behind such answers, besides [`Steps::again_ms`].
+    pub wrong_answer_backoff: Backoff,
     /// How often peers are asked for their news, in milliseconds.
     pub reports_every_ms: u64,
     /// How often this filer shows its clock to the others, in milliseconds: some times within
@@ -120,6 +125,8 @@ impl Default for Steps {
             operation_ms_max: 10_000,
             changes_in_flight_max: 512,
             again_ms: 500,
+            wrong_answers_max: 8,
+            wrong_answer_backoff: Backoff { ms_min: 500, ms_max: 30_000 },
             reports_every_ms: 2_000,
             clock_every_ms: 60_000,
         }

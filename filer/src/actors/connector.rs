@@ -21,7 +21,7 @@ use storage::{
     cloud::{Cloud, CloudError, PROBE, Receipt},
     cloudfs::{CloudState, Handle},
     ids::{CloudId, Md5, SegmentId},
-    segment::Header,
+    segment::{Header, check_object},
 };
 
 /// Why an attempt gave nothing.
@@ -74,11 +74,13 @@ pub struct GetFrames {
     pub md5: Md5,
 }
 
-/// Read whatever a cloud holds of a segment that is not on record; `None` when it holds nothing.
+/// Read whatever a cloud holds of a segment that is not on record; `None` when it holds nothing. What comes and does not
+/// pass its checksums is a failure: nobody puts such a thing, so it was damaged there or on its way.
 #[derive(Message)]
 #[rtype(result = "Result<Option<Bytes>, AttemptError>")]
 pub struct FindObject {
-    pub segment: SegmentId,
+    /// The segment, and what its frames are tagged with.
+    pub of: Header,
 }
 
 /// Read a whole object, whose MD5 is on record.
@@ -241,10 +243,22 @@ impl Handler<GetFrames> for ConnectorActor {
     }
 }
 
+/// Checks an object whose MD5 is not on record, by what the cloud says of it and by what it says of itself.
+fn check_found(of: Header, body: &Bytes, listed: Option<Md5>) -> Result<(), CloudError> {
+    let got = Md5::of(body);
+    let expected = match (listed, check_object(&of, body)) {
+        (Some(md5), _) if md5 != got => md5.to_string(),
+        (_, Err(wrong)) => format!("a whole segment ({wrong})"),
+        (_, Ok(())) => return Ok(()),
+    };
+    Err(CloudError::Corrupt { key: of.segment.key(), expected, got: got.to_string() })
+}
+
 impl Handler<FindObject> for ConnectorActor {
     type Result = ResponseFuture<Result<Option<Bytes>, AttemptError>>;
 
-    fn handle(&mut self, FindObject { segment }: FindObject, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, FindObject { of }: FindObject, ctx: &mut Self::Context) -> Self::Result {
+        let segment = of.segment;
         let (cloud, what) = (self.cloud.clone(), What { segment, bytes: 0, kind: Kind::Whole });
         self.attempt_of_more(ctx, what, |more_bytes| async move {
             match cloud.head(&segment.key()).await {
@@ -253,7 +267,9 @@ impl Handler<FindObject> for ConnectorActor {
                 Err(error) => Err(error),
                 Ok(listed) => {
                     more_bytes.fetch_add(listed.bytes, Relaxed);
-                    Ok(Some(cloud.get(&segment.key(), 0..listed.bytes).await?))
+                    let body = cloud.get(&segment.key(), 0..listed.bytes).await?;
+                    check_found(of, &body, listed.md5)?;
+                    Ok(Some(body))
                 }
             }
         })

@@ -31,9 +31,10 @@ use std::{
 };
 use storage::{
     cache::{DiskCache, FrameCache, GivingWay},
+    cloud::CloudError,
     cloudfs::{CloudFs, CloudState, DoorSecret, OpBody, OpError, door_secret, read},
     ids::{CloudId, Md5, SegmentId},
-    segment::{FrameState, Header, check_object, survey},
+    segment::{FrameState, Header, survey},
     staging::{Recovered, Staging, staging_file},
 };
 use tokio::{sync::Notify, time::Instant};
@@ -355,17 +356,19 @@ impl Filer {
         }
     }
 
-    /// Restores a damaged segment from this cloud; `None` when it does not have it whole.
+    /// Restores a damaged segment from this cloud; `None` when it does not have it whole. It says so itself, or what it gives
+    /// is wrong again and again: a single answer may have been damaged on its way.
     async fn restore_from(&self, cloud: CloudId, segment: SegmentId) -> Option<(Md5, u64)> {
-        let header = Header { cloudfs: self.who.cloudfs, segment };
-        let is_whole = |body: &Bytes| {
-            let frames = || survey(&header, body).frames;
-            check_object(&header, body).is_ok() && frames().iter().all(|frame| frame.state == FrameState::Whole)
-        };
+        let of = Header { cloudfs: self.who.cloudfs, segment };
+        let is_lost_in_part =
+            |body: &Bytes| survey(&of, body).frames.iter().any(|frame| frame.state != FrameState::Whole);
+        let mut wrong_answers = 0;
         loop {
-            match self.actors.connectors[cloud.index()].send(FindObject { segment }).await {
-                Ok(Ok(found)) => {
-                    let body = found.filter(is_whole)?;
+            match self.actors.connectors[cloud.index()].send(FindObject { of }).await {
+                Ok(Ok(None)) => return None,
+                // It was damaged before that cloud got it.
+                Ok(Ok(Some(body))) if is_lost_in_part(&body) => return None,
+                Ok(Ok(Some(body))) => {
                     let (md5, bytes) = (Md5::of(&body), body.len() as u64);
                     match self.staging.restore(segment, body, md5).await {
                         Ok(()) => {
@@ -378,6 +381,16 @@ impl Filer {
                 // What it has is written over by its resync anyway.
                 Ok(Err(AttemptError::NotTried(_))) if self.roles.state(cloud) == Some(CloudState::Failed) => {
                     return None;
+                }
+                Ok(Err(AttemptError::Failed { source: error @ CloudError::Corrupt { .. }, .. })) => {
+                    wrong_answers += 1;
+                    if wrong_answers >= self.steps.wrong_answers_max {
+                        tracing::error!(%segment, %cloud, wrong_answers, %error, "the cloud's copy of a damaged segment is damaged too");
+                        return None;
+                    }
+                    tracing::warn!(%segment, %cloud, wrong_answers, %error, "what a cloud gave of a damaged segment is wrong, and asked for again");
+                    let wait_ms = self.steps.wrong_answer_backoff.wait_ms(wrong_answers, &*self.world.random);
+                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
                 }
                 Ok(Err(error)) => tracing::info!(%segment, %error, "a damaged segment is looked for in the clouds"),
                 // The filer stops.

@@ -14,7 +14,7 @@ use storage::{
     cloudfs::Roles,
     health,
     ids::Epoch,
-    segment::encode_frame,
+    segment::{HEADER_BYTES, Packer},
 };
 use tokio::{
     task::LocalSet,
@@ -35,10 +35,20 @@ fn header(segment: SegmentId) -> Header {
     Header { cloudfs: 9, segment }
 }
 
-/// The object of every segment here: one frame at its beginning.
-fn frame(of: SegmentId) -> Bytes {
-    let (head, payload) = encode_frame(header(of).place(0), FILE, 0, 5, Bytes::from_static(b"data"));
-    [head, payload].concat().into()
+/// The object of every segment here: one frame.
+fn object(of: SegmentId) -> Bytes {
+    let (mut packer, _) = Packer::new(header(of));
+    packer.pack(FILE, 0, 5, Bytes::from_static(b"data"));
+    packer.seal().body
+}
+
+/// Where that frame begins in it.
+const AT: u32 = HEADER_BYTES as u32;
+
+/// The place of that frame.
+fn place(of: SegmentId) -> FramePlace {
+    let (mut packer, _) = Packer::new(header(of));
+    FramePlace::of(&packer.pack(FILE, 0, 5, Bytes::from_static(b"data")).extent)
 }
 
 /// What a cloud does.
@@ -90,13 +100,13 @@ impl Cloud for Moody {
 
     async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {
         let instead = self.begin().await?;
-        let object = || SegmentId::from_key(key).map_or_else(|| Bytes::from_static(PROBE), frame);
+        let object = || SegmentId::from_key(key).map_or_else(|| Bytes::from_static(PROBE), object);
         Ok(instead.unwrap_or_else(object).slice(range.start as usize..range.end as usize))
     }
 
     async fn head(&self, key: &str) -> Result<Listed, CloudError> {
         self.begin().await?;
-        let object = frame(SegmentId::from_key(key).expect("no other is asked for"));
+        let object = object(SegmentId::from_key(key).expect("no other is asked for"));
         Ok(Listed { key: key.into(), bytes: object.len() as u64, md5: None })
     }
 
@@ -144,29 +154,29 @@ impl Bench {
     }
 
     async fn put(&self, number: u64) -> Result<(), AttemptError> {
-        let (segment, body) = (segment(number), frame(segment(number)));
+        let (segment, body) = (segment(number), object(segment(number)));
         let md5 = Md5::of(&body);
         self.connector.send(Put { segment, body, md5 }).await.expect("it runs").map(drop)
     }
 
     async fn get(&self, number: u64) -> Result<(), AttemptError> {
-        self.get_of(number, &frame(segment(number))).await
+        self.get_of(number, &object(segment(number))).await
     }
 
     /// Reads the frame where this is the object on record.
     async fn get_of(&self, number: u64, object: &Bytes) -> Result<(), AttemptError> {
         let of = header(segment(number));
-        let frames = vec![FramePlace { at: 0, len: frame(of.segment).len() as u32, offset: 0 }];
+        let frames = vec![place(of.segment)];
         let get = GetFrames { of, file: FILE, frames, bytes: object.len() as u64, md5: Md5::of(object) };
         self.connector.send(get).await.expect("it runs").map(drop)
     }
 
     async fn find(&self, number: u64) -> Result<Option<Bytes>, AttemptError> {
-        self.connector.send(FindObject { segment: segment(number) }).await.expect("it runs")
+        self.connector.send(FindObject { of: header(segment(number)) }).await.expect("it runs")
     }
 
     async fn get_object(&self, number: u64) -> Result<(), AttemptError> {
-        let (segment, body) = (segment(number), frame(segment(number)));
+        let (segment, body) = (segment(number), object(segment(number)));
         let get = GetObject { segment, bytes: body.len() as u64, md5: Md5::of(&body) };
         self.connector.send(get).await.expect("it runs").map(drop)
     }
@@ -239,7 +249,7 @@ fn a_panic_in_a_clouds_client_is_a_failure_like_any_other() {
 #[test]
 fn a_wrong_frame_is_the_clouds_failure_unless_the_object_on_record_has_it() {
     Bench::run(async |bench| {
-        let (right, wrong) = (frame(segment(1)), frame(segment(2)));
+        let (right, wrong) = (object(segment(1)), object(segment(2)));
         bench.mood(Mood::Gives(wrong.clone()));
         let got = bench.get_of(1, &right).await;
         let Err(AttemptError::Failed { source: CloudError::Corrupt { .. }, in_a_row: 1, .. }) = got else {
@@ -250,10 +260,11 @@ fn a_wrong_frame_is_the_clouds_failure_unless_the_object_on_record_has_it() {
         assert_eq!(bench.get(1).await, Ok(()));
         bench.mood(Mood::Gives(wrong.clone()));
         let got = bench.get_of(1, &wrong).await;
-        assert!(matches!(got, Err(AttemptError::Lost { at: 0, .. })), "{got:?}");
+        assert!(matches!(got, Err(AttemptError::Lost { at: AT, .. })), "{got:?}");
         let calls = bench.calls();
-        let got = bench.get_of(1, &right.slice(..right.len() - 1)).await;
-        assert!(matches!(got, Err(AttemptError::Lost { at: 0, .. })), "behind the end of the object: {got:?}");
+        let cut = right.slice(..place(segment(1)).end() as usize - 1);
+        let got = bench.get_of(1, &cut).await;
+        assert!(matches!(got, Err(AttemptError::Lost { at: AT, .. })), "behind the end of the object: {got:?}");
         assert_eq!((bench.calls(), bench.seen().await.failures_total), (calls, 1), "no cloud is asked for that");
     });
 }
@@ -261,12 +272,32 @@ fn a_wrong_frame_is_the_clouds_failure_unless_the_object_on_record_has_it() {
 #[test]
 fn an_object_that_is_looked_for_and_not_there_is_an_answer() {
     Bench::run(async |bench| {
-        assert_eq!(bench.find(1).await, Ok(Some(frame(segment(1)))));
+        assert_eq!(bench.find(1).await, Ok(Some(object(segment(1)))));
         bench.mood(Mood::Fails(CloudError::NotFound { key: segment(1).key() }));
         assert_eq!(bench.find(1).await, Ok(None));
         assert_eq!((bench.calls(), bench.seen().await.failures_total), (3, 0));
         assert!(bench.get(1).await.is_err());
         assert_eq!(bench.seen().await.failures_total, 1);
+    });
+}
+
+/// What a cloud gives in place of a segment may have been damaged there or on its way: the next answer may be right.
+#[test]
+fn an_object_that_is_looked_for_and_comes_damaged_is_a_failure_and_no_answer() {
+    Bench::run(async |bench| {
+        let right = object(segment(1));
+        for at in 0..right.len() {
+            let mut wrong = right.to_vec();
+            wrong[at] ^= 4;
+            bench.mood(Mood::Gives(wrong.into()));
+            let got = bench.find(1).await;
+            let Err(AttemptError::Failed { source: CloudError::Corrupt { .. }, .. }) = got else {
+                panic!("byte {at}: {got:?}")
+            };
+        }
+        assert_eq!(bench.seen().await.failures_total, right.len() as u64);
+        bench.mood(Mood::Works);
+        assert_eq!(bench.find(1).await, Ok(Some(right)));
     });
 }
 

@@ -54,6 +54,8 @@ struct State {
     troubles: BTreeMap<Call, Trouble>,
     damaged: BTreeSet<String>,
     damaged_for_good: BTreeSet<String>,
+    /// Reads of an object that are damaged on their way.
+    damaged_on_the_way: BTreeMap<String, u64>,
     attempts: BTreeMap<(Call, String), u64>,
 }
 
@@ -94,6 +96,11 @@ impl MemoryCloud {
     /// As [`MemoryCloud::damage`], whatever is put.
     pub fn damage_for_good(&self, key: &str) {
         self.state().damaged_for_good.insert(key.into());
+    }
+
+    /// Flips a bit of what so many reads of this object give, and of none behind them.
+    pub fn damage_on_the_way(&self, key: &str, reads: u64) {
+        self.state().damaged_on_the_way.insert(key.into(), reads);
     }
 
     /// Ends that.
@@ -160,13 +167,14 @@ impl Cloud for MemoryCloud {
 
     async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {
         self.begin(Call::Get, key).await?;
-        let state = self.state();
+        let mut state = self.state();
+        let on_the_way = state.damaged_on_the_way.get_mut(key).filter(|reads| **reads > 0).map(|reads| *reads -= 1);
         let object = state.objects.get(key).ok_or_else(|| CloudError::NotFound { key: key.into() })?;
         if range.end > object.len() as u64 || range.start > range.end {
             return Err(CloudError::Failed { attempted: format!("Get {key}"), why: "416, no such range".into() });
         }
         let part = object.slice(range.start as usize..range.end as usize);
-        if !state.damaged.contains(key) && !state.damaged_for_good.contains(key) {
+        if on_the_way.is_none() && !state.damaged.contains(key) && !state.damaged_for_good.contains(key) {
             return Ok(part);
         }
         let mut wrong = part.to_vec();

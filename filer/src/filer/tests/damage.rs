@@ -109,6 +109,42 @@ fn a_segment_damaged_here_that_a_cloud_has_is_restored_from_it() {
     });
 }
 
+/// What a wire flips is no word of what lies in the cloud.
+#[test]
+fn a_copy_that_is_damaged_on_its_way_is_asked_for_again_and_restores_the_segment() {
+    World::run(2, async |world| {
+        let (file, data) = five_frames(world).await;
+        world.clouds[1].refuse(Call::Put, false);
+        world.until("one cloud has it", |world| !world.clouds[1].objects().is_empty()).await;
+        world.crash(0).await;
+        let segment = flip(world).await;
+        world.clouds[1].damage_on_the_way(&segment.key(), 3);
+        world.start(0).await;
+        put_again(world).await;
+        assert_eq!(world.site(1).client().read_all(file).await, Ok(data.clone()));
+        assert_eq!(world.site(0).client().read_all(file).await, Ok(data));
+        assert_eq!(world.clouds[1].attempts(Call::Get)[&segment.key()], 4, "three wrong answers and a right one");
+    });
+}
+
+/// Where the cloud's copy is damaged as well, what is left here is all there is.
+#[test]
+fn a_copy_that_is_damaged_in_its_cloud_is_given_up_after_so_many_answers() {
+    World::run(2, async |world| {
+        let (file, data) = five_frames(world).await;
+        world.clouds[1].refuse(Call::Put, false);
+        world.until("one cloud has it", |world| !world.clouds[1].objects().is_empty()).await;
+        world.crash(0).await;
+        let segment = flip(world).await;
+        world.clouds[1].damage(&segment.key());
+        world.start(0).await;
+        put_again(world).await;
+        let asked = world.clouds[1].attempts(Call::Get)[&segment.key()];
+        assert_eq!(asked, u64::from(settings().steps.wrong_answers_max));
+        costs_one_frame(world, file, &data).await;
+    });
+}
+
 #[test]
 fn a_body_that_goes_bad_before_its_put_is_mended_and_blames_no_cloud() {
     World::run_with(2, on_disk_alone(), async |world| {
