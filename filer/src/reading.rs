@@ -11,6 +11,7 @@ mod afar;
 mod pieces;
 mod places;
 mod repair;
+mod under_way;
 
 use crate::{
     actors::{connector::ConnectorActor, resync::ResyncActor},
@@ -18,15 +19,10 @@ use crate::{
 };
 use actix::Addr;
 use bytes::Bytes;
-use futures::{
-    FutureExt,
-    future::{BoxFuture, Shared},
-};
 use mesh::{FilerId, clock::Random, kv::Kv, peers::Peers};
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64, atomic::Ordering::Relaxed},
-    time::Duration,
+    collections::BTreeSet,
+    sync::{Arc, Mutex, atomic::AtomicU64, atomic::Ordering::Relaxed},
 };
 use storage::{
     backoff::Backoff,
@@ -38,6 +34,7 @@ use storage::{
 };
 
 use pieces::Rooms;
+use under_way::{Place, UnderWay};
 
 pub use places::{FramePlace, Run, WrongFrame, runs};
 
@@ -134,16 +131,11 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
 }
 
-type Place = (SegmentId, FramePlace);
-type Fetch = Shared<BoxFuture<'static, Result<(), ReadError>>>;
-
 /// The reader of one filer.
 pub struct Reader {
     parts: Parts,
     settings: Settings,
-    /// By every frame of their runs; the number tells them apart.
-    under_way: Mutex<BTreeMap<Place, (u64, Fetch)>>,
-    fetches: AtomicU64,
+    under_way: UnderWay,
     suspects: Mutex<BTreeSet<(CloudId, SegmentId)>>,
     ahead: tokio::sync::Semaphore,
     rooms: Rooms,
@@ -155,8 +147,8 @@ impl Reader {
     pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
         let ahead = tokio::sync::Semaphore::new(settings.read_aheads_max);
         let rooms = Rooms::new(settings.frame_bytes_in_flight_max);
-        let (under_way, fetches, suspects, stats) = Default::default();
-        Arc::new(Self { parts, settings, under_way, fetches, suspects, ahead, rooms, stats })
+        let (under_way, suspects, stats) = Default::default();
+        Arc::new(Self { parts, settings, under_way, suspects, ahead, rooms, stats })
     }
 
     /// How far to read ahead of a sequential reader, in bytes.
@@ -179,7 +171,7 @@ impl Reader {
         let wanted = |extent: &&Extent| {
             let known = self.parts.frames.has(extent.segment, extent.frame_at);
             !known
-                && !self.fetches().contains_key(&(extent.segment, FramePlace::of(extent)))
+                && !self.under_way.has(&(extent.segment, FramePlace::of(extent)))
                 && !self.parts.staging.holds(extent.segment)
         };
         let wanted: Vec<Extent> = extents.iter().filter(wanted).copied().collect();
@@ -234,42 +226,17 @@ impl Reader {
         tracing::warn!(%segment, %error, "a copy in {place} is damaged");
     }
 
-    fn fetches(&self) -> MutexGuard<'_, BTreeMap<Place, (u64, Fetch)>> {
-        self.under_way.lock().expect("no holder of the fetches panics")
-    }
-
     /// Reads a run from afar into the cache: one fetch of a frame, however many wait for it.
     async fn fetch(self: &Arc<Self>, run: Run) -> Result<(), ReadError> {
+        let places: Vec<Place> = run.frames.iter().map(|place| (run.segment, *place)).collect();
         loop {
-            let (fetch, own) = self.begin_or_join(&run);
+            let (this, run) = (self.clone(), run.clone());
+            let (fetch, own) = self.under_way.begin_or_join(&places, async move { this.fetch_once(&run).await });
             match fetch.await {
-                // Perhaps another frame of the run that was joined is lost, and not this one.
-                Err(ReadError::Lost { .. }) if !own => {}
+                // Perhaps another frame of the run that was joined is lost, and not this one; or that fetch broke off.
+                Err(ReadError::Lost { .. } | ReadError::Local(_)) if !own => {}
                 ended => return ended,
             }
         }
-    }
-
-    /// The fetch of a run that is under way, or a new one; and whether it is new.
-    fn begin_or_join(self: &Arc<Self>, run: &Run) -> (Fetch, bool) {
-        let places: Vec<Place> = run.frames.iter().map(|place| (run.segment, *place)).collect();
-        let mut under_way = self.fetches();
-        if let Some((_, fetch)) = under_way.get(&places[0]) {
-            return (fetch.clone(), false);
-        }
-        let number = self.fetches.fetch_add(1, Relaxed);
-        let (this, run) = (self.clone(), run.clone());
-        // A task of its own, so that the waiter that goes away does not take the others' fetch along.
-        let task = tokio::spawn(async move {
-            let result = this.fetch_once(&run).await;
-            this.fetches().retain(|_, (other, _)| *other != number);
-            result
-        });
-        let ended = task.map(|end| end.unwrap_or_else(|e| Err(ReadError::Local(e.to_string()))));
-        let fetch: Fetch = ended.boxed().shared();
-        for place in places {
-            under_way.entry(place).or_insert_with(|| (number, fetch.clone()));
-        }
-        (fetch, true)
     }
 }

@@ -249,7 +249,8 @@ fn told(what: &What) -> String {
 
 /// Flips bits in some of the files that a filer has on disk; whether there were any.
 async fn flip(world: &World, id: FilerId, bits: u64, number: u64, of: fn(&str) -> bool, hit: &'static str) -> bool {
-    let (files, dice) = (world.at(id, |site| site.files.clone()), Dice::of(world.plan.seed, &format!("flips {number}")));
+    let (files, dice) =
+        (world.at(id, |site| site.files.clone()), Dice::of(world.plan.seed, &format!("flips {number}")));
     let there: Vec<_> = files.list().await.unwrap_or_default();
     let there: Vec<_> = there.into_iter().filter(|file| file.bytes > 0 && of(&file.name)).collect();
     for _ in 0..if there.is_empty() { 0 } else { bits } {
