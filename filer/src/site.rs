@@ -81,7 +81,7 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let mut opened = Vec::new();
     for cloud in CloudId::BOTH {
         let entry = config.clouds.entry(cloud);
-        let open = clouds::open(&entry.settings, &entry.name);
+        let open = clouds::open(&settings::of_cloud(&config, cloud), &entry.name);
         opened.push(open.with_context(|| format!("cloud {}", entry.name))?);
     }
     let clouds = [opened[0].clone(), opened[1].clone()];

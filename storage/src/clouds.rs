@@ -14,6 +14,7 @@ pub mod conformance;
 mod directory;
 mod failure;
 mod objects;
+mod puts;
 mod receipt;
 pub mod settings;
 #[cfg(test)]

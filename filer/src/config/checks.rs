@@ -223,14 +223,10 @@ fn orders(config: &Config, notes: &mut Notes) {
 /// A delete must come behind every put and every reader of what it deletes.
 fn deletes(config: &Config, notes: &mut Notes) {
     let grace_ms = config.segments.delete_grace_ms;
+    // Puts that share their link may take longer, up to half of the grace period.
     let put_ms = |entry: &CloudEntry| {
-        let limits = match &entry.settings {
-            CloudSettings::S3(s3) => &s3.limits,
-            CloudSettings::Azure(azure) => &azure.limits,
-            CloudSettings::Gcs(gcs) => &gcs.limits,
-            CloudSettings::Directory(directory) => &directory.limits,
-        };
-        u64::try_from(limits.deadline(config.segments.bytes_max).as_millis()).unwrap_or(u64::MAX)
+        let longest = entry.settings.limits().deadline(config.segments.bytes_max);
+        u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)
     };
     let clouds = [("clouds.primary", &config.clouds.primary), ("clouds.secondary", &config.clouds.secondary)];
     let longest = clouds.map(|(name, entry)| (put_ms(entry), name)).into_iter().max().unwrap_or_default();

@@ -271,7 +271,7 @@ impl SegmentSettings {
         );
         form.set(
             "delete_grace",
-            "A segment to which no file refers stays in the clouds for this long, for puts and readers that are under way: at\nleast twice the longest put. The leader's setting counts, so give all filers the same.",
+            "A segment to which no file refers stays in the clouds for this long, for puts and readers that are under way: at\nleast twice the longest put, and no put may take longer than half of it. The leader's setting counts, so give all filers\nthe same.",
             Millis(SECOND..=365 * DAY),
             &mut self.delete_grace_ms,
         );

@@ -9,7 +9,11 @@ use crate::{
 use mesh::consensus;
 use storage::{
     backoff::{Backoff, turns},
-    cache, health, mirror, resync, staging,
+    cache,
+    clouds::CloudSettings,
+    health,
+    ids::CloudId,
+    mirror, resync, staging,
 };
 
 /// The limits that a configuration asks for.
@@ -80,6 +84,14 @@ pub fn of(config: &Config) -> Settings {
     }
 }
 
+/// How a cloud is reached that a configuration names. A delete comes when the grace period has passed, and its copies were
+/// begun in the first half of it: no put may take longer than the other half.
+pub fn of_cloud(config: &Config, cloud: CloudId) -> CloudSettings {
+    let mut settings = config.clouds.entry(cloud).settings.clone();
+    settings.limits_mut().put_ms_max = config.segments.delete_grace_ms / 2;
+    settings
+}
+
 /// The limits of the NFS door that a configuration asks for.
 pub fn of_nfs(config: &config::NfsSettings) -> nfs::NfsSettings {
     nfs::NfsSettings {
@@ -96,6 +108,16 @@ pub fn of_nfs(config: &config::NfsSettings) -> nfs::NfsSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However many puts share the link: what is begun in the first half of the grace period ends before the delete.
+    #[test]
+    fn no_put_takes_longer_than_half_of_the_grace_period() {
+        let mut config = Config::first("ams", std::path::Path::new("/var/lib/filer"));
+        config.segments.delete_grace_ms = 300_000;
+        for cloud in CloudId::BOTH {
+            assert_eq!(of_cloud(&config, cloud).limits().put_ms_max, 150_000);
+        }
+    }
 
     /// A resync is no exception: a cloud that fails again in the middle of its resync trips as soon as any other.
     #[test]

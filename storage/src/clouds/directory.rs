@@ -13,7 +13,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "a cloud that is a real directory")]
 
-use super::{DirectorySettings, Limits, OpenError};
+use super::{
+    DirectorySettings, Limits, OpenError,
+    puts::{Puts, within},
+};
 use crate::{
     cloud::{Cloud, CloudError, Listed, Page, Proof, Receipt},
     ids::Md5,
@@ -46,6 +49,7 @@ pub(super) struct Directory {
     inner: Arc<Inner>,
     name: String,
     limits: Limits,
+    puts: Puts,
     /// One for each call; who makes a call has one until it returns.
     turns: Arc<Semaphore>,
 }
@@ -122,7 +126,8 @@ impl Directory {
         let (incoming, path) = (root.join(INCOMING), settings.path.clone());
         let inner = Arc::new(Inner { path, root, incoming, next: AtomicU64::new(0), ready: AtomicBool::new(false) });
         let turns = Arc::new(Semaphore::new(settings.calls_in_flight_max.clamp(1, Semaphore::MAX_PERMITS)));
-        let opened = Self { inner, name: name.into(), limits: settings.limits.clone(), turns };
+        let (limits, puts) = (settings.limits.clone(), Puts::default());
+        let opened = Self { inner, name: name.into(), limits, puts, turns };
         opened.prepare()?;
         Ok(opened)
     }
@@ -157,10 +162,20 @@ impl Directory {
         bytes: u64,
         work: impl FnOnce(&Inner, &Wanted) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, CloudError> {
+        self.run_within(doing, key, || self.limits.deadline(bytes), work).await
+    }
+
+    async fn run_within<T: Send + 'static>(
+        &self,
+        doing: &str,
+        key: &str,
+        deadline: impl Fn() -> Duration + Send,
+        work: impl FnOnce(&Inner, &Wanted) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, CloudError> {
         let attempted = format!("cloud {}: {doing} {key}", self.name);
         let wanted = Wanted::default();
         let _waiting = Waiting(wanted.clone());
-        let (inner, deadline) = (Arc::clone(&self.inner), self.limits.deadline(bytes));
+        let inner = Arc::clone(&self.inner);
         let blocking = move || {
             inner.prepare().map_err(Trouble::Io)?;
             work(&inner, &wanted).map_err(|trouble| match trouble {
@@ -179,8 +194,8 @@ impl Directory {
             };
             tokio::task::spawn_blocking(call).await
         };
-        match tokio::time::timeout(deadline, task).await {
-            Err(_) => Err(CloudError::TimedOut { attempted, after_ms: deadline.as_millis() as u64 }),
+        match within(deadline, task).await {
+            Err(after_ms) => Err(CloudError::TimedOut { attempted, after_ms }),
             Ok(Err(join)) => Err(CloudError::Failed { attempted, why: join.to_string() }),
             Ok(Ok(Ok(done))) => Ok(done),
             Ok(Ok(Err(trouble))) => Err(match trouble {
@@ -395,7 +410,9 @@ impl Walk<'_> {
 impl Cloud for Directory {
     async fn put(&self, key: &str, body: Bytes, md5: Md5) -> Result<Receipt, CloudError> {
         let name = key.to_owned();
-        self.run("putting", key, body.len() as u64, move |inner, wanted| inner.put(&name, &body, md5, wanted)).await
+        let put = self.puts.begin(body.len() as u64);
+        let work = move |inner: &Inner, wanted: &Wanted| inner.put(&name, &body, md5, wanted);
+        self.run_within("putting", key, || put.deadline(&self.limits), work).await
     }
 
     async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {

@@ -4,6 +4,7 @@ use super::{
     Limits, OpenError,
     azure::Deleter,
     failure::cloud_error,
+    puts::{Put, Puts, within},
     receipt::{Protocol, answered_md5, azure_listed_md5s, is_encrypted_by_key, tag_md5},
     wire::{Exchange, Seen},
 };
@@ -44,6 +45,7 @@ pub(super) struct Objects {
     /// Empty, or ends in `/`.
     prefix: String,
     limits: Limits,
+    puts: Puts,
     /// Whether an answer showed that tags of this bucket are no MD5s.
     tags_are_opaque: AtomicBool,
     /// How to delete, where the client does not delete one object by one request.
@@ -66,8 +68,8 @@ impl Objects {
             return Err(OpenError::Setting { name: "prefix", why: err.to_string() });
         }
         let tags_are_opaque = AtomicBool::new(limits.always_read_back);
-        let (name, limits) = (name.to_owned(), limits.clone());
-        Ok(Self { name, protocol, store, prefix, limits, tags_are_opaque, deleter: None })
+        let (name, limits, puts) = (name.to_owned(), limits.clone(), Puts::default());
+        Ok(Self { name, protocol, store, prefix, limits, puts, tags_are_opaque, deleter: None })
     }
 
     fn attempted(&self, doing: &str, key: &str) -> String {
@@ -82,17 +84,18 @@ impl Objects {
         }
     }
 
-    /// One attempt with a deadline for `bytes` of body.
+    /// One attempt with a deadline for `bytes` of body, or that of the put that it is a part of.
     async fn call<T>(
         &self,
         attempted: &str,
         key: &str,
-        bytes: u64,
+        (bytes, put): (u64, Option<&Put>),
         exchange: Exchange,
         work: impl Future<Output = object_store::Result<T>>,
     ) -> Result<(T, Seen), CloudError> {
-        let (exchange, deadline) = (Arc::new(exchange), self.limits.deadline(bytes));
-        match tokio::time::timeout(deadline, exchange.run(work)).await {
+        let exchange = Arc::new(exchange);
+        let deadline = || put.map_or_else(|| self.limits.deadline(bytes), |put| put.deadline(&self.limits));
+        match within(deadline, exchange.run(work)).await {
             Ok(Ok(done)) => {
                 let seen = exchange.seen();
                 if seen.answer.as_ref().is_some_and(|answer| is_encrypted_by_key(&answer.headers)) {
@@ -101,12 +104,18 @@ impl Objects {
                 Ok((done, seen))
             }
             Ok(Err(err)) => Err(cloud_error(attempted, key, self.limits.connect_timeout_ms, &exchange.seen(), &err)),
-            Err(_) => Err(CloudError::TimedOut { attempted: attempted.into(), after_ms: deadline.as_millis() as u64 }),
+            Err(after_ms) => Err(CloudError::TimedOut { attempted: attempted.into(), after_ms }),
         }
     }
 
     /// The bytes of a range that is not empty, and the size of the whole object.
-    async fn fetch(&self, attempted: &str, key: &str, range: Range<u64>) -> Result<(Bytes, u64), CloudError> {
+    async fn fetch(
+        &self,
+        attempted: &str,
+        key: &str,
+        range: Range<u64>,
+        put: Option<&Put>,
+    ) -> Result<(Bytes, u64), CloudError> {
         let path = self.path(attempted, key)?;
         let len = range.end - range.start;
         let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
@@ -128,7 +137,7 @@ impl Objects {
             }
             Ok((body.freeze(), total))
         };
-        let ((body, total), _) = self.call(attempted, key, len, Exchange::getting(range), work).await?;
+        let ((body, total), _) = self.call(attempted, key, (len, put), Exchange::getting(range), work).await?;
         if body.len() as u64 != len {
             let (expected, got) = (format!("{len} bytes"), format!("{} of {total} bytes", body.len()));
             return Err(CloudError::Corrupt { key: key.into(), expected, got });
@@ -136,11 +145,11 @@ impl Objects {
         Ok((body, total))
     }
 
-    async fn read_back(&self, key: &str, bytes: u64) -> Result<Md5, CloudError> {
+    async fn read_back(&self, key: &str, bytes: u64, put: &Put) -> Result<Md5, CloudError> {
         let attempted = self.attempted("reading back", key);
         let (body, total) = match bytes {
             0 => (Bytes::new(), self.head(key).await?.bytes),
-            _ => self.fetch(&attempted, key, 0..bytes).await?,
+            _ => self.fetch(&attempted, key, 0..bytes, Some(put)).await?,
         };
         if total != bytes {
             let (expected, got) = (format!("{bytes} bytes"), format!("{total} bytes"));
@@ -170,12 +179,13 @@ impl Cloud for Objects {
         let attempted = self.attempted("putting", key);
         let path = self.path(&attempted, key)?;
         let bytes = body.len() as u64;
+        let under_way = self.puts.begin(bytes);
         let work = self.store.put_opts(&path, body.into(), PutOptions::default());
-        let (_, seen) = self.call(&attempted, key, bytes, Exchange::putting(md5), work).await?;
+        let (_, seen) = self.call(&attempted, key, (bytes, Some(&under_way)), Exchange::putting(md5), work).await?;
         let answered = seen.answer.as_ref().and_then(|answer| answered_md5(self.protocol, &answer.headers));
         let (got, proof) = match answered.filter(|_| !self.limits.always_read_back) {
             Some(got) => (got, Proof::Answer),
-            None => (self.read_back(key, bytes).await?, Proof::ReadBack),
+            None => (self.read_back(key, bytes, &under_way).await?, Proof::ReadBack),
         };
         if got != md5 {
             return Err(CloudError::Corrupt { key: key.into(), expected: md5.to_string(), got: got.to_string() });
@@ -189,7 +199,7 @@ impl Cloud for Objects {
             return self.head(key).await.map(|_| Bytes::new());
         }
         let attempted = self.attempted("getting", key);
-        Ok(self.fetch(&attempted, key, range).await?.0)
+        Ok(self.fetch(&attempted, key, range, None).await?.0)
     }
 
     async fn head(&self, key: &str) -> Result<Listed, CloudError> {
@@ -197,7 +207,7 @@ impl Cloud for Objects {
         let path = self.path(&attempted, key)?;
         let options = GetOptions { head: true, ..GetOptions::default() };
         let work = async { Ok(self.store.get_opts(&path, options).await?.meta.size) };
-        let (bytes, seen) = self.call(&attempted, key, 0, Exchange::looking(), work).await?;
+        let (bytes, seen) = self.call(&attempted, key, (0, None), Exchange::looking(), work).await?;
         let told = seen.answer.as_ref().and_then(|answer| answered_md5(self.protocol, &answer.headers));
         Ok(Listed { key: key.into(), bytes, md5: told.filter(|_| !self.limits.always_read_back) })
     }
@@ -212,7 +222,7 @@ impl Cloud for Objects {
             let one = stream::once(async { Ok(path) }).boxed();
             self.store.delete_stream(one).try_for_each(async |_| Ok(())).await
         };
-        match self.call(&attempted, key, 0, Exchange::default(), work).await {
+        match self.call(&attempted, key, (0, None), Exchange::default(), work).await {
             Ok(_) | Err(CloudError::NotFound { .. }) => Ok(()),
             Err(err) => Err(err),
         }
@@ -238,7 +248,7 @@ impl Cloud for Objects {
             };
             let asked = Some(asked.as_str()).filter(|asked| !asked.is_empty());
             let work = self.store.list_paginated(asked, options);
-            let (found, seen) = self.call(&attempted, prefix, 1 << 20, Exchange::default(), work).await?;
+            let (found, seen) = self.call(&attempted, prefix, (1 << 20, None), Exchange::default(), work).await?;
             let md5 = self.listed_md5(&seen);
             for object in found.result.objects {
                 let full = object.location.as_ref();

@@ -18,6 +18,26 @@ pub enum CloudSettings {
 }
 
 impl CloudSettings {
+    /// How long one attempt may take, and how it is proved.
+    pub fn limits(&self) -> &Limits {
+        match self {
+            Self::S3(s3) => &s3.limits,
+            Self::Azure(azure) => &azure.limits,
+            Self::Gcs(gcs) => &gcs.limits,
+            Self::Directory(directory) => &directory.limits,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn limits_mut(&mut self) -> &mut Limits {
+        match self {
+            Self::S3(s3) => &mut s3.limits,
+            Self::Azure(azure) => &mut azure.limits,
+            Self::Gcs(gcs) => &mut gcs.limits,
+            Self::Directory(directory) => &mut directory.limits,
+        }
+    }
+
     /// Where the objects are, in words for logs and the console; without secrets.
     pub fn place(&self) -> String {
         let under = |place: String, prefix: &str| match prefix.trim_matches('/') {
@@ -198,8 +218,11 @@ pub struct Limits {
     pub connect_timeout_ms: u64,
     /// For a whole attempt with an empty body, in milliseconds.
     pub request_timeout_ms: u64,
-    /// Added for each MiB of body, begun or whole, in milliseconds.
+    /// Added for each MiB of body, begun or whole, in milliseconds. All puts under way share the link, so that a put has the
+    /// time for the bodies of all of them.
     pub ms_per_mib: u64,
+    /// For a put that shares its link, in milliseconds; a single put always has the time for its own body.
+    pub put_ms_max: u64,
     /// Idle connections that are kept.
     pub idle_connections_max: usize,
     /// Reads every object back after its put, although the cloud answers with a checksum: for stores whose answers
@@ -213,6 +236,7 @@ impl Default for Limits {
             connect_timeout_ms: 5_000,
             request_timeout_ms: 10_000,
             ms_per_mib: 5_000,
+            put_ms_max: 1_800_000,
             idle_connections_max: 64,
             always_read_back: false,
         }

@@ -145,6 +145,24 @@ async fn a_call_is_one_attempt_and_failures_have_kinds() {
     }
 }
 
+/// What a put has to wait for is not its own body alone.
+#[tokio::test]
+async fn puts_at_once_have_the_time_for_all_of_their_bodies() {
+    let body = Bytes::from(vec![7; 1 << 20]);
+    let md5 = Md5::of(&body);
+    let limits = Limits { request_timeout_ms: 300, ms_per_mib: 100, ..Limits::default() };
+    let mock = Mock::start(Tags::Md5);
+    mock.fail(Fault::Silent);
+    let cloud = s3(&mock, limits);
+    for at_once in [1, 4] {
+        let puts = (0..at_once).map(|_| cloud.put("key", body.clone(), md5));
+        for got in futures::future::join_all(puts).await {
+            let Err(CloudError::TimedOut { after_ms, .. }) = got else { panic!("{got:?}") };
+            assert_eq!(after_ms, 300 + at_once * 100);
+        }
+    }
+}
+
 #[tokio::test]
 async fn answers_that_are_not_what_was_asked_for_are_refused() {
     let (body, md5) = hello();
