@@ -28,9 +28,10 @@ use storage::{
     backoff::Backoff,
     cache::{DiskCache, FrameCache},
     cloudfs::{Extent, Handle},
+    disk::DiskError,
     ids::{CloudId, SegmentId},
     segment::Header,
-    staging::Staging,
+    staging::{Staging, StagingError},
 };
 
 use pieces::Rooms;
@@ -197,13 +198,15 @@ impl Reader {
             self.stats.memory_hits.fetch_add(1, Relaxed);
             return Ok(Some(frame));
         }
-        let staged = self.parts.staging.read(segment, u64::from(at), len).await;
-        if let Some(raw) = staged.map_err(|e| ReadError::Local(e.to_string()))? {
-            match place.check(self.header(segment), file, &raw) {
+        match self.parts.staging.read(segment, u64::from(at), len).await {
+            Ok(None) => {}
+            Ok(Some(raw)) => match place.check(self.header(segment), file, &raw) {
                 Ok(data) => return Ok(Some(data)),
                 // Damaged here, or known as lost, it may yet be whole in a cloud.
                 Err(error) => self.damaged("staging", segment, &error),
-            }
+            },
+            Err(StagingError::Disk(error @ DiskError::Unreadable { .. })) => self.damaged("staging", segment, &error),
+            Err(error) => return Err(ReadError::Local(error.to_string())),
         }
         if let Some(raw) = self.parts.disk_cache.read(segment, u64::from(at), len).await {
             match place.check(self.header(segment), file, &raw) {

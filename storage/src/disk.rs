@@ -1,8 +1,10 @@
 //! A filer's own disk as an effect: files of one directory, appended, synced, read, removed.
 
 mod memory;
+mod readable;
 
 pub use memory::MemoryDisk;
+pub use readable::{Readable, SECTOR_BYTES};
 
 use bytes::Bytes;
 
@@ -15,6 +17,9 @@ pub enum DiskError {
     /// What was read is not what was written.
     #[error("reading {file}: {why}")]
     Damaged { file: String, why: String },
+    /// The medium has lost a part of what was to be read. The rest of the file may be readable: [`Readable`].
+    #[error("reading {file}: {why}")]
+    Unreadable { file: String, why: String },
     /// No room is left.
     #[error("{attempted} {file}: the disk is full")]
     Full { attempted: &'static str, file: String },

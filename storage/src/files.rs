@@ -129,6 +129,16 @@ fn disk_error(attempted: &'static str, file: &str, err: &io::Error) -> DiskError
     }
 }
 
+/// A read of an open file failed. What only a part of it has to do with is told apart from all else.
+fn read_error(file: &str, err: &io::Error) -> DiskError {
+    match err.raw_os_error() {
+        Some(errno) if errno == Errno::IO.raw_os_error() => {
+            DiskError::Unreadable { file: file.to_owned(), why: err.to_string() }
+        }
+        _ => disk_error("reading", file, err),
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder of this lock panics")
 }
@@ -304,17 +314,22 @@ impl Disk for DirDisk {
     }
 
     async fn read(&self, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
-        self.run("reading", file, move |inner, name| read_some(&*inner.file(name, false)?, offset, len)).await
+        let read = self.run("reading", file, move |inner, name| {
+            let open = inner.file(name, false)?;
+            Ok(read_some(&open, offset, len))
+        });
+        read.await?.map_err(|err| read_error(file, &err))
     }
 
     async fn read_checked(&self, file: &str, offset: u64, len: usize, check: Check) -> Result<Bytes, DiskError> {
-        let (read, wrong) = self
-            .run("reading", file, move |inner, name| {
-                let read = read_some(&*inner.file(name, false)?, offset, len)?;
+        let read = self.run("reading", file, move |inner, name| {
+            let open = inner.file(name, false)?;
+            Ok(read_some(&open, offset, len).map(|read| {
                 let wrong = check(&read).err();
-                Ok((read, wrong))
-            })
-            .await?;
+                (read, wrong)
+            }))
+        });
+        let (read, wrong) = read.await?.map_err(|err| read_error(file, &err))?;
         wrong.map_or(Ok(read), |why| Err(DiskError::Damaged { file: file.to_owned(), why }))
     }
 
@@ -366,6 +381,14 @@ mod tests {
         OpenOptions::new().write(true).open(dir.path().join("a")).unwrap().set_len(4_097).unwrap();
         assert_eq!(disk.read("a", 4_090, 100).await.unwrap(), vec![7; 7]);
         assert_eq!(disk.read("a", 5_000, 100).await.unwrap(), "");
+    }
+
+    #[test]
+    fn what_the_medium_has_lost_is_told_apart_from_what_cannot_be_opened() {
+        let lost = io::Error::from_raw_os_error(Errno::IO.raw_os_error());
+        assert!(matches!(read_error("a", &lost), DiskError::Unreadable { .. }));
+        assert!(matches!(disk_error("reading", "a", &lost), DiskError::Failed { .. }));
+        assert!(matches!(read_error("a", &ErrorKind::PermissionDenied.into()), DiskError::Failed { .. }));
     }
 
     #[tokio::test]

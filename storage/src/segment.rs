@@ -19,7 +19,7 @@ mod packer;
 mod survey;
 
 pub use frame::{Codec, FRAME_HEADER_BYTES, Frame, FrameError, FrameHead, decode_frame, encode_frame};
-pub use mend::{Damage, Mended, mend};
+pub use mend::{Damage, Mended, mend, mend_around};
 pub use packer::{Packed, Packer, Sealed};
 pub use survey::{Found, FrameState, Survey, SurveyError, check_object, survey};
 

@@ -6,7 +6,8 @@
 //! After a crash [`Staging::recover`] keeps every whole frame, cuts a torn tail, and seals what was open.
 //!
 //! Disks go bad. Whatever is read back is checked before it goes to a cloud; a damaged frame costs itself alone, is told
-//! by name, and reads as lost from then on, while the rest of its segment is protected as ever ([`Staging::mend`]).
+//! by name, and reads as lost from then on, while the rest of its segment is protected as ever ([`Staging::mend`]). A sector
+//! that cannot be read is damage too.
 //!
 //! Every call may be given up at any of its waits: what was packed stays packed, and what was closed stays to be handed on.
 //! A file whose sync failed is replaced by a new one with all of the segment.
@@ -411,7 +412,9 @@ impl Staging {
         match self.disk.read_checked(&file, 0, bytes as usize, Box::new(check)).await {
             // Released between the look and the read.
             Err(DiskError::NotFound { .. }) => Err(StagingError::Gone(segment)),
-            Err(DiskError::Damaged { why, .. }) => Err(StagingError::Damaged { segment, why }),
+            Err(DiskError::Damaged { why, .. } | DiskError::Unreadable { why, .. }) => {
+                Err(StagingError::Damaged { segment, why })
+            }
             read => Ok(read?),
         }
     }

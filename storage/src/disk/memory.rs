@@ -3,7 +3,7 @@
 //! Until a file is synced, a crash takes back every write to it and the change of its name. Removals, and renames of
 //! files that were synced before, last from the next sync of any file on, as those of real directories do.
 
-use super::{Disk, DiskError, DiskFile, is_file_name};
+use super::{Disk, DiskError, DiskFile, SECTOR_BYTES, is_file_name};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +32,8 @@ struct Stored {
     bytes: Vec<u8>,
     /// What takes back the changes since the last sync, oldest first.
     undo: Vec<Undo>,
+    /// Bytes that cannot be read, whatever is written there.
+    unreadable: BTreeSet<usize>,
 }
 
 /// Puts `bytes` back at `offset`, after which the file is `len` long.
@@ -126,6 +128,18 @@ impl MemoryDisk {
         byte.map(|byte| *byte ^= 1 << (bit % 8)).is_some()
     }
 
+    /// Makes the sector of a byte of a file unreadable, for as long as the file is there; `false` when there is no such byte.
+    pub fn make_unreadable(&self, file: &str, at: usize) -> bool {
+        let mut state = self.state();
+        let stored = state.find(file).ok().filter(|stored| at < stored.bytes.len());
+        stored.map(|stored| stored.unreadable.insert(at)).is_some()
+    }
+
+    /// Makes all files readable again.
+    pub fn make_readable(&self) {
+        self.state().files.values_mut().for_each(|stored| stored.unreadable.clear());
+    }
+
     /// Lets the files together hold at most this many bytes; more is [`DiskError::Full`].
     pub fn set_bytes_max(&self, bytes_max: Option<u64>) {
         self.state().bytes_max = bytes_max;
@@ -206,9 +220,15 @@ impl Disk for MemoryDisk {
 
     async fn read(&self, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
         let mut state = self.state();
-        let bytes = &state.find(file)?.bytes;
+        let Stored { bytes, unreadable, .. } = state.find(file)?;
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(Bytes::copy_from_slice(&bytes[start..start.saturating_add(len).min(bytes.len())]))
+        let end = start.saturating_add(len).min(bytes.len());
+        // A sector is readable as a whole or not at all.
+        let sectors = start / SECTOR_BYTES * SECTOR_BYTES..end.next_multiple_of(SECTOR_BYTES);
+        if start < end && unreadable.range(sectors).next().is_some() {
+            return Err(DiskError::Unreadable { file: file.into(), why: "a bad sector".into() });
+        }
+        Ok(Bytes::copy_from_slice(&bytes[start..end]))
     }
 
     async fn truncate(&self, file: &str, bytes: u64) -> Result<(), DiskError> {

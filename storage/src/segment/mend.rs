@@ -7,7 +7,7 @@
 
 use super::{
     Codec, FRAME_HEADER_BYTES, FrameHead, FrameState, Header, Packer, Sealed,
-    survey::{Found, survey},
+    survey::{Found, survey_around},
 };
 use crate::{cloudfs::Handle, ids::Md5};
 use bytes::Bytes;
@@ -42,7 +42,12 @@ pub struct Mended {
 
 /// Mends what a file holds of the segment that has this header. `None` where no frame was ever wholly written to it.
 pub fn mend(header: Header, bytes: &Bytes) -> Option<Mended> {
-    let found = survey(&header, bytes);
+    mend_around(header, bytes, &[])
+}
+
+/// As [`mend`], of a file of which these parts could not be read and are zeroes here.
+pub fn mend_around(header: Header, bytes: &Bytes, lost: &[Range<usize>]) -> Option<Mended> {
+    let found = survey_around(&header, bytes, lost);
     if found.frames.is_empty() {
         return None;
     }

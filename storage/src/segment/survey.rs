@@ -63,13 +63,21 @@ const WRONG_BITS_MAX: u32 = 2;
 
 /// Surveys the file of the segment that has this header, whatever its own first bytes say.
 pub fn survey(header: &Header, bytes: &[u8]) -> Survey {
+    survey_around(header, bytes, &[])
+}
+
+/// As [`survey`], of a file of which these parts could not be read and are zeroes here: what has no mark there is no torn
+/// end, but was written once.
+pub(super) fn survey_around(header: &Header, bytes: &[u8], lost: &[Range<usize>]) -> Survey {
     if let Some(frames) = index_of(header, bytes) {
         let frames_end = frames.last().map_or(HEADER_BYTES, |frame| frame.range.end);
         return Survey { frames, frames_end, sealed: true };
     }
     let (mut at, mut frames) = (HEADER_BYTES.min(bytes.len()), Vec::new());
     while at < bytes.len() {
-        let frame = whole_at(header, bytes, at).or_else(|| damaged_at(header, bytes, at));
+        let frame = whole_at(header, bytes, at)
+            .or_else(|| damaged_at(header, bytes, at))
+            .or_else(|| lost_at(bytes, at, frames.len(), lost));
         let Some(frame) = frame else {
             break;
         };
@@ -113,6 +121,18 @@ fn damaged_at(header: &Header, bytes: &[u8], at: usize) -> Option<Found> {
     };
     let long_enough = (at + FRAME_BYTES_MIN..=bytes.len()).contains(&end);
     long_enough.then_some(Found { range: at..end, state: FrameState::Damaged, head })
+}
+
+/// What begins at `at` and runs to the file's end where a part of that is lost; `None` where it is index and footer, which
+/// can be made anew. Where that cannot be told, because frames are lost too, they count as lost with them.
+fn lost_at(bytes: &[u8], at: usize, frames: usize, lost: &[Range<usize>]) -> Option<Found> {
+    let rest = &bytes[at..];
+    let footer = rest.len().checked_sub(FOOTER_BYTES).map(|footer_at| &rest[footer_at..]);
+    let named_by_footer =
+        footer.is_some_and(|footer| &footer[..8] == FOOTER_MAGIC && read_u32(footer, 8) as usize == at);
+    let is_tail = named_by_footer || rest.len() == frames * INDEX_ENTRY_BYTES + FOOTER_BYTES;
+    let is_lost = rest.len() >= FRAME_BYTES_MIN && lost.iter().any(|lost| lost.end > at);
+    (is_lost && !is_tail).then_some(Found { range: at..bytes.len(), state: FrameState::Damaged, head: None })
 }
 
 /// The next place from `from` on that is marked as the beginning of a frame of this segment.

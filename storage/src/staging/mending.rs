@@ -2,9 +2,9 @@
 
 use super::{Staging, StagingError, staging_file};
 use crate::{
-    disk::{Disk, DiskError},
+    disk::{Disk, DiskError, Readable},
     ids::{Md5, SegmentId},
-    segment::{Mended, mend},
+    segment::{Mended, mend_around},
 };
 use bytes::Bytes;
 
@@ -37,13 +37,17 @@ impl Staging {
     /// read as lost. Gives its new MD5 and length in bytes.
     pub async fn mend(&self, segment: SegmentId) -> Result<(Md5, u64), StagingError> {
         let gone = || StagingError::Gone(segment);
-        let turn = self.lock().entries.get(&segment).ok_or_else(gone)?.turn.clone();
+        let (turn, bytes) =
+            self.lock().entries.get(&segment).map(|entry| (entry.turn.clone(), entry.bytes)).ok_or_else(gone)?;
         let _turn = turn.lock().await;
         let file = staging_file(segment);
-        let read = self.disk.read(&file, 0, usize::MAX).await?;
+        let Readable { bytes: read, lost } = Readable::read(&*self.disk, &file, bytes as usize).await?;
         let nothing = || StagingError::Damaged { segment, why: "no frame of it is left".into() };
-        let mended = mend(self.header(segment), &read).ok_or_else(nothing)?;
-        if apply(&*self.disk, &file, &mended).await? < mended.sealed.body.len() as u64 {
+        let mended = mend_around(self.header(segment), &read, &lost).ok_or_else(nothing)?;
+        if !lost.is_empty() {
+            // What cannot be read is not made readable by what is written beside it.
+            self.replace_file(segment, mended.sealed.body.clone()).await?;
+        } else if apply(&*self.disk, &file, &mended).await? < mended.sealed.body.len() as u64 {
             return Err(DiskError::Full { attempted: "mending", file }.into());
         }
         let (md5, bytes) = (mended.sealed.md5, mended.sealed.body.len() as u64);

@@ -3,13 +3,12 @@
 //! A file is a segment's of this filer when its header says so, or, where that is damaged, when its name does and a whole
 //! frame in it does. Anything else is foreign, and then nothing is touched.
 
-use super::{Entry, Settings, Staging, State, mending::apply, staging_file};
+use super::{Entry, Settings, Staging, State, mending::apply, staging_file, writing::replace_file};
 use crate::{
-    disk::{Disk, DiskError},
+    disk::{Disk, DiskError, DiskFile, Readable},
     ids::{Md5, SegmentId},
-    segment::{Damage, FrameState, HEADER_BYTES, Header, SurveyError, mend, survey},
+    segment::{Damage, FrameState, HEADER_BYTES, Header, SurveyError, mend_around, survey},
 };
-use bytes::Bytes;
 use mesh::{FilerId, clock::Clock};
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -62,7 +61,7 @@ impl Staging {
         let files: Vec<_> = all.iter().filter(|file| file.name.ends_with(".seg")).collect();
         // First look at all of them: a foreign file means that nothing here may be touched.
         for file in &files {
-            check_owner(&*disk, &file.name, me, cloudfs).await?;
+            check_owner(&*disk, file, me, cloudfs).await?;
         }
         for file in &all {
             if file.name.strip_suffix(".new").is_some_and(|file| segment_of(file, me).is_some()) {
@@ -75,9 +74,9 @@ impl Staging {
         for file in files {
             let segment = segment_of(&file.name, me).ok_or(RecoverError::Misnamed { file: file.name.clone() })?;
             let header = Header { cloudfs, segment };
-            let bytes = disk.read(&file.name, 0, file.bytes as usize).await?;
+            let read = Readable::read(&*disk, &file.name, file.bytes as usize).await?;
             state.next_number = state.next_number.max(segment.number + 1);
-            if let Some((found, entry)) = recover_one(&*disk, &*clock, header, bytes).await? {
+            if let Some((found, entry)) = recover_one(&*disk, &*clock, header, read).await? {
                 state.bytes += entry.bytes;
                 state.unwritten_bytes += entry.unwritten_bytes;
                 state.memory_bytes += entry.body.as_ref().map_or(0, |body| body.len() as u64);
@@ -97,8 +96,9 @@ fn segment_of(file: &str, me: FilerId) -> Option<SegmentId> {
     (segment.filer == me && segment.number < u64::MAX && staging_file(segment) == file).then_some(segment)
 }
 
-async fn check_owner(disk: &dyn Disk, file: &str, me: FilerId, cloudfs: u64) -> Result<(), RecoverError> {
-    let head = disk.read(file, 0, HEADER_BYTES).await?;
+async fn check_owner(disk: &dyn Disk, found: &DiskFile, me: FilerId, cloudfs: u64) -> Result<(), RecoverError> {
+    let file = found.name.as_str();
+    let head = Readable::read(disk, file, HEADER_BYTES).await?.bytes;
     let source = match Header::read(&head) {
         Ok(header) if header.cloudfs != cloudfs || header.segment.filer != me => {
             let (filer, cloudfs) = (header.segment.filer, header.cloudfs);
@@ -114,7 +114,7 @@ async fn check_owner(disk: &dyn Disk, file: &str, me: FilerId, cloudfs: u64) -> 
     let damaged = match source {
         // The crash came before the first sync, or the disk has damaged it: its name says whose it is.
         SurveyError::Short { .. } | SurveyError::Damaged { .. } => false,
-        // Blocks that were allocated and never written read as zeroes.
+        // Blocks that were allocated and never written read as zeroes; so does here what cannot be read.
         SurveyError::Foreign if head.iter().all(|byte| *byte == 0) => false,
         SurveyError::Foreign => true,
         // Another version's header is right in itself, and so differs by more than its version.
@@ -130,7 +130,8 @@ async fn check_owner(disk: &dyn Disk, file: &str, me: FilerId, cloudfs: u64) -> 
         None if damaged => Err(unreadable()),
         None => Err(RecoverError::Misnamed { file: file.into() }),
         Some(header) if damaged => {
-            let frames = survey(&header, &disk.read(file, 0, usize::MAX).await?).frames;
+            let read = Readable::read(disk, file, found.bytes as usize).await?;
+            let frames = survey(&header, &read.bytes).frames;
             let own = frames.iter().any(|frame| frame.state == FrameState::Whole);
             own.then_some(()).ok_or_else(unreadable)
         }
@@ -146,16 +147,27 @@ async fn recover_one(
     disk: &dyn Disk,
     clock: &dyn Clock,
     header: Header,
-    bytes: Bytes,
+    Readable { bytes, lost }: Readable,
 ) -> Result<Option<(Recovered, Entry)>, RecoverError> {
     let (segment, file) = (header.segment, staging_file(header.segment));
-    let Some(mended) = mend(header, &bytes) else {
+    if !lost.is_empty() {
+        tracing::error!(%segment, file, bytes = ?lost, "the disk cannot read these bytes of a staged segment any more");
+    }
+    let Some(mended) = mend_around(header, &bytes, &lost) else {
         // Not even its first frame was written whole, so no sync of it was ever acknowledged.
         disk.remove(&file).await?;
         return Ok(None);
     };
-    // Where nothing is to be mended, this makes sure of what the last run wrote and did not sync.
-    let written_bytes = apply(disk, &file, &mended).await?;
+    let written_bytes = if lost.is_empty() {
+        // Where nothing is to be mended, this makes sure of what the last run wrote and did not sync.
+        apply(disk, &file, &mended).await?
+    } else {
+        match replace_file(disk, segment, mended.sealed.body.clone()).await {
+            Ok(()) => mended.sealed.body.len() as u64,
+            Err(DiskError::Full { .. }) => 0,
+            Err(error) => return Err(error.into()),
+        }
+    };
     let (sealed, cut_bytes, damaged, lost_frames) =
         (mended.sealed, mended.cut_bytes, mended.damaged, mended.lost_frames);
     if cut_bytes > 0 {
@@ -175,7 +187,8 @@ async fn recover_one(
         since_wall_ns: mended.oldest_wall_ns.unwrap_or_else(|| clock.wall_ns()),
         written_bytes,
         synced_bytes: written_bytes,
-        failed: false,
+        // What cannot be read is replaced, and not written to.
+        failed: !lost.is_empty() && written_bytes < bytes,
         doubtful: lost_frames > 0,
         turn: Arc::default(),
     };

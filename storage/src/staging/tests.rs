@@ -457,6 +457,94 @@ async fn a_body_that_went_bad_on_disk_is_noticed_and_what_is_left_of_it_is_mende
     assert_eq!((recovered[0].md5, recovered[0].bytes), (md5, bytes), "mended durably");
 }
 
+/// Sectors that cannot be read, by what they hold; and which of three frames, of three sectors each, that costs.
+#[tokio::test(start_paused = true)]
+async fn a_sector_that_cannot_be_read_costs_what_it_covers_and_the_start_goes_on() {
+    let settings = Settings { segment_bytes_max: 1 << 20, frame_bytes_max: 3 << 12, ..BOOT_SETTINGS };
+    for (bad, sealed, lost) in [
+        (vec![5 << 12], true, vec![1]),
+        (vec![5 << 12], false, vec![1]),
+        // The header of the segment, with that of the first frame.
+        (vec![0], true, vec![0]),
+        (vec![0], false, vec![0]),
+        // The end: of the last frame alone, or with index and footer.
+        (vec![8 << 12], false, vec![2]),
+        (vec![9 << 12], true, vec![2]),
+        (vec![9 << 12], false, vec![2]),
+        // Two frames meet here.
+        (vec![3 << 12], true, vec![0, 1]),
+        (vec![0, 9 << 12], true, vec![0, 2]),
+        ((0..10).map(|sector| sector << 12).collect(), true, vec![0, 1, 2]),
+        ((0..10).map(|sector| sector << 12).collect(), false, vec![0, 1, 2]),
+    ] {
+        let disk = MemoryDisk::new();
+        let staging = open(disk.clone(), settings.clone()).await;
+        let mut extents = Vec::new();
+        for file in FILES {
+            extents.extend(staging.append(file, 0, noise(3 << 12)).await.expect("there is room"));
+        }
+        let segment = extents[0].segment;
+        if sealed {
+            staging.next_closed().await;
+        }
+        staging.sync(segment).await.expect("the disk works");
+        drop(staging);
+        for at in &bad {
+            assert!(disk.make_unreadable(&staging_file(segment), *at), "{at}");
+        }
+        for boot in 2..4 {
+            let case = format!("{bad:?}, sealed: {sealed}, boot {boot}");
+            let (staging, recovered) = reopen(&disk, boot).await.expect("the rest of it can be read");
+            assert_eq!((recovered.len(), recovered[0].segment), (1, segment), "{case}");
+            assert_eq!(!recovered[0].damaged.is_empty(), boot == 2, "told once: {case}");
+            assert!(staging.is_doubtful(segment), "{case}");
+            for (number, extent) in extents.iter().enumerate() {
+                let found = read(&staging, extent).await;
+                assert_eq!(found, (!lost.contains(&number)).then(|| noise(3 << 12)), "frame {number}: {case}");
+            }
+            let body = staging.body(segment).await.expect("what it says of itself is right");
+            assert_eq!(Md5::of(&body), recovered[0].md5, "{case}");
+            disk.crash();
+        }
+    }
+}
+
+/// Index and footer say nothing that the frames do not say.
+#[tokio::test(start_paused = true)]
+async fn an_index_that_cannot_be_read_costs_nothing() {
+    let settings = Settings { segment_bytes_max: 1 << 20, frame_bytes_max: 4096 - 96, ..BOOT_SETTINGS };
+    let disk = MemoryDisk::new();
+    let staging = open(disk.clone(), settings).await;
+    // Header and one frame are a sector.
+    staging.append(FILES[0], 0, noise(4096 - 96)).await.expect("there is room");
+    let closed = staging.next_closed().await;
+    staging.finish(closed.segment).await.expect("the disk works");
+    assert!(disk.make_unreadable(&staging_file(closed.segment), 4096));
+    let (staging, recovered) = reopen(&disk, 2).await.expect("the frame can be read");
+    assert_eq!((recovered[0].md5, recovered[0].lost_frames), (closed.md5, 0));
+    staging.body(closed.segment).await.expect("it is written anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_cannot_be_read_is_kept_in_memory_while_the_disk_is_full() {
+    let disk = MemoryDisk::new();
+    let (staging, _, closed) = three_frames(&disk).await;
+    drop(staging);
+    assert!(disk.make_unreadable(&staging_file(closed.segment), 0));
+    disk.set_bytes_max(Some(closed.bytes + 10));
+    let (staging, recovered) = reopen(&disk, 2).await.expect("a full disk keeps no filer from starting");
+    assert_eq!(recovered[0].lost_frames, 1, "all that is in the sector");
+    let body = staging.body(closed.segment).await.expect("it is in memory");
+    assert_eq!(Md5::of(&body), recovered[0].md5);
+    staging.check();
+    disk.set_bytes_max(None);
+    staging.finish(closed.segment).await.expect("there is room");
+    staging.check();
+    disk.crash();
+    let (_, again) = reopen(&disk, 3).await.expect("it is ours");
+    assert_eq!(again[0].md5, recovered[0].md5);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_damaged_segment_is_restored_from_where_it_is_right() {
     let disk = MemoryDisk::new();

@@ -1,12 +1,34 @@
 //! How a segment's bytes get to its file and are made durable, and what is done when that fails.
 
 use super::{Staging, StagingError, staging_file};
-use crate::{disk::DiskError, ids::SegmentId};
+use crate::{
+    disk::{Disk, DiskError},
+    ids::SegmentId,
+};
 use bytes::Bytes;
 
 /// The file that is to take its place.
 fn replacement_file(segment: SegmentId) -> String {
     format!("{}.new", staging_file(segment))
+}
+
+/// Puts a new, durable file in the place of the segment's.
+pub(super) async fn replace_file(disk: &dyn Disk, segment: SegmentId, whole: Bytes) -> Result<(), DiskError> {
+    let (file, new) = (staging_file(segment), replacement_file(segment));
+    disk.remove(&new).await?;
+    let written = async {
+        disk.write(&new, 0, vec![whole]).await?;
+        disk.sync(&new).await
+    };
+    if let Err(error) = written.await {
+        // What a full disk took of it is in the way of everything else.
+        if let Err(error) = disk.remove(&new).await {
+            tracing::warn!(%segment, %error, "a half-written replacement could not be removed");
+        }
+        return Err(error);
+    }
+    disk.rename(&new, &file).await?;
+    disk.sync(&file).await
 }
 
 impl Staging {
@@ -68,23 +90,9 @@ impl Staging {
         Ok(())
     }
 
-    /// Puts a new, durable file in the place of the segment's. The caller has the segment's turn.
+    /// As [`replace_file`]. The caller has the segment's turn.
     pub(super) async fn replace_file(&self, segment: SegmentId, whole: Bytes) -> Result<(), DiskError> {
-        let (file, new) = (staging_file(segment), replacement_file(segment));
-        self.disk.remove(&new).await?;
-        let written = async {
-            self.disk.write(&new, 0, vec![whole]).await?;
-            self.disk.sync(&new).await
-        };
-        if let Err(error) = written.await {
-            // What a full disk took of it is in the way of everything else.
-            if let Err(error) = self.disk.remove(&new).await {
-                tracing::warn!(%segment, %error, "a half-written replacement could not be removed");
-            }
-            return Err(error);
-        }
-        self.disk.rename(&new, &file).await?;
-        self.disk.sync(&file).await
+        replace_file(&*self.disk, segment, whole).await
     }
 
     pub(super) async fn write(&self, segment: SegmentId) -> Result<(), StagingError> {

@@ -22,14 +22,22 @@ async fn five_frames(world: &World) -> (Handle, Bytes) {
     (file, data)
 }
 
-/// Flips a bit in the third frame of the only staged segment.
-async fn flip(world: &World) -> SegmentId {
-    let disk = &world.site(0).disk;
-    let files = disk.list().await.expect("memory does not fail");
+/// A byte in the third frame, with all of its sector.
+const IN_THE_THIRD: usize = 2 * PIECE + PIECE / 2;
+
+/// The file of the only staged segment.
+async fn staged_file(world: &World) -> String {
+    let files = world.site(0).disk.list().await.expect("memory does not fail");
     let staged: Vec<_> = files.iter().filter(|file| file.name.ends_with(".seg")).collect();
     assert_eq!(staged.len(), 1);
-    assert!(disk.flip(&staged[0].name, 2 * PIECE + PIECE / 2, 5));
-    let name = staged[0].name.trim_end_matches(".seg").replacen('-', "/", 1);
+    staged[0].name.clone()
+}
+
+/// Flips a bit in the third frame of the only staged segment.
+async fn flip(world: &World) -> SegmentId {
+    let file = staged_file(world).await;
+    assert!(world.site(0).disk.flip(&file, IN_THE_THIRD, 5));
+    let name = file.trim_end_matches(".seg").replacen('-', "/", 1);
     SegmentId::from_key(&format!("segments/{name}")).expect("a segment's name")
 }
 
@@ -71,10 +79,23 @@ async fn put_again(world: &World) {
 
 #[test]
 fn a_piece_damaged_over_a_restart_costs_itself_alone_and_blames_no_cloud() {
+    over_a_restart(async |world| {
+        flip(world).await;
+    });
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_at_a_start_costs_its_piece_alone_and_blames_no_cloud() {
+    over_a_restart(async |world| {
+        assert!(world.site(0).disk.make_unreadable(&staged_file(world).await, IN_THE_THIRD));
+    });
+}
+
+fn over_a_restart(damage: impl AsyncFnOnce(&World)) {
     World::run(2, async |world| {
         let (file, data) = five_frames(world).await;
         world.crash(0).await;
-        flip(world).await;
+        damage(world).await;
         world.start(0).await;
         world
             .until("it is looked for", |world| world.clouds.iter().all(|cloud| !cloud.attempts(Call::Head).is_empty()))
@@ -157,6 +178,35 @@ fn a_body_that_goes_bad_before_its_put_is_mended_and_blames_no_cloud() {
         assert!(failures(world).await < before + 60, "refused puts alone are counted");
         costs_one_frame(world, file, &data).await;
         assert_eq!(world.site(0).filer().staging.status().damaged_frames, 1);
+    });
+}
+
+#[test]
+fn a_body_that_cannot_be_read_for_its_put_is_mended() {
+    World::run_with(2, on_disk_alone(), async |world| {
+        let (file, data) = five_frames(world).await;
+        assert!(world.site(0).disk.make_unreadable(&staged_file(world).await, IN_THE_THIRD));
+        sleep(Duration::from_secs(5)).await;
+        put_again(world).await;
+        costs_one_frame(world, file, &data).await;
+        assert_eq!(world.site(0).filer().staging.status().damaged_frames, 1);
+    });
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_here_and_that_a_cloud_has_is_restored_from_it() {
+    World::run(2, async |world| {
+        let (file, data) = five_frames(world).await;
+        world.clouds[1].refuse(Call::Put, false);
+        world.until("one cloud has it", |world| !world.clouds[1].objects().is_empty()).await;
+        world.crash(0).await;
+        let (disk, staged) = (world.site(0).disk.clone(), staged_file(world).await);
+        // All of it.
+        (0..=5 * PIECE).step_by(4096).for_each(|at| assert!(disk.make_unreadable(&staged, at)));
+        world.start(0).await;
+        put_again(world).await;
+        assert_eq!(world.site(1).client().read_all(file).await, Ok(data.clone()));
+        assert_eq!(world.site(0).client().read_all(file).await, Ok(data));
     });
 }
 
