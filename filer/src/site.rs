@@ -3,6 +3,7 @@
 //! Owns: opening what the filer works with, in an order in which a wrong setting changes nothing; the doors; the end.
 //! Does not own: the filer (`filer`), the doors' words (`admin`, `nfs`).
 
+mod renewal;
 mod settings;
 mod steering;
 
@@ -34,6 +35,8 @@ use storage::{
     rocks::{RocksKv, RocksSettings},
 };
 use tokio::{sync::Notify, task::LocalSet};
+
+pub(crate) use renewal::Renewal;
 
 /// The machine's clock.
 pub struct SystemClock;
@@ -67,6 +70,8 @@ pub async fn serve(config: Config, dir: SiteDir) -> anyhow::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "a site's tables lie in a real directory")]
 async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let site = dir.site()?;
+    // Before its files are read: no change of them is missed.
+    let renewal = Renewal::of(dir.identity());
     let identity = Identity::load(&dir.identity())?;
     anyhow::ensure!(
         identity.id() == site.filer && identity.cloudfs() == site.cloudfs_text(),
@@ -159,6 +164,7 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let living = filer.clone();
     tokio::task::spawn_local(async move { living.run(recovered).await });
     tokio::task::spawn_local(keep_out(outside, filer.clone(), mesh.clone()));
+    tokio::task::spawn_local(renew_certificate(mesh.clone(), renewal));
     tokio::task::spawn_local(watch_certificate(mesh.clone(), config.mesh.certificate_warn_ms));
 
     end_of(&filer).await?;
@@ -226,7 +232,8 @@ fn certificate_left_ms(not_after_s: i64) -> u64 {
 /// Says some times a day that this filer's certificate ends soon, or has ended.
 async fn watch_certificate(mesh: Arc<QuicMesh>, warn_ms: u64) {
     loop {
-        let (serial, left_ms) = (mesh.identity().serial(), certificate_left_ms(mesh.identity().not_after_s()));
+        let identity = mesh.identity();
+        let (serial, left_ms) = (identity.serial(), certificate_left_ms(identity.not_after_s()));
         let days = left_ms / 86_400_000;
         if left_ms == 0 {
             tracing::error!(serial, "this filer's certificate has ended, and peers refuse it: renew it (filer renew)");
@@ -234,6 +241,34 @@ async fn watch_certificate(mesh: Arc<QuicMesh>, warn_ms: u64) {
             tracing::warn!(serial, days, "this filer's certificate ends soon: renew it (filer renew)");
         }
         tokio::time::sleep(CERTIFICATE_LOOK).await;
+    }
+}
+
+/// How often a renewed certificate is looked for.
+const RENEWAL_LOOK: Duration = Duration::from_secs(5);
+
+/// Takes renewed certificates into use.
+async fn renew_certificate(mesh: Arc<QuicMesh>, mut renewal: Renewal) {
+    loop {
+        tokio::time::sleep(RENEWAL_LOOK).await;
+        let renewed = match renewal.look() {
+            None => continue,
+            Some(Ok(identity)) if identity.serial() == mesh.identity().serial() => continue,
+            Some(Ok(identity)) => mesh.renew(identity),
+            Some(Err(error)) => Err(error.to_string()),
+        };
+        match renewed {
+            Ok(()) => {
+                let serial = mesh.identity().serial().to_owned();
+                tracing::info!(
+                    serial,
+                    "the renewed certificate is in use; sessions that stand keep the old one until they end"
+                );
+            }
+            Err(why) => {
+                tracing::error!(why, "the certificate has changed and cannot be used; the old one stays in use")
+            }
+        }
     }
 }
 

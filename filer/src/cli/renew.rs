@@ -28,8 +28,8 @@ Examples:
   filer sign fra-renewal.csr --renew --dir /var/lib/filer            at the first site: makes fra-renewal.pem
   filer renew --dir /var/lib/filer --certificate fra-renewal.pem     at the site: puts it in place
 
-The filer serves on meanwhile, and uses the new certificate from its next start. The old one stays valid until its end;
-if it, or its key, may have fallen into other hands: filer revoke fra --but-newest, at the first site.
+The filer serves on meanwhile, and takes the new certificate into use within seconds, without a restart. The old one stays
+valid until its end; if it, or its key, may have fallen into other hands: filer revoke fra --but-newest, at the first site.
 
 Exit codes:
   0  done
@@ -107,7 +107,7 @@ fn put_in_place(path: &Path, dir: &SiteDir, site: &SiteFile, out: &mut dyn Write
         Ok(identity) => (identity, true),
         Err(_) => (checked_identity(&bundle, site, dir, &key, &refused)?, false),
     };
-    // Read at a start between the two, the certificate finds its key as the next one.
+    // Read between the two, the certificate finds its key as the next one.
     write_over(&folder.join(identity::CERTIFICATE_FILE), &bundle.certificate, 0o644)?;
     if with_new_key {
         rename(&next, &key)?;
@@ -117,7 +117,7 @@ fn put_in_place(path: &Path, dir: &SiteDir, site: &SiteFile, out: &mut dyn Write
     say(
         out,
         &format!(
-            "The new certificate of {} (serial number {}){key} is in place. A running filer uses it from its next start.",
+            "The new certificate of {} (serial number {}){key} is in place. A running filer takes it into use within seconds.",
             site.name,
             identity.serial(),
         ),

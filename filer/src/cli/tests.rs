@@ -1,7 +1,10 @@
 //! The commands, from their words to the files and answers they leave.
 
 use super::*;
-use crate::admin::tests::{Remembers, served, troubled};
+use crate::{
+    admin::tests::{Remembers, served, troubled},
+    site::Renewal,
+};
 use mesh::net::Identity;
 use std::{os::unix::fs::PermissionsExt, sync::Arc};
 use storage::clouds::CloudSettings;
@@ -300,6 +303,7 @@ fn a_site_renews_its_certificate_with_its_key_and_with_another() {
 
     let (csr, pem) = (desk.path("fra/fra-renewal.csr"), desk.path("fra/fra-renewal.pem"));
     let place = ["renew", "--dir", &fra, "--certificate", &pem];
+    let mut running = Renewal::of(desk.site("fra").identity());
     for new_key in [false, true] {
         let before = (identity().serial().to_string(), key());
         let ask = if new_key { vec!["renew", "--dir", &fra, "--new-key"] } else { vec!["renew", "--dir", &fra] };
@@ -312,9 +316,13 @@ fn a_site_renews_its_certificate_with_its_key_and_with_another() {
         let (code, said) = filer(&["sign", &csr, "--renew", "--dir", &ams, "--days", "30"]);
         assert!(code == 0 && said.contains("filer renew --dir DIR"), "{code} {said}");
         assert_eq!((identity().serial().to_string(), key()), before, "nothing changes before it is put in place");
+        assert!(running.look().is_none(), "a running filer sees nothing new");
         let (code, said) = filer(&place);
-        assert!(code == 0 && said.contains("from its next start"), "{code} {said}");
+        assert!(code == 0 && said.contains("takes it into use"), "{code} {said}");
         assert_ne!(identity().serial(), before.0);
+        let seen = running.look().expect("a running filer sees that they have changed").unwrap();
+        assert_eq!(seen.serial(), identity().serial());
+        assert!(running.look().is_none(), "once");
         assert_eq!((key() != before.1, mode(Path::new(&desk.path("fra/identity/filer.key")))), (new_key, 0o600));
         assert_eq!((identity().id(), identity().name()), (first.id(), "fra"));
         assert!(!Path::new(&csr).exists() && !Path::new(&desk.path("fra/identity/filer.key.next")).exists());

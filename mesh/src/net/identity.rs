@@ -177,6 +177,11 @@ impl Identity {
         self.not_after_s
     }
 
+    /// Whether it is the same filer's, by the same authority: one can take the other's place.
+    pub(super) fn is_another_of(&self, other: &Self) -> bool {
+        (self.id, &self.name, &self.ca) == (other.id, &other.name, &other.ca)
+    }
+
     /// The certificates that this filer trusts: its authority's alone.
     pub(super) fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();

@@ -203,8 +203,14 @@ impl QuicMesh {
     }
 
     /// Who this filer is.
-    pub fn identity(&self) -> &Identity {
+    pub fn identity(&self) -> Arc<Identity> {
         self.shared.tls.identity()
+    }
+
+    /// Takes another certificate of this filer into use. Sessions that stand keep the old one until they end. An error
+    /// says in what it is not this filer's; then nothing has changed.
+    pub fn renew(&self, identity: Identity) -> Result<(), String> {
+        self.shared.tls.renew(identity)
     }
 
     /// Where the mesh listens.

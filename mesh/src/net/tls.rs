@@ -46,7 +46,8 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// Makes the TLS configuration of each connection.
 pub(super) struct Tls {
-    identity: Identity,
+    /// As of the last renewal.
+    identity: Mutex<Arc<Identity>>,
     roots: Arc<RootCertStore>,
     clients: Arc<dyn ClientCertVerifier>,
     removed: Mutex<BTreeSet<FilerId>>,
@@ -73,12 +74,23 @@ impl Tls {
             .build()
             .map_err(|e| e.to_string())?;
         let (removed, revoked) = (Mutex::default(), Mutex::default());
+        let identity = Mutex::new(Arc::new(identity));
         Ok(Arc::new(Self { identity, roots, clients, removed, revoked, counts }))
     }
 
     /// This filer.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    pub fn identity(&self) -> Arc<Identity> {
+        self.identity.lock().expect("no holder panics").clone()
+    }
+
+    /// Shows another certificate of this filer from the next connection on.
+    pub fn renew(&self, identity: Identity) -> Result<(), String> {
+        let mut current = self.identity.lock().expect("no holder panics");
+        if !identity.is_another_of(&current) {
+            return Err(format!("it is of {identity:?}, and this is {current:?}, or it is of another authority"));
+        }
+        *current = Arc::new(identity);
+        Ok(())
     }
 
     /// Replaces the set of filers that were removed from the CloudFS.
@@ -108,7 +120,7 @@ impl Tls {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(check)
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(self.identity.certified())));
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(self.identity().certified())));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -123,7 +135,7 @@ impl Tls {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(check)
-            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(self.identity.certified())));
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(self.identity().certified())));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
         Ok((config, verdict))
@@ -141,7 +153,7 @@ struct Check {
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Check({} at {})", self.tls.identity.id(), self.at)
+        write!(f, "Check({} at {})", self.tls.identity().id(), self.at)
     }
 }
 
@@ -182,7 +194,8 @@ impl Check {
         use CertificateError as C;
         match e {
             Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
-                let (issuer, ours) = (identity::issuer(certificate), self.tls.identity.cloudfs());
+                let (issuer, ours) = (identity::issuer(certificate), self.tls.identity());
+                let ours = ours.cloudfs();
                 (Refusal::Foreign, format!("it was signed by {issuer:?}, not by the authority of our CloudFS {ours:?}"))
             }
             Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {

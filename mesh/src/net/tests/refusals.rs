@@ -23,7 +23,7 @@ async fn a_foreign_authority_is_recognised_from_both_sides() {
 
     // An intruder that knows our authority's certificate still has none that it signed.
     let before = ours.mesh.stats().refused.foreign;
-    let made = intruder(ours.mesh.identity(), foreign.mesh.identity());
+    let made = intruder(&ours.mesh.identity(), &foreign.mesh.identity());
     let intruder = Site::start(made, quick());
     intruder.knows(&[&ours]);
     let said = intruder.fails(ours.id()).await;
@@ -117,6 +117,31 @@ async fn a_revoked_certificate_is_refused_and_its_holder_comes_back_with_another
     let b = Site::start(new, quick());
     b.knows(&[&a]);
     comes(async { while b.says(a.id(), "hi", Bytes::new()).await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_from_the_next_session_on() {
+    let ca = ca();
+    let (a, b) = (Site::start(filer(&ca, 1), quick()), Site::start(filer(&ca, 2), quick()));
+    b.knows(&[&a]);
+    b.says(a.id(), "hi", Bytes::new()).await.expect("answered");
+    let (old, new) = (b.mesh.identity().serial().to_string(), filer(&ca, 2));
+    let serial = new.serial().to_string();
+    for of_another in [filer(&ca, 3), identity(&ca, 2, "other", 30, &now()), filer(&self::ca(), 2)] {
+        assert!(b.mesh.renew(of_another).is_err());
+    }
+    assert_eq!(b.mesh.identity().serial(), old);
+    b.mesh.renew(new).expect("it is of the same filer");
+    assert_eq!(b.mesh.identity().serial(), serial);
+    b.says(a.id(), "hi", Bytes::new()).await.expect("answered");
+    assert_eq!(a.mesh.stats().sessions_opened, 1, "the session stands as it was opened");
+    // Nobody takes the old one any more, whoever dials.
+    a.mesh.set_revoked([old].into());
+    comes(async { while b.says(a.id(), "hi", Bytes::new()).await.is_err() {} }).await;
+    b.mesh.set_members(BTreeMap::new());
+    a.knows(&[&b]);
+    comes(async { while a.says(b.id(), "hi", Bytes::new()).await.is_err() {} }).await;
+    assert_eq!(a.mesh.stats().refused.revoked, 0, "it was not shown again");
 }
 
 #[tokio::test]
