@@ -6,6 +6,7 @@
 //! Owns: the wiring, the order of a start, what a filer does with itself by the hour (joining, recovered segments, news
 //! of its peers). Does not own: sockets, configuration and signals (`site`).
 
+mod recovered;
 mod service;
 mod start;
 #[cfg(test)]

@@ -17,24 +17,26 @@
 
 mod mending;
 mod recover;
+mod state;
 mod writing;
 
 use crate::{
     cloudfs::{Extent, Handle},
     disk::{Disk, DiskError},
     ids::{Md5, SegmentId},
-    segment::{Damage, Header, Packer, Sealed, check_object},
+    segment::{Header, Packer, Sealed, check_object},
 };
 use bytes::Bytes;
 use mesh::{FilerId, clock::Clock};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
 
 pub use recover::{RecoverError, Recovered};
+use state::{Duty, Entry, State};
 
 /// Limits of staging.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,87 +108,6 @@ pub struct Closed {
     pub bytes: u64,
     /// Files with data in it.
     pub files: BTreeSet<Handle>,
-}
-
-struct Entry {
-    packer: Option<Packer>,
-    /// The whole object, while it is kept in memory.
-    body: Option<Bytes>,
-    /// Of the whole object, once it is closed.
-    md5: Option<Md5>,
-    bytes: u64,
-    /// Files with data in it, while it is open.
-    files: BTreeSet<Handle>,
-    opened: Instant,
-    since_wall_ns: u64,
-    unwritten: VecDeque<Bytes>,
-    unwritten_bytes: u64,
-    written_bytes: u64,
-    synced_bytes: u64,
-    /// A sync of its file failed: no later one of that file proves anything.
-    failed: bool,
-    /// It was found damaged, and nobody has said yet that no cloud has it as it was.
-    doubtful: bool,
-    /// One writer to a file at a time; its waiters share the sync that it makes.
-    turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-#[derive(Default)]
-struct State {
-    open: Option<SegmentId>,
-    next_number: u64,
-    entries: BTreeMap<SegmentId, Entry>,
-    /// Closed, and not yet handed on.
-    closed: VecDeque<Closed>,
-    /// Bytes in `unwritten` of all entries.
-    unwritten_bytes: u64,
-    /// Bytes in `body` of all entries.
-    memory_bytes: u64,
-    bytes: u64,
-    /// Bytes that writers were admitted with and have not appended yet.
-    admitted_bytes: u64,
-    /// Frames that were found damaged, and their bytes.
-    damaged_frames: u64,
-    damaged_bytes: u64,
-}
-
-impl State {
-    /// What a writer must do before it adds more.
-    fn duty(&self, settings: &Settings) -> Option<Duty> {
-        if self.unwritten_bytes >= settings.unwritten_bytes_max.max(1) {
-            let unwritten = self.entries.iter().rev().find(|(_, entry)| entry.unwritten_bytes > 0);
-            return unwritten.map(|(segment, _)| Duty::Write(*segment));
-        }
-        let over = self.memory_bytes > settings.memory_bytes_max;
-        let unsynced = || {
-            let mut newest_first = self.entries.iter().rev();
-            newest_first.find(|(_, entry)| entry.body.is_some() && entry.synced_bytes < entry.bytes)
-        };
-        over.then(unsynced).flatten().map(|(segment, _)| Duty::Finish(*segment))
-    }
-
-    /// Notes damage, and tells it by name.
-    fn note_damage(&mut self, segment: SegmentId, damaged: &[Damage]) {
-        for damage in damaged {
-            self.damaged_frames += 1;
-            self.damaged_bytes += damage.range.end - damage.range.start;
-            tracing::error!(
-                %segment,
-                "the disk has damaged {damage} of a staged segment: they are lost, unless a cloud has them; the rest of it is kept"
-            );
-        }
-    }
-
-    fn drop_body(&mut self, segment: SegmentId) {
-        if let Some(body) = self.entries.get_mut(&segment).and_then(|entry| entry.body.take()) {
-            self.memory_bytes -= body.len() as u64;
-        }
-    }
-}
-
-enum Duty {
-    Write(SegmentId),
-    Finish(SegmentId),
 }
 
 /// Room in staging for a writer's bytes, until it is dropped.

@@ -1,0 +1,98 @@
+//! What staging knows of its segments.
+
+use super::{Closed, Settings};
+use crate::{
+    cloudfs::Handle,
+    ids::{Md5, SegmentId},
+    segment::{Damage, Packer},
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+use tokio::time::Instant;
+
+/// A segment.
+pub(super) struct Entry {
+    pub packer: Option<Packer>,
+    /// The whole object, while it is kept in memory.
+    pub body: Option<Bytes>,
+    /// Of the whole object, once it is closed.
+    pub md5: Option<Md5>,
+    pub bytes: u64,
+    /// Files with data in it, while it is open.
+    pub files: BTreeSet<Handle>,
+    pub opened: Instant,
+    pub since_wall_ns: u64,
+    pub unwritten: VecDeque<Bytes>,
+    pub unwritten_bytes: u64,
+    pub written_bytes: u64,
+    pub synced_bytes: u64,
+    /// A sync of its file failed: no later one of that file proves anything.
+    pub failed: bool,
+    /// It was found damaged, and nobody has said yet that no cloud has it as it was.
+    pub doubtful: bool,
+    /// One writer to a file at a time; its waiters share the sync that it makes.
+    pub turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// All of them, and their sums.
+#[derive(Default)]
+pub(super) struct State {
+    pub open: Option<SegmentId>,
+    pub next_number: u64,
+    pub entries: BTreeMap<SegmentId, Entry>,
+    /// Closed, and not yet handed on.
+    pub closed: VecDeque<Closed>,
+    /// Bytes in `unwritten` of all entries.
+    pub unwritten_bytes: u64,
+    /// Bytes in `body` of all entries.
+    pub memory_bytes: u64,
+    pub bytes: u64,
+    /// Bytes that writers were admitted with and have not appended yet.
+    pub admitted_bytes: u64,
+    /// Frames that were found damaged, and their bytes.
+    pub damaged_frames: u64,
+    pub damaged_bytes: u64,
+}
+
+impl State {
+    /// What a writer must do before it adds more.
+    pub fn duty(&self, settings: &Settings) -> Option<Duty> {
+        if self.unwritten_bytes >= settings.unwritten_bytes_max.max(1) {
+            let unwritten = self.entries.iter().rev().find(|(_, entry)| entry.unwritten_bytes > 0);
+            return unwritten.map(|(segment, _)| Duty::Write(*segment));
+        }
+        let over = self.memory_bytes > settings.memory_bytes_max;
+        let unsynced = || {
+            let mut newest_first = self.entries.iter().rev();
+            newest_first.find(|(_, entry)| entry.body.is_some() && entry.synced_bytes < entry.bytes)
+        };
+        over.then(unsynced).flatten().map(|(segment, _)| Duty::Finish(*segment))
+    }
+
+    /// Notes damage, and tells it by name.
+    pub fn note_damage(&mut self, segment: SegmentId, damaged: &[Damage]) {
+        for damage in damaged {
+            self.damaged_frames += 1;
+            self.damaged_bytes += damage.range.end - damage.range.start;
+            tracing::error!(
+                %segment,
+                "the disk has damaged {damage} of a staged segment: they are lost, unless a cloud has them; the rest of it is kept"
+            );
+        }
+    }
+
+    pub fn drop_body(&mut self, segment: SegmentId) {
+        if let Some(body) = self.entries.get_mut(&segment).and_then(|entry| entry.body.take()) {
+            self.memory_bytes -= body.len() as u64;
+        }
+    }
+}
+
+/// What a writer must do before it adds more.
+pub(super) enum Duty {
+    Write(SegmentId),
+    Finish(SegmentId),
+}
