@@ -15,7 +15,7 @@ CARGO = ROCKSDB_LIB_DIR="$$(.ci/rocksdb)" ROCKSDB_STATIC=1 cargo
 ROUNDS ?= 100
 MINUTES ?= 60
 
-.PHONY: help demo test check soak sim bench build packages packages-test azurite deny clean-cache
+.PHONY: help demo test check soak sim sabotage bench build packages packages-test azurite deny clean-cache
 
 help: ## Lists what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -54,6 +54,9 @@ soak: build ## By hand: kill -9 at any moment ROUNDS times (100), then fresh see
 SEEDS ?= 1..500
 sim: ## Runs SEEDS (1..500) of the simulator's mixed scene; needs no server and no RocksDB.
 	@cargo run --locked -p sim -- run --seeds $(SEEDS)
+
+sabotage: ## Shows that the simulator finds each of the deliberate bugs in sim/sabotage; BUGS="name ..." for some of them.
+	@sim/sabotage/run $(BUGS)
 
 bench: packages ## Speed and memory as ratios, measured side by side in one run.
 	@$(CARGO) build --locked --release -p filer -p tests --bins
