@@ -12,7 +12,7 @@ mod within_bounds;
 pub use clouds_equal::{each_cloud_rebuilds, listed_alike};
 pub use counted_once::CountedOnce;
 pub use held::released_is_held;
-pub use one_active::OneActive;
+pub use one_active::{OneActive, tripped_in_time};
 pub use probes_only::ProbesOnly;
 pub use reads::{FileHistory, Opened};
 pub use within_bounds::within_bounds;

@@ -1,12 +1,14 @@
-//! There is one active cloud per epoch, agreed by all, and it is consistent.
+//! There is one active cloud per epoch, agreed by all, and it is consistent; and who trips a cloud has seen it fail under
+//! the very roles that the trip changes.
 //!
 //! Why it matters: if two filers held different clouds for active, one would read from a cloud that lacks what the other
-//! released; and a CloudFS on a cloud that has missed something serves yesterday's files.
+//! released; a CloudFS on a cloud that has missed something serves yesterday's files; and a trip of yesterday fails a cloud
+//! that the mesh has judged anew since.
 
 use mesh::FilerId;
 use std::collections::BTreeMap;
 use storage::{
-    cloudfs::{CloudState, Roles},
+    cloudfs::{CloudState, Decision, Roles},
     ids::CloudId,
 };
 
@@ -22,6 +24,17 @@ struct Agreed {
 pub struct News {
     /// What it brought, as coverage counts it.
     pub events: Vec<&'static str>,
+}
+
+/// Whether the filer whose trip carried had seen the cloud fail in the epoch that the trip ended.
+pub fn tripped_in_time(trip: &Decision) -> Result<(), String> {
+    match trip.ballots.iter().find(|ballot| ballot.filer == trip.filer) {
+        Some(ballot) if ballot.epoch.0 + 1 != trip.epoch.0 => Err(format!(
+            "filer {} saw cloud {} fail in epoch {}, and its trip has begun epoch {}",
+            trip.filer, trip.cloud, ballot.epoch, trip.epoch
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The check.

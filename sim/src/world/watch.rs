@@ -2,7 +2,7 @@
 
 use crate::{
     coverage::Coverage,
-    invariants::{CountedOnce, OneActive, ProbesOnly},
+    invariants::{CountedOnce, OneActive, ProbesOnly, tripped_in_time},
     recording::{Lane, Recording},
     trace::{Trace, moment},
 };
@@ -152,13 +152,14 @@ impl Watch {
         self.judge("failures are counted once", verdict);
     }
 
-    /// A trip carried: its filer must have seen what it says.
+    /// A trip carried: its filer must have seen what it says, and under the roles of then.
     fn check_reason(&self, tables: &MemoryKv, roles: &Roles) {
         let decisions = read::decisions(tables, 8).unwrap_or_default();
         let trip = decisions.into_iter().find(|past| past.carried && past.epoch == roles.epoch);
         let Some(trip) = trip else {
             return self.violate("failures are counted once", format!("epoch {} has no decision", roles.epoch));
         };
+        self.judge("one active cloud", tripped_in_time(&trip));
         let verdict = self.checks().counted_once.tripped(trip.filer, trip.cloud, &trip.text, self.failures_to_trip);
         self.judge("failures are counted once", verdict);
     }
