@@ -126,6 +126,8 @@ pub struct World {
     pub healed: Cell<bool>,
     /// When that was, in virtual milliseconds.
     pub healed_ms: Cell<Option<u64>>,
+    /// How far any tables were that a crash has taken back, by their newest time.
+    rolled_back_ns: Cell<u64>,
 }
 
 /// Limits that make a run meet them.
@@ -176,6 +178,7 @@ impl World {
             dice: Dice::of(seed, "world"),
             healed: Cell::new(false),
             healed_ms: Cell::new(None),
+            rolled_back_ns: Cell::new(0),
             plan,
             trace,
             coverage,
@@ -293,6 +296,11 @@ impl World {
         newest.expect("a world has sites").tables.clone()
     }
 
+    /// Whether a crash has taken back what no tables have again yet: it is in the logs, and waits for a majority.
+    pub fn is_behind(&self) -> bool {
+        read::newest_ns(&self.newest_tables()).unwrap_or(0) < self.rolled_back_ns.get()
+    }
+
     /// The disks of all sites that are not lost.
     pub fn disks(&self) -> BTreeMap<FilerId, MemoryDisk> {
         let sites = self.sites.borrow();
@@ -381,6 +389,8 @@ impl World {
         self.network.close_door(id);
         let down_ms = self.at(id, |site| {
             (site.filer, site.jobs) = (None, None);
+            let newest_ns = read::newest_ns(&site.tables).unwrap_or(0);
+            self.rolled_back_ns.set(self.rolled_back_ns.get().max(newest_ns));
             let (mut torn, mut rolled_back) = (0, 0);
             site.files.crash_torn(|changes| {
                 torn += u64::from(changes > 0);

@@ -126,15 +126,21 @@ impl FileHistory {
         Ok(())
     }
 
-    /// Checks a length that a reader was told after it opened the file.
+    /// Checks a length that a reader was told after it opened the file. A write over many extents gets on record in parts,
+    /// so that its file may be seen while it grows.
     pub fn check_length(&self, opened: &Opened, bytes: usize) -> Result<(), String> {
         let mut content = opened.base.to_vec();
-        let mut lengths = vec![content.len()];
+        let mut lengths = vec![content.len()..=content.len()];
         for change in self.changes[opened.from..].iter().chain(&self.again) {
+            let before = content.len();
             carry_out(&mut content, change);
-            lengths.push(content.len());
+            let from = if matches!(change, Change::Write { .. }) { before } else { content.len() };
+            lengths.push(from..=content.len());
         }
-        if lengths.contains(&bytes) { Ok(()) } else { Err(format!("it is {bytes} bytes long, and may be {lengths:?}")) }
+        if lengths.iter().any(|may_be| may_be.contains(&bytes)) {
+            return Ok(());
+        }
+        Err(format!("it is {bytes} bytes long, and may be {lengths:?}"))
     }
 }
 
