@@ -135,6 +135,24 @@ pub const SCENES: &[Scene] = &[
         },
     ),
     told(
+        "crashes-in-an-outage",
+        "filers lose power one after another while the active cloud is out, and misses are logged and made good",
+        &["failovers", "crashes at an effect", "resyncs finished"],
+        |plan| {
+            plan.failures_to_trip = 20;
+            plan.cloud(5_000, 120_000, 0, Trouble::Outage);
+            for number in 0..24 {
+                let what = What::Crash {
+                    filer: 1 + number % plan.filers,
+                    down_ms: 1_500,
+                    at_effect: Some(number),
+                    again_after: None,
+                };
+                plan.fault(30_000 + 4_000 * number, 0, what);
+            }
+        },
+    ),
+    told(
         "standby-lost-object",
         "the active cloud fails after the standby has lost an object",
         &["objects lost", "failovers"],
