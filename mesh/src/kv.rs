@@ -111,7 +111,8 @@ pub trait KvRead: Send + Sync {
 /// The tables of one filer.
 #[async_trait::async_trait]
 pub trait Kv: KvRead + 'static {
-    /// Writes a batch. Batches written one after another keep their order, whatever their durability.
+    /// Writes a batch. Batches written one after another keep their order, whatever their durability. One whose caller goes
+    /// away may be written all the same; who waits for a later one, which may be empty, sees it then or never.
     async fn write(&self, batch: Batch, durability: Durability) -> Result<(), KvError>;
 
     /// A view that later writes do not change. Cheap while it is short: it keeps old rows for as long as it lives.

@@ -134,7 +134,7 @@ pub enum PieceError {
     Table(#[from] KvError),
 }
 
-/// The change that clears table ARRIVING.
+/// The change that clears table ARRIVING of what is visible in it.
 pub fn clearing(kv: &dyn KvRead) -> Result<Batch, KvError> {
     let mut batch = Batch::default();
     let newest = kv.scan(ARRIVING, (Bound::Unbounded, Bound::Unbounded), 1, true)?;
@@ -154,6 +154,9 @@ impl Arrivals {
 
     async fn clear(&self, slot: &mut Slot) -> Result<(), KvError> {
         slot.arriving = None;
+        // A piece whose call was given up may still be written. Writes keep their order: behind this one it is visible,
+        // and the newest key is the last that there is.
+        self.kv.write(Batch::default(), Durability::Buffered).await?;
         self.kv.write(clearing(&*self.kv)?, Durability::Buffered).await?;
         slot.used = false;
         Ok(())
@@ -220,7 +223,8 @@ pub fn meta(applied: LogId, membership: StoredMembership) -> SnapshotMeta {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::MemoryKv;
+    use crate::kv::{MemoryKv, Range, Table};
+    use tokio::sync::{mpsc, oneshot};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -236,7 +240,55 @@ mod tests {
         kv
     }
 
-    fn rows(kv: &MemoryKv, table: crate::kv::Table) -> Vec<Pair> {
+    type Queued = (Batch, oneshot::Sender<Result<(), KvError>>);
+
+    /// Tables whose writes are queued at once and made one after another, whether or not anybody waits for them, unless
+    /// they are held up.
+    struct Queueing {
+        tables: MemoryKv,
+        queue: mpsc::UnboundedSender<Queued>,
+        hold_up: Arc<Mutex<()>>,
+    }
+
+    impl Queueing {
+        fn new(tables: MemoryKv) -> Self {
+            let (queue, mut queued) = mpsc::unbounded_channel::<Queued>();
+            let (hold_up, writes_to) = (Arc::new(Mutex::new(())), tables.clone());
+            let held_up = hold_up.clone();
+            tokio::spawn(async move {
+                while let Some((batch, done)) = queued.recv().await {
+                    drop(held_up.lock().await);
+                    let _ = done.send(writes_to.write(batch, Durability::Buffered).await);
+                }
+            });
+            Self { tables, queue, hold_up }
+        }
+    }
+
+    impl KvRead for Queueing {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+            self.tables.get(table, key)
+        }
+
+        fn scan(&self, table: Table, range: Range<'_>, limit: usize, backwards: bool) -> Result<Vec<Pair>, KvError> {
+            self.tables.scan(table, range, limit, backwards)
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Kv for Queueing {
+        async fn write(&self, batch: Batch, _: Durability) -> Result<(), KvError> {
+            let (done, answer) = oneshot::channel();
+            assert!(self.queue.send((batch, done)).is_ok(), "the writer lives as long as the queue");
+            answer.await.expect("every write is answered")
+        }
+
+        fn view(&self) -> Arc<dyn KvRead> {
+            self.tables.view()
+        }
+    }
+
+    fn rows(kv: &MemoryKv, table: Table) -> Vec<Pair> {
         kv.scan(table, (Bound::Unbounded, Bound::Unbounded), usize::MAX, false).expect("memory does not fail")
     }
 
@@ -303,5 +355,28 @@ mod tests {
         assert_eq!(rows(&receiver, ARRIVING), []);
         let late = arrivals.take(FilerId(1), 5, 1, &piece.body, piece.checksum, false).await;
         assert!(matches!(late, Err(PieceError::OutOfOrder { number: 1 })));
+    }
+
+    /// Its write was queued already, and what clears the table must reach behind it.
+    #[tokio::test]
+    async fn a_piece_that_was_given_up_is_cleared_with_the_others() {
+        let (long, short, receiver) = (with_numbers(100).await, with_numbers(3).await, MemoryKv::default());
+        let kv = Arc::new(Queueing::new(receiver.clone()));
+        let arrivals = Arrivals::new(kv.clone(), 1 << 20, SECOND);
+        let mut cutter = Cutter::new(long.view(), 1_000);
+        let mut next = || cutter.next().expect("memory does not fail");
+        let (first, second) = (next(), next());
+        let taken = arrivals.take(FilerId(1), 5, 0, &first.body, first.checksum, false).await;
+        assert!(matches!(taken, Ok(None)));
+        let held_up = kv.hold_up.lock().await;
+        let mut given_up = Box::pin(arrivals.take(FilerId(1), 5, 1, &second.body, second.checksum, false));
+        assert!(futures::poll!(given_up.as_mut()).is_pending());
+        drop(given_up);
+        let whole = Cutter::new(short.view(), 1_000).next().expect("memory does not fail");
+        let mut other = Box::pin(arrivals.take(FilerId(2), 7, 0, &whole.body, whole.checksum, true));
+        assert!(futures::poll!(other.as_mut()).is_pending());
+        drop(held_up);
+        assert!(matches!(other.await, Ok(Some(_))));
+        assert_eq!(rows(&receiver, ARRIVING), rows(&short, STATE));
     }
 }

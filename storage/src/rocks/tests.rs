@@ -155,6 +155,21 @@ async fn a_write_of_nothing_can_still_sync() {
     kv.write(Batch::default(), Durability::Synced).await.unwrap();
 }
 
+/// Whoever clears up behind given-up writes waits for an empty one first.
+#[tokio::test]
+async fn a_write_that_is_waited_for_comes_behind_those_that_were_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    for i in 0..500 {
+        let key = format!("{i:06}");
+        let mut given_up = Box::pin(kv.write(batch(&[(&key, "")]), Durability::Buffered));
+        let _ = futures::poll!(given_up.as_mut());
+        drop(given_up);
+        kv.write(Batch::default(), Durability::Buffered).await.unwrap();
+        assert!(kv.get(STATE, key.as_bytes()).unwrap().is_some(), "write {i}");
+    }
+}
+
 #[tokio::test]
 async fn unknown_tables_are_refused_before_they_reach_the_writer() {
     let dir = tempfile::tempdir().unwrap();
