@@ -34,6 +34,13 @@ pub const HEADER_BYTES: usize = 40;
 pub const FOOTER_BYTES: usize = 24;
 /// Length of one entry of its index, in bytes.
 pub const INDEX_ENTRY_BYTES: usize = 40;
+/// The largest length at which a filer's settings may have a segment sealed, in bytes.
+pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// The largest frame that a filer's settings may ask for, in bytes of data.
+pub const FRAME_BYTES_MAX: u64 = 8 << 20;
+/// The longest object that a segment can be, whatever its filer's settings were, in bytes: the largest frame may begin
+/// right before the length at which it is sealed.
+pub const OBJECT_BYTES_MAX: u64 = SEGMENT_BYTES_MAX + FRAME_BYTES_MAX + (FRAME_HEADER_BYTES + INDEX_ENTRY_BYTES) as u64;
 
 const MAGIC: &[u8; 6] = b"FMSEG\n";
 const FOOTER_MAGIC: &[u8; 8] = b"FMSEGEND";

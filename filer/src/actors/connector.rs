@@ -21,7 +21,7 @@ use storage::{
     cloud::{Cloud, CloudError, PROBE, Receipt},
     cloudfs::{CloudState, Handle},
     ids::{CloudId, Md5, SegmentId},
-    segment::{Header, check_object},
+    segment::{Header, OBJECT_BYTES_MAX, check_object},
 };
 
 /// Why an attempt gave nothing.
@@ -74,8 +74,9 @@ pub struct GetFrames {
     pub md5: Md5,
 }
 
-/// Read whatever a cloud holds of a segment that is not on record; `None` when it holds nothing. What comes and does not
-/// pass its checksums is a failure: nobody puts such a thing, so it was damaged there or on its way.
+/// Read whatever a cloud holds of a segment that is not on record; `None` when it holds nothing, or what is longer than
+/// any segment. What comes and does not pass its checksums is a failure: nobody puts such a thing, so it was damaged there
+/// or on its way.
 #[derive(Message)]
 #[rtype(result = "Result<Option<Bytes>, AttemptError>")]
 pub struct FindObject {
@@ -265,6 +266,8 @@ impl Handler<FindObject> for ConnectorActor {
                 // That is an answer.
                 Err(CloudError::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),
+                // So is this: no filer has put that. A length is believed only as far as there is memory for it.
+                Ok(listed) if listed.bytes > OBJECT_BYTES_MAX => Ok(None),
                 Ok(listed) => {
                     more_bytes.fetch_add(listed.bytes, Relaxed);
                     let body = cloud.get(&segment.key(), 0..listed.bytes).await?;

@@ -9,7 +9,10 @@ use super::{
 use mesh::net::MeshSettings as Transport;
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
-use storage::cloudfs::TripPolicy;
+use storage::{
+    cloudfs::TripPolicy,
+    segment::{FRAME_BYTES_MAX, SEGMENT_BYTES_MAX},
+};
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -253,7 +256,7 @@ impl SegmentSettings {
         form.set(
             "bytes_max",
             "A segment of this size is sealed and put.",
-            Bytes(64 * KIB..=64 * MIB),
+            Bytes(64 * KIB..=SEGMENT_BYTES_MAX),
             &mut self.bytes_max,
         );
         form.set(
@@ -266,7 +269,7 @@ impl SegmentSettings {
         form.set(
             "frame_bytes_max",
             "Largest piece of a file under one checksum.",
-            Bytes(4 * KIB..=8 * MIB),
+            Bytes(4 * KIB..=FRAME_BYTES_MAX),
             &mut self.frame_bytes_max,
         );
         form.set(

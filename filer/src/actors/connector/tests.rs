@@ -14,7 +14,7 @@ use storage::{
     cloudfs::Roles,
     health,
     ids::Epoch,
-    segment::{HEADER_BYTES, Packer},
+    segment::{HEADER_BYTES, OBJECT_BYTES_MAX, Packer},
 };
 use tokio::{
     task::LocalSet,
@@ -63,6 +63,8 @@ enum Mood {
     Late(Result<(), CloudError>),
     /// Has this in place of every object.
     Gives(Bytes),
+    /// Says of every object that it has so many bytes.
+    Claims(u64),
 }
 
 /// A cloud that has every segment, in a mood.
@@ -78,7 +80,7 @@ impl Moody {
         sleep(Duration::from_millis(ANSWER_MS)).await;
         let mood = self.mood.lock().expect("no test holds it").clone();
         match mood {
-            Mood::Works => Ok(None),
+            Mood::Works | Mood::Claims(_) => Ok(None),
             Mood::Gives(object) => Ok(Some(object)),
             Mood::Fails(error) => Err(error),
             Mood::Panics => panic!("an error that nobody has foreseen"),
@@ -106,8 +108,11 @@ impl Cloud for Moody {
 
     async fn head(&self, key: &str) -> Result<Listed, CloudError> {
         self.begin().await?;
-        let object = object(SegmentId::from_key(key).expect("no other is asked for"));
-        Ok(Listed { key: key.into(), bytes: object.len() as u64, md5: None })
+        let bytes = match *self.mood.lock().expect("no test holds it") {
+            Mood::Claims(bytes) => bytes,
+            _ => object(SegmentId::from_key(key).expect("no other is asked for")).len() as u64,
+        };
+        Ok(Listed { key: key.into(), bytes, md5: None })
     }
 
     async fn delete(&self, _: &str) -> Result<(), CloudError> {
@@ -298,6 +303,18 @@ fn an_object_that_is_looked_for_and_comes_damaged_is_a_failure_and_no_answer() {
         assert_eq!(bench.seen().await.failures_total, right.len() as u64);
         bench.mood(Mood::Works);
         assert_eq!(bench.find(1).await, Ok(Some(right)));
+    });
+}
+
+/// What is found is read into memory as a whole.
+#[test]
+fn an_object_longer_than_any_segment_is_not_what_is_looked_for_and_not_read() {
+    Bench::run(async |bench| {
+        for bytes in [OBJECT_BYTES_MAX + 1, u64::MAX] {
+            bench.mood(Mood::Claims(bytes));
+            assert_eq!(bench.find(1).await, Ok(None));
+        }
+        assert_eq!((bench.calls(), bench.seen().await.failures_total), (2, 0), "nothing but its length is asked for");
     });
 }
 
