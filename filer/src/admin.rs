@@ -72,6 +72,9 @@ pub trait Steering: Send + Sync + 'static {
     /// Takes the filer of this name out of the CloudFS. Answers what was done.
     async fn remove_peer(&self, name: &str) -> Result<String, Refusal>;
 
+    /// Lets the filer of this name go on, whose removal was begun and not ended. Answers what was done.
+    async fn keep_peer(&self, name: &str) -> Result<String, Refusal>;
+
     /// Has every filer refuse the certificate with this serial number, which the filer `filer`, called `name`, holds.
     /// Answers what was done.
     async fn revoke(&self, filer: FilerId, name: &str, serial: &str) -> Result<String, Refusal>;

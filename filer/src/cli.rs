@@ -188,9 +188,20 @@ pub enum CloudCommand {
 /// `filer peers ..`
 #[derive(Debug, Subcommand)]
 pub enum PeersCommand {
-    /// Takes a filer out of the CloudFS for good; what it alone holds in staging is lost to the others
+    /// Takes a filer out of the CloudFS for good; refused while it alone holds data of files
+    ///
+    /// Its writes end first. If the removal is not carried through, such as without a majority, it takes none until the
+    /// removal is asked for again, or `filer peers keep`.
     #[command(after_help = format!("Examples:\n  filer peers remove fra\n\n{EXIT_CODES}"))]
     Remove {
+        /// The filer's name
+        name: String,
+        #[command(flatten)]
+        door: Door,
+    },
+    /// Lets a filer go on whose removal was begun and not carried through; not while it is being removed elsewhere
+    #[command(after_help = format!("Examples:\n  filer peers keep fra\n\n{EXIT_CODES}"))]
+    Keep {
         /// The filer's name
         name: String,
         #[command(flatten)]
@@ -369,6 +380,9 @@ async fn ask(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
         Command::Cloud { command: CloudCommand::Failback(door) } => say(out, &client(&door)?.failback().await?),
         Command::Peers { command: Some(PeersCommand::Remove { name, door }), .. } => {
             say(out, &client(&door)?.remove_peer(&name).await?)
+        }
+        Command::Peers { command: Some(PeersCommand::Keep { name, door }), .. } => {
+            say(out, &client(&door)?.keep_peer(&name).await?)
         }
         Command::Peers { command: None, look } => {
             let status = client(&look.door)?.status().await?;

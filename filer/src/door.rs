@@ -107,6 +107,11 @@ impl Once {
     pub fn body(&self) -> OpBody {
         decode_op(&self.op).expect("it was encoded here").body
     }
+
+    /// Whether it may have reached a log.
+    pub fn was_proposed(&self) -> bool {
+        self.ticket.was_handed_over()
+    }
 }
 
 /// Clients' operations that are under way.

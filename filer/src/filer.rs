@@ -7,11 +7,13 @@
 //! of its peers). Does not own: sockets, configuration and signals (`site`).
 
 mod recovered;
+mod removal;
 mod service;
 mod start;
 #[cfg(test)]
 mod tests;
 
+pub use removal::RemovalError;
 pub use start::{OWNER_KEY, check_owner};
 
 use crate::{

@@ -9,6 +9,7 @@ mod clouds;
 mod extents;
 mod invariants;
 mod keys;
+mod leaving;
 mod machine;
 mod misses;
 pub mod ops;
@@ -24,6 +25,7 @@ mod tree;
 pub mod types;
 
 pub use invariants::check_invariants;
+pub use leaving::{is_leaving, leaving};
 pub use machine::{ANSWER_VERSION, AppliedHook, CloudFs, apply_op, decode_answer, decode_op, encode_op};
 pub use ops::{Answer, AttrChange, BY_OPERATOR, OnExisting, Op, OpBody, OpError};
 pub use secret::{DoorSecret, SECRET_BYTES, door_secret};

@@ -71,6 +71,11 @@ impl AdminClient {
         self.tell(&format!("/v1/peers/{}/remove", escaped(name))).await
     }
 
+    /// Lets a filer go on whose removal was begun.
+    pub async fn keep_peer(&self, name: &str) -> Result<String, ClientError> {
+        self.tell(&format!("/v1/peers/{}/keep", escaped(name))).await
+    }
+
     /// Has every filer refuse a certificate.
     pub async fn revoke(&self, filer: FilerId, name: &str, serial: &str) -> Result<String, ClientError> {
         self.tell(&format!("/v1/certificates/{filer}/{}/{}/revoke", escaped(name), escaped(serial))).await

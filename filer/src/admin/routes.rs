@@ -98,6 +98,10 @@ pub(super) fn routes(site: Arc<dyn Steering>) -> Router {
             post(async |State(site): Site, Path(name): Path<String>| done(site.remove_peer(&name)).await),
         )
         .route(
+            "/v1/peers/{name}/keep",
+            post(async |State(site): Site, Path(name): Path<String>| done(site.keep_peer(&name)).await),
+        )
+        .route(
             "/v1/certificates/{filer}/{name}/{serial}/revoke",
             post(async |State(site): Site, Path((filer, name, serial)): Path<(String, String, String)>| {
                 let wrong = |_| Refusal::Request(format!("{filer} is no filer's id"));

@@ -75,6 +75,8 @@ pub struct Peer {
     pub leader: bool,
     /// Whether it votes; one that is being added does not yet.
     pub voter: bool,
+    /// Whether it is being removed, and takes no more writes.
+    pub leaving: bool,
     /// Whether a session stands.
     pub connected: bool,
     /// Milliseconds since anything was heard from it.

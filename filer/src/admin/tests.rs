@@ -60,6 +60,7 @@ pub(crate) fn troubled() -> Status {
                 name: "fra".into(),
                 address: "fra:7400".into(),
                 voter: true,
+                leaving: true,
                 heard_ms_ago: Some(12_000),
                 last_error: Some("timed out".into()),
                 staged_bytes: Some(4_096),
@@ -114,6 +115,10 @@ impl Steering for Remembers {
         } else {
             Err(Refusal::NotFound(format!("no filer is called {name}")))
         }
+    }
+    async fn keep_peer(&self, name: &str) -> Result<String, Refusal> {
+        self.0.lock().unwrap().push(format!("keep {name}"));
+        Ok(format!("{name} goes on"))
     }
     async fn revoke(&self, filer: mesh::FilerId, name: &str, serial: &str) -> Result<String, Refusal> {
         self.0.lock().unwrap().push(format!("revoke {filer} {name} {serial}"));
@@ -173,6 +178,7 @@ async fn the_socket_serves_its_owner_and_vanishes() {
     );
     assert_eq!(client.remove_peer("fra/1 ä").await.unwrap(), "fra/1 ä is out");
     assert!(matches!(client.remove_peer("x").await, Err(ClientError::Refused(Refusal::NotFound(_)))));
+    assert_eq!(client.keep_peer("fra").await.unwrap(), "fra goes on");
     assert_eq!(client.revoke(mesh::FilerId(0x2b), "fra", "4f00").await.unwrap(), "4f00 is refused");
     assert!(matches!(client.files(None, 10).await, Err(ClientError::Refused(Refusal::Later(_)))));
     let next = client.segments(None, 7).await.unwrap().next;
@@ -185,6 +191,7 @@ async fn the_socket_serves_its_owner_and_vanishes() {
             "failback",
             "remove fra/1 ä",
             "remove x",
+            "keep fra",
             "revoke 0000002b fra 4f00",
             "segments None 7",
             "segments Some(\"a&b c\") 1000"

@@ -126,12 +126,13 @@ pub(super) fn peers(status: &Status) -> String {
             (false, true) => "voter",
             (false, false) => "joining",
         };
+        let leaving = if peer.leaving { ", TAKES NO WRITES: is being removed" } else { "" };
         let unknown = || "-".to_string();
         vec![
             peer.name.clone(),
             peer.id.clone(),
             peer.address.clone(),
-            role.into(),
+            format!("{role}{leaving}"),
             peer.heard_ms_ago.map_or_else(unknown, |ms| format!("{} ago", age(ms))),
             peer.rtt_us.map_or_else(unknown, |us| format!("{}.{} ms", us / 1_000, us % 1_000 / 100)),
             peer.staged_bytes.map_or_else(unknown, size),
@@ -282,6 +283,7 @@ mod tests {
             "absorbs a cloud's failure   NO: aws is resyncing: 42 rows of its missed-write log are left",
             "active cloud                azure (primary is aws)",
             "NO: timed out",
+            "voter, TAKES NO WRITES: is being removed",
             "oldest byte 1.5 s",
             "40 puts, 2 deletes",
             "certificate                 ends in 12 d 0 h; see filer renew --help",

@@ -73,6 +73,10 @@ fn command_lines_are_read() {
         Ok(Command::Peers { command: Some(PeersCommand::Remove { name, .. }), .. }) if name == "fra"
     ));
     assert!(matches!(
+        parse("filer peers keep fra"),
+        Ok(Command::Peers { command: Some(PeersCommand::Keep { name, .. }), .. }) if name == "fra"
+    ));
+    assert!(matches!(
         parse("filer cloud failover --socket /s"),
         Ok(Command::Cloud { command: CloudCommand::Failover(_) })
     ));

@@ -14,6 +14,7 @@ mod outcomes;
 mod panics;
 mod power;
 mod recording;
+mod removal;
 mod restarts;
 mod standing;
 mod unforeseen;

@@ -6,6 +6,7 @@ use crate::{
     wire::{self, FilerCall, FilerReply},
 };
 use bytes::Bytes;
+use mesh::{FilerId, consensus::removed_key, kv::STATE};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -52,11 +53,17 @@ impl Reader {
         active_failures: &mut u32,
     ) -> Result<Result<Vec<Bytes>, String>, ReadError> {
         let segment = run.segment;
+        // Looked up first: whatever a removed filer has said of its segments is on record by then.
+        let origin_left = segment.filer != self.parts.me && self.was_removed(segment.filer)?;
         let row = read::segment(&*self.parts.kv, segment).map_err(|e| ReadError::Local(e.to_string()))?;
         let Some(row) = row else {
             return Err(ReadError::Gone { segment });
         };
         let Some(object) = row.object else {
+            if origin_left {
+                let why = format!("filer {} alone had it, and was removed", segment.filer);
+                return Err(ReadError::Lost { segment, why });
+            }
             return self.ask_origin(run).await;
         };
         let Some(roles) = self.parts.roles.get() else {
@@ -98,6 +105,11 @@ impl Reader {
             }
             Err(error) => Ok(Err(error.to_string())),
         }
+    }
+
+    fn was_removed(&self, filer: FilerId) -> Result<bool, ReadError> {
+        let row = self.parts.kv.get(STATE, &removed_key(filer)).map_err(|e| ReadError::Local(e.to_string()))?;
+        Ok(row.is_some())
     }
 
     /// The order to read a run's frames from a cloud.

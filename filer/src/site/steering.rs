@@ -16,7 +16,7 @@ use crate::{
     },
     config::Config,
     door::DoorError,
-    filer::Filer,
+    filer::{Filer, RemovalError},
     nfs::Counters,
 };
 use mesh::{
@@ -28,14 +28,12 @@ use mesh::{
 };
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 use storage::{
-    cloudfs::{Answer, Attr, BY_OPERATOR, CloudState, Copy, NodeKind, OpBody, Roles, read},
+    cloudfs::{Answer, Attr, BY_OPERATOR, CloudState, Copy, NodeKind, OpBody, Roles, leaving, read},
     ids::{CloudId, SegmentId},
 };
 
 /// Decisions on the first page.
 const DECISIONS_SHOWN_MAX: usize = 10;
-/// Segments looked at in one step before a filer is removed.
-const REMOVAL_ROWS: usize = 1000;
 /// How long a change of the members, or of who is shut out, may take.
 const CHANGE_MAX: Duration = Duration::from_secs(15);
 
@@ -49,20 +47,52 @@ pub struct Site {
 
 /// A change of the members that was not made, for the operator.
 fn refusal(error: MembershipError) -> Refusal {
-    let why = error.to_string();
+    kind_of(&error)(error.to_string())
+}
+
+fn kind_of(error: &MembershipError) -> fn(String) -> Refusal {
     match error {
-        MembershipError::Unknown(_) => Refusal::NotFound(why),
+        MembershipError::Unknown(_) => Refusal::NotFound,
         MembershipError::AlreadyStarted
         | MembershipError::Removed(_)
         | MembershipError::LastVoter(_)
-        | MembershipError::Taken { .. } => Refusal::Rules(why),
-        MembershipError::Malformed(_) => Refusal::Request(why),
-        MembershipError::NotCaughtUp { .. } => Refusal::Later(why),
+        | MembershipError::Taken { .. } => Refusal::Rules,
+        MembershipError::Malformed(_) => Refusal::Request,
+        MembershipError::NotCaughtUp { .. } => Refusal::Later,
         MembershipError::Propose(error) => match error {
-            ProposeError::NoMajority { .. } => Refusal::Later(why),
-            ProposeError::NotMember => Refusal::Rules(why),
-            ProposeError::TooLarge { .. } | ProposeError::Stopped(_) => Refusal::Failed(why),
+            ProposeError::NoMajority { .. } => Refusal::Later,
+            ProposeError::NotMember => Refusal::Rules,
+            ProposeError::TooLarge { .. } | ProposeError::Stopped(_) => Refusal::Failed,
         },
+    }
+}
+
+/// The same of an operation.
+fn kind_of_door(error: &DoorError) -> fn(String) -> Refusal {
+    match error {
+        DoorError::Refused(_) => Refusal::Rules,
+        DoorError::Unanswered(_) | DoorError::NotProposed(_) | DoorError::Busy { .. } => Refusal::Later,
+        DoorError::Unreadable(_) => Refusal::Failed,
+    }
+}
+
+/// The same of the removal of a filer, by its name.
+fn not_removed(name: &str, error: RemovalError) -> Refusal {
+    let halted = |why: String| {
+        format!(
+            "{why}; filer {name} may take no writes until it is removed (filer peers remove {name}) or told to go on (filer peers keep {name})"
+        )
+    };
+    match error {
+        RemovalError::Alone { segments, bytes, .. } => Refusal::Rules(format!(
+            "filer {name} alone holds {bytes} bytes of files (in {segments} segments) that no cloud has yet: start it and wait until its staging is empty (filer status), or remove those files first"
+        )),
+        RemovalError::Refused(error) => refusal(error),
+        RemovalError::Unfinished { source, .. } => kind_of(&source)(halted(source.to_string())),
+        RemovalError::Ending { source, .. } | RemovalError::Halted { source, .. } => {
+            kind_of_door(&source)(halted(source.to_string()))
+        }
+        RemovalError::Table(error) => Refusal::Failed(halted(error.to_string())),
     }
 }
 
@@ -106,6 +136,7 @@ impl Site {
         let reports = self.filer.reports.lock().expect("no holder of the reports panics").clone();
         let me = self.filer.who.me;
         let staging = self.filer.staging.status();
+        let leaving = leaving(&*self.filer.world.kv).unwrap_or_default();
         let members = status.voters.iter().map(|member| (member, true));
         let mut peers: Vec<_> = members
             .chain(status.learners.iter().map(|member| (member, false)))
@@ -118,6 +149,7 @@ impl Site {
                     this,
                     leader: status.leader == Some(*id),
                     voter,
+                    leaving: leaving.contains(id),
                     connected: this || session.is_some_and(|session| session.connected),
                     heard_ms_ago: if this { Some(0) } else { session.and_then(|session| session.heard_ms_ago) },
                     rtt_us: session.and_then(|session| session.rtt_us),
@@ -243,9 +275,7 @@ impl Site {
             Ok(Answer::Roles(roles)) => Ok(roles),
             Ok(other) => Err(failed(format!("an answer of another kind: {other:?}"))),
             Err(DoorError::Refused(error)) => Err(Refusal::Rules(self.named(&error.to_string()))),
-            Err(DoorError::Unanswered(error)) => Err(Refusal::Later(error.to_string())),
-            Err(error @ (DoorError::NotProposed(_) | DoorError::Busy { .. })) => Err(Refusal::Later(error.to_string())),
-            Err(error @ DoorError::Unreadable(_)) => Err(failed(error)),
+            Err(error) => Err(kind_of_door(&error)(error.to_string())),
         }
     }
 
@@ -291,28 +321,14 @@ impl Site {
         Ok(decisions.into_iter().map(row).collect())
     }
 
-    /// Refuses the removal of a filer that alone holds data of files.
-    fn check_nothing_is_lost_with(&self, id: FilerId, name: &str) -> Result<(), Refusal> {
-        let mut after = Some(SegmentId { filer: id, number: 0 });
-        let (mut bytes, mut segments) = (0, 0);
-        loop {
-            let rows = read::segments(&*self.filer.world.kv, after, REMOVAL_ROWS).map_err(failed)?;
-            let own = rows.iter().filter(|(segment, _)| segment.filer == id);
-            for (_, row) in own.filter(|(_, row)| row.object.is_none() && row.live_bytes > 0) {
-                bytes += row.live_bytes;
-                segments += 1;
-            }
-            match rows.last() {
-                Some((last, _)) if last.filer == id && rows.len() == REMOVAL_ROWS => after = Some(*last),
-                _ => break,
-            }
+    /// The filer that an operator names, or gives the id of.
+    fn filer_called(&self, name: &str) -> Result<(FilerId, String), Refusal> {
+        let mut named = self.names().into_iter().filter(|(id, n)| n == name || id.to_string() == name);
+        match (named.next(), named.next()) {
+            (None, _) => Err(Refusal::NotFound(format!("no filer is called {name}; see `filer peers`"))),
+            (Some(one), None) => Ok(one),
+            _ => Err(Refusal::Request(format!("several filers are called {name}; give the id"))),
         }
-        if segments == 0 {
-            return Ok(());
-        }
-        Err(Refusal::Rules(format!(
-            "filer {name} alone holds {bytes} bytes of files (in {segments} segments) that no cloud has yet: start it and wait until its staging is empty (filer status), or remove those files first"
-        )))
     }
 
     fn file_row(&self, view: &dyn KvRead, attr: &Attr, path: String) -> Result<FileRow, Refusal> {
@@ -464,18 +480,21 @@ impl Steering for Site {
     }
 
     async fn remove_peer(&self, name: &str) -> Result<String, Refusal> {
-        let named: Vec<_> = self.names().into_iter().filter(|(id, n)| n == name || id.to_string() == name).collect();
-        let (id, name) = match &named[..] {
-            [] => return Err(Refusal::NotFound(format!("no filer is called {name}; see `filer peers`"))),
-            [one] => one,
-            _ => return Err(Refusal::Request(format!("several filers are called {name}; give the id"))),
-        };
-        if *id == self.filer.who.me {
+        let (id, name) = self.filer_called(name)?;
+        if id == self.filer.who.me {
             return Err(Refusal::Request("a filer is removed at another filer, not at itself".into()));
         }
-        self.check_nothing_is_lost_with(*id, name)?;
-        self.filer.consensus.remove_member(*id, CHANGE_MAX).await.map_err(refusal)?;
+        // A task of its own: an operator who goes away must not leave that filer without writes.
+        let filer = self.filer.clone();
+        let removal = tokio::spawn(async move { filer.remove_filer(id, CHANGE_MAX).await });
+        removal.await.map_err(failed)?.map_err(|error| not_removed(&name, error))?;
         Ok(format!("filer {name} ({id}) is removed; its certificate is refused from now on"))
+    }
+
+    async fn keep_peer(&self, name: &str) -> Result<String, Refusal> {
+        let (id, name) = self.filer_called(name)?;
+        self.filer.keep_filer(id).await.map_err(|error| kind_of_door(&error)(error.to_string()))?;
+        Ok(format!("filer {name} ({id}) is not being removed; it takes writes"))
     }
 
     async fn revoke(&self, filer: FilerId, name: &str, serial: &str) -> Result<String, Refusal> {
@@ -550,6 +569,25 @@ mod tests {
             ("mesh_refused_revoked", 2.0),
         ] {
             assert_eq!(numbers.get(name), Some(&value), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_filer_that_was_not_removed_is_told_of_by_what_is_to_be_done() {
+        let filer = FilerId(7);
+        let told = |error| not_removed("fra", error);
+        let alone = told(RemovalError::Alone { filer, segments: 2, bytes: 9 });
+        assert!(matches!(&alone, Refusal::Rules(why) if why.contains("fra alone holds 9 bytes")), "{alone}");
+        let refused = told(RemovalError::Refused(MembershipError::LastVoter(filer)));
+        assert!(matches!(&refused, Refusal::Rules(why) if !why.contains("keep")), "it goes on: {refused}");
+        let no_majority = || ProposeError::NoMajority { after_ms: 1 };
+        for halted in [
+            RemovalError::Ending { filer, source: DoorError::Unanswered(no_majority()) },
+            RemovalError::Halted { filer, source: DoorError::NotProposed(no_majority()) },
+            RemovalError::Unfinished { filer, source: MembershipError::Propose(no_majority()) },
+        ] {
+            let halted = told(halted);
+            assert!(matches!(&halted, Refusal::Later(why) if why.contains("filer peers keep fra")), "{halted}");
         }
     }
 

@@ -188,6 +188,7 @@ impl Vfs {
         let attr = self.attr_or_surely_stale(file).await?;
         check_file(&attr)?;
         permissions::check_write(caller, &attr)?;
+        self.check_stays()?;
         let bytes = data.len() as u32;
         if offset.saturating_add(bytes.into()) > FILE_BYTES_MAX {
             return Err(FsError::TooLarge);

@@ -31,7 +31,9 @@ impl From<OpError> for FsError {
             OpError::NotSync => FsError::NotSync,
             OpError::TooManyLinks => FsError::TooManyLinks,
             OpError::Invalid(why) => FsError::Invalid(why),
-            error @ (OpError::TooManyExtents { .. } | OpError::Reaping { .. }) => FsError::Later(error.to_string()),
+            error @ (OpError::TooManyExtents { .. } | OpError::Reaping { .. } | OpError::Leaving(_)) => {
+                FsError::Later(error.to_string())
+            }
             OpError::Format(why) => FsError::Later(format!("the CloudFS is {why}")),
             error @ (OpError::StaleEpoch { .. }
             | OpError::ReceiptMissing { .. }

@@ -9,6 +9,9 @@
 //! one another site may have written to the same place. For the same reason each operation's extents leave the layer
 //! with its answer: from then on another site's data may lie over them.
 //!
+//! While this filer is being removed nothing gets on record: clients are told to ask later, and what they wrote waits in the
+//! layer, should the filer stay after all.
+//!
 //! What the state machine refuses for good (it would be refused every time) leaves the layer too, is logged, and counted
 //! as refused: whoever waits for it is told of an error, and the write verifier changes, so that clients which hold the
 //! data until their COMMIT write it again.
@@ -27,7 +30,7 @@ use std::{
     sync::Arc,
 };
 use storage::{
-    cloudfs::{Answer, Extent, Handle, OpBody, OpError},
+    cloudfs::{Answer, Extent, Handle, OpBody, OpError, is_leaving},
     ids::SegmentId,
 };
 
@@ -131,11 +134,26 @@ impl Vfs {
         steps.extend(extents.chunks(self.settings.extents_max).filter_map(|extents| {
             let range = range_of(extents)?;
             let body = OpBody::Write { file, extents: extents.to_vec(), mtime_ns, clears_set_id };
-            // A ctime on record that clients had seen before it would hide the change from them.
-            Some(Step { once: self.door.once(body, mtime_ns.saturating_add(1)), range })
+            Some(Step { once: self.once(body), range })
         }));
         self.carry_out(file, unrecorded, &mut steps, &mut recorded).await?;
         Ok(recorded)
+    }
+
+    /// A recording's operation, to be proposed.
+    fn once(&self, body: OpBody) -> Once {
+        let not_before_ns = match &body {
+            // A ctime on record that clients had seen before it would hide the change from them.
+            OpBody::Write { mtime_ns, .. } => mtime_ns.saturating_add(1),
+            _ => 0,
+        };
+        self.door.once(body, not_before_ns)
+    }
+
+    /// An error while this filer is being removed.
+    pub(super) fn check_stays(&self) -> Result<(), FsError> {
+        let me = self.door.me();
+        if is_leaving(&*self.kv, me)? { Err(OpError::Leaving(me).into()) } else { Ok(()) }
     }
 
     /// Puts two operations in the place of the first one, of which nothing was applied; `false` when it has no parts.
@@ -153,7 +171,7 @@ impl Vfs {
                 continue;
             };
             let body = OpBody::Write { file, extents, mtime_ns, clears_set_id };
-            steps.push_front(Step { once: self.door.once(body, mtime_ns.saturating_add(1)), range });
+            steps.push_front(Step { once: self.once(body), range });
         }
         true
     }
@@ -168,6 +186,10 @@ impl Vfs {
     ) -> Result<(), FsError> {
         while let Some(Step { once, range }) = steps.front() {
             let range = range.clone();
+            if !once.was_proposed() {
+                // It would be refused, again and again.
+                self.check_stays()?;
+            }
             let answer = self.door.ask(once).await;
             match answer {
                 Ok(answer) => {
@@ -185,6 +207,13 @@ impl Vfs {
                     return Err(FsError::Stale);
                 }
                 Err(DoorError::Refused(OpError::TooManyExtents { .. })) if self.split(steps) => continue,
+                Err(DoorError::Refused(error @ OpError::Leaving(_))) => {
+                    // Nothing of it was applied, and that answer stays its answer: another one takes its place.
+                    if let Some(step) = steps.front_mut() {
+                        step.once = self.once(step.once.body());
+                    }
+                    return Err(error.into());
+                }
                 Err(error @ (DoorError::Refused(_) | DoorError::Unreadable(_))) => {
                     let Range { start, end } = range;
                     tracing::error!(

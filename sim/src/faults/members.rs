@@ -55,7 +55,7 @@ pub async fn lose(world: &Rc<World>, shared: &Shared, lost: FilerId) {
 /// Segments that only `lost` had, as a filer's tables tell.
 fn only_copies(filer: &Filer, lost: FilerId) -> Option<BTreeSet<SegmentId>> {
     let rows = read::segments(&*filer.world.kv, None, usize::MAX).ok()?;
-    let gone = rows.into_iter().filter(|(id, row)| id.filer == lost && row.object.is_none() && row.live_bytes > 0);
+    let gone = rows.into_iter().filter(|(id, row)| id.filer == lost && row.is_held_alone());
     Some(gone.map(|(id, _)| id).collect())
 }
 
@@ -85,6 +85,6 @@ async fn remove(world: &Rc<World>, shared: &Shared, lost: FilerId) -> Option<()>
     if !left.is_empty() {
         return None;
     }
-    let removal = world.call(at, async move |filer| filer.consensus.remove_member(lost, REMOVE_MAX).await).await;
+    let removal = world.call(at, async move |filer| filer.remove_filer(lost, REMOVE_MAX).await).await;
     removal.ok()?.ok()
 }

@@ -10,6 +10,7 @@
 use super::{
     applying::{Applying, Stop, invalid},
     keys::{self, ExtentRow, OrphanRow},
+    leaving::is_leaving,
     ops::{Answer, OpError},
     read::{self, PAGE_ROWS, damaged},
     types::*,
@@ -101,6 +102,9 @@ impl Applying<'_, '_> {
     /// Whether a segment that a write refers to is new; refuses one that no file may refer to, or none any more: with its
     /// object on record all that refers to it is on record, and what comes later is a mistake or a ghost.
     fn check_writable(&self, id: SegmentId) -> Result<bool, Stop> {
+        if is_leaving(self, id.filer)? {
+            return Err(OpError::Leaving(id.filer).into());
+        }
         match read::segment(self, id)? {
             Some(segment) if segment.dead_since_ns.is_some() => Err(invalid(format!("segment {id} is dead")).into()),
             Some(segment) if segment.object.is_some() => Err(invalid(format!("segment {id} is stored already")).into()),

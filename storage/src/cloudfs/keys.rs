@@ -19,6 +19,7 @@
 //! | 0x0b counters | | [`Counters`] |
 //! | 0x0c decisions | number | [`Decision`](super::Decision) |
 //! | 0x0d orphans | ino | [`OrphanRow`]: what of the file's extents is cut off, and is still to be reaped |
+//! | 0x0e leaving filers | filer | nothing; stays when the filer is removed |
 //! | 0x20 secret of the doors | | [`DoorSecret`](super::DoorSecret) |
 
 use super::{
@@ -26,6 +27,7 @@ use super::{
     types::{Extent, MissKind, Totals},
 };
 use crate::ids::{CloudId, SegmentId};
+use mesh::FilerId;
 use serde::{Deserialize, Serialize};
 
 /// Format version of every row of the state.
@@ -44,6 +46,7 @@ pub(super) const ROLES: u8 = 0x0a;
 pub(super) const COUNTERS: u8 = 0x0b;
 pub(super) const DECISIONS: u8 = 0x0c;
 pub(super) const ORPHANS: u8 = 0x0d;
+pub(super) const LEAVING: u8 = 0x0e;
 pub(super) const DOOR_SECRET: u8 = 0x20;
 
 /// What a name in a directory stands for.
@@ -177,6 +180,10 @@ pub(super) fn decision(number: u64) -> Vec<u8> {
 
 pub(super) fn orphan(ino: u64) -> Vec<u8> {
     key(ORPHANS, &[&ino.to_be_bytes()])
+}
+
+pub(super) fn leaving(filer: FilerId) -> Vec<u8> {
+    key(LEAVING, &[&filer.0.to_be_bytes()])
 }
 
 pub(super) fn door_secret() -> Vec<u8> {

@@ -19,8 +19,10 @@ use mesh::{
 };
 use std::sync::Arc;
 
-/// Format version of an answer's record.
-pub const ANSWER_VERSION: u8 = 2;
+/// Newest format version of an answer's record.
+pub const ANSWER_VERSION: u8 = 3;
+/// Format version of an answer that is no refusal.
+const DONE_VERSION: u8 = 2;
 /// Cookies 0, 1 and 2 stand for the start of a listing, `.` and `..`.
 const COOKIE_FIRST: u64 = 3;
 
@@ -55,7 +57,7 @@ impl StateMachine for CloudFs {
             }
             Err(error) => Err(OpError::Unreadable(error.to_string())),
         };
-        Ok(record::encode(ANSWER_VERSION, &outcome))
+        Ok(record::encode(outcome.as_ref().map_or_else(OpError::version, |_| DONE_VERSION), &outcome))
     }
 
     fn applied(&self, index: u64, snapshot: bool) {
@@ -65,7 +67,7 @@ impl StateMachine for CloudFs {
 
 /// An operation as its record in the log.
 pub fn encode_op(op: &Op) -> Vec<u8> {
-    record::encode(OP_VERSION, op)
+    record::encode(op.body.version(), op)
 }
 
 /// Reads an operation's record.
@@ -149,5 +151,7 @@ fn dispatch(state: &mut Applying<'_, '_>, body: OpBody) -> Result<Answer, Stop> 
         OpBody::FinishResync { cloud, epoch } => state.finish_resync(cloud, epoch),
         OpBody::Activate { to, epoch, by } => state.activate(to, epoch, by),
         OpBody::KeepSecret { secret } => state.keep_secret(secret),
+        OpBody::Leave { leaver } => state.leave(leaver),
+        OpBody::Stay { leaver, alone_with } => state.stay(leaver, alone_with),
     }
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// Who an operator's [`OpBody::Activate`] is by.
 pub const BY_OPERATOR: &str = "operator";
 
-/// Format version of an operation's record.
-pub const OP_VERSION: u8 = 2;
+/// Newest format version of an operation's record.
+pub const OP_VERSION: u8 = 3;
 
 /// An operation as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,9 +109,6 @@ pub enum OpBody {
     StartResync { cloud: CloudId, epoch: Epoch, live: Vec<FilerId> },
     /// A row of the missed-write log is done: the cloud gave its receipt (MD5 as on record), or deleted the object.
     Repaired { cloud: CloudId, segment: SegmentId, kind: MissKind, epoch: Epoch },
-    /// A cloud refuses to delete what a row of its missed-write log says: the segment is dead as before, for the sweep to
-    /// try again. What the cloud keeps is litter, on record as that, and no reason to hold it for behind.
-    Kept { cloud: CloudId, segment: SegmentId, epoch: Epoch },
     /// Ends a resync, if the cloud's log is empty.
     FinishResync { cloud: CloudId, epoch: Epoch },
     /// Makes `to` the active cloud: a failback (to the preferred) or an operator's failover. Refused unless `to` is
@@ -121,6 +118,30 @@ pub enum OpBody {
     // --- doors ----------------------------------------------------------------------------------------------------
     /// What the doors are to seal their handles with, if there is nothing yet: the first one offered stays.
     KeepSecret { secret: DoorSecret },
+
+    // --- since version 3 (records tell operations by their number: a new one goes to the end) ---------------------
+    /// A cloud refuses to delete what a row of its missed-write log says: the segment is dead as before, for the sweep to
+    /// try again. What the cloud keeps is litter, on record as that, and no reason to hold it for behind.
+    Kept { cloud: CloudId, segment: SegmentId, epoch: Epoch },
+
+    // --- filers ---------------------------------------------------------------------------------------------------
+    /// Filer `leaver` is to be removed: no file may refer to more of its staging from here on. Asked for again it changes
+    /// nothing.
+    Leave { leaver: FilerId },
+    /// It stays after all. `alone_with`: only if it still alone holds this segment of its own, so that nobody has found
+    /// meanwhile that it may go; `None`: nobody is removing it any more.
+    Stay { leaver: FilerId, alone_with: Option<SegmentId> },
+}
+
+impl OpBody {
+    /// The format version whose readers know this operation. An older program stops at a newer one, instead of going on
+    /// without it.
+    pub fn version(&self) -> u8 {
+        match self {
+            OpBody::Kept { .. } | OpBody::Leave { .. } | OpBody::Stay { .. } => 3,
+            _ => 2,
+        }
+    }
 }
 
 /// What an operation answers.
@@ -183,4 +204,17 @@ pub enum OpError {
     /// The CloudFS is not formatted, or is already.
     #[error("the CloudFS is {0}")]
     Format(String),
+    /// The filer is being removed, so that nothing may be in its staging alone: write elsewhere, or later, if it stays.
+    #[error("filer {0} is being removed and takes no more writes")]
+    Leaving(FilerId),
+}
+
+impl OpError {
+    /// The format version whose readers know this refusal.
+    pub fn version(&self) -> u8 {
+        match self {
+            OpError::Leaving(_) => 3,
+            _ => 2,
+        }
+    }
 }

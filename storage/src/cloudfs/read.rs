@@ -94,7 +94,7 @@ fn segment_of(key: &[u8]) -> Result<SegmentId, KvError> {
     keys::segment_at_end(key).ok_or_else(|| damaged(format!("the key {key:02x?} names no segment")))
 }
 
-fn number_of(key: &[u8], at: usize) -> Result<u64, KvError> {
+pub(super) fn number_of(key: &[u8], at: usize) -> Result<u64, KvError> {
     keys::number_at(key, at).ok_or_else(|| damaged(format!("the key {key:02x?} is too short")))
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 mod door;
 mod extents;
+mod leaving;
 mod model;
 mod orphans;
 mod rename;

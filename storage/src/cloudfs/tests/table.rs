@@ -76,6 +76,8 @@ const TABLE: &[(&str, [&str; 8])] = &[
     ("abandon",             DONE),
     ("clock",               DONE),
     ("keep_secret",         DONE),
+    ("leave",               DONE),
+    ("stay",                DONE),
     ("bury, a member's",   ["refused", "refused",  "refused",  "refused", "refused",   "refused",   "refused", "refused"]),
     ("format",             ["refused", "refused",  "refused",  "refused", "refused",   "refused",   "refused", "refused"]),
 ];
@@ -175,6 +177,8 @@ fn operation(row: &str) -> (OpBody, Option<MissKind>, bool) {
         "keep_secret" => {
             (OpBody::KeepSecret { secret: DoorSecret::draw(&mesh::clock::SeededRandom::new(1)) }, None, false)
         }
+        "leave" => (OpBody::Leave { leaver: AMS }, None, false),
+        "stay" => (OpBody::Stay { leaver: AMS, alone_with: None }, None, false),
         "format" => (OpBody::Format { cloudfs: 7, preferred: cloud }, None, false),
         other => panic!("no operation {other}"),
     }
@@ -206,9 +210,11 @@ fn kind(body: &OpBody) -> usize {
         OpBody::KeepSecret { .. } => 20,
         OpBody::Bury { .. } => 21,
         OpBody::Kept { .. } => 22,
+        OpBody::Leave { .. } => 23,
+        OpBody::Stay { .. } => 24,
     }
 }
-const KINDS: usize = 23;
+const KINDS: usize = 25;
 
 /// What an operation did, as a word of the table.
 fn outcome(bench: &mut Bench, body: OpBody) -> &'static str {
