@@ -20,6 +20,7 @@ use crate::{
 use actix::Addr;
 use bytes::Bytes;
 use mesh::{FilerId, clock::Random, kv::Kv, peers::Peers};
+use pieces::Rooms;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, atomic::AtomicU64, atomic::Ordering::Relaxed},
@@ -33,8 +34,6 @@ use storage::{
     segment::Header,
     staging::{Staging, StagingError},
 };
-
-use pieces::Rooms;
 use under_way::{Place, UnderWay};
 
 pub use places::{FramePlace, Run, WrongFrame, runs};

@@ -201,10 +201,12 @@ impl Health {
     }
 
     fn roles_changed(&mut self, now_ms: u64, roles: Roles) {
+        // Whoever was away may find a cloud in the state that it had, and judged anew in between.
+        let missed_some = self.roles.as_ref().is_some_and(|before| roles.epoch.0 > before.epoch.0 + 1);
         for cloud in CloudId::BOTH {
             let before = self.roles.as_ref().map(|roles| roles.cloud(cloud).state);
             let state = roles.cloud(cloud).state;
-            if before != Some(state) {
+            if before != Some(state) || missed_some {
                 let watch = &mut self.clouds[cloud.index()];
                 // The old counts were about a cloud that the mesh has judged since.
                 let (failures_total, last_failure) = (watch.failures_total, watch.last_failure.take());

@@ -3,9 +3,9 @@
 //! A client that heard no answer sends its call again, perhaps over a new connection. A second REMOVE would say "no such
 //! file" of what the first one removed, and a second WRITE that comes late would lie over what its client has written since;
 //! so the answers to calls that change something are kept for a while, and a repeated call gets the first answer, whatever
-//! it is: a client that was told to ask again later does so as a new call,
-//! so the old one must not run any more. A repetition of a call that is still at work waits for it, as long as no newer
-//! repetition does: the client listens where it asked last.
+//! it is: a client that was told to ask again later does so as a new call, so the old one must not run any more. A
+//! repetition of a call that is still at work waits for it, as long as no newer repetition does: the client listens where it
+//! asked last.
 //!
 //! Owns: the answers, bounded in number, bytes and age. Does not own: what makes a call repeatable.
 

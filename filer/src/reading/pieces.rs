@@ -177,7 +177,7 @@ impl Reader {
         let Some(frame) = self.near(*segment, file, *place).await? else {
             return Ok(None);
         };
-        let parts = extents.iter().map(|extent| Ok((extent.offset, part(extent, &frame)?)));
+        let parts = extents.iter().map(|extent| part(extent, &frame).map(|part| (extent.offset, part)));
         parts.collect::<Result<_, _>>().map(Some)
     }
 

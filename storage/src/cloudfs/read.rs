@@ -208,7 +208,8 @@ pub fn first_extents<R: StandsStill + ?Sized>(
     let mut show = |rows: &[ExtentRow]| {
         let shown = rows.iter().filter(|row| !is_cut_off(row));
         let shown = shown.filter_map(|row| row.extent.clipped(range.clone()));
-        found.extend(shown.take(limit - found.len()));
+        let room = limit - found.len();
+        found.extend(shown.take(room));
         found.len() == limit
     };
     let mut enough = show(extent_before(kv, ino, range.start)?.as_slice());

@@ -204,8 +204,8 @@ fn a_refused_trip_is_not_asked_again_without_a_further_failure() {
         let trips = bench.succeed(CloudId::A, number, 5).into_iter().filter(|out| matches!(out, Output::Trip { .. }));
         assert_eq!(trips.count(), 0);
     }
-    assert_eq!(bench.say(Input::Roles(roles(3, CloudId::A, [CloudState::Healthy; 2]))), []);
-    assert!(is_trip(&bench.fail(CloudId::A, 1), CloudId::A, 3), "but it is when the piece fails again");
+    assert_eq!(bench.say(Input::Roles(roles(2, CloudId::A, [CloudState::Healthy; 2]))), []);
+    assert!(is_trip(&bench.fail(CloudId::A, 1), CloudId::A, 2), "but it is when the piece fails again");
 }
 
 #[test]
@@ -243,6 +243,16 @@ fn failures_on_a_cloud_that_has_failed_do_not_trip_it_again() {
     bench.say(Input::Roles(roles(3, CloudId::B, [CloudState::Resyncing, CloudState::Healthy])));
     bench.fail_quietly(CloudId::A, 1, 159);
     assert!(is_trip(&bench.fail(CloudId::A, 1), CloudId::A, 3));
+}
+
+#[test]
+fn who_was_away_while_a_cloud_was_judged_anew_counts_anew() {
+    let mut bench = Bench::new(healthy());
+    bench.fail_quietly(CloudId::A, 1, 159);
+    // It failed, was resynced and got its role back meanwhile: all that is heard is the end of it.
+    assert_eq!(bench.say(Input::Roles(roles(5, CloudId::A, [CloudState::Healthy; 2]))), []);
+    bench.fail_quietly(CloudId::A, 1, 159);
+    assert!(is_trip(&bench.fail(CloudId::A, 1), CloudId::A, 5));
 }
 
 /// Three days of a dead cloud, whose probes take anything from a moment to half a minute.
