@@ -140,6 +140,10 @@ pub struct Fault {
     pub what: What,
 }
 
+fn one() -> u32 {
+    1
+}
+
 /// A run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,6 +161,10 @@ pub struct Plan {
     pub operations_max: Option<u64>,
     /// Consecutive failures that trip a cloud.
     pub failures_to_trip: u32,
+    /// How many times as rarely as usual a leader tells the others that it lives, and the run is looked at: makes long runs of
+    /// little work quick.
+    #[serde(default = "one")]
+    pub rarely: u32,
     /// How far each site's clock is ahead of the right time, in milliseconds; right where none is given.
     pub skews_ms: Vec<i64>,
     pub faults: Vec<Fault>,

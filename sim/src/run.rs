@@ -241,7 +241,7 @@ async fn well(world: &Rc<World>) {
 /// Keeps what people want to see.
 async fn sample(world: Rc<World>) {
     loop {
-        sleep(SAMPLE_EVERY).await;
+        sleep(SAMPLE_EVERY * world.plan.rarely.max(1)).await;
         let filer = |filer: filer::filer::Filer| {
             let (staging, log) = (filer.staging.status(), filer.consensus.status());
             let now = FilerNow {
@@ -268,7 +268,7 @@ async fn sample(world: Rc<World>) {
 /// Looks at what must hold at every moment.
 async fn look(world: Rc<World>) {
     loop {
-        sleep(LOOK_EVERY).await;
+        sleep(LOOK_EVERY * world.plan.rarely.max(1)).await;
         let tables = world.newest_tables();
         judge(&world, "the tree is a tree", check_invariants(&tables));
         // Tables that a crash took back do not know yet what was released.

@@ -132,12 +132,17 @@ pub struct World {
 
 /// Limits that make a run meet them.
 fn settings(plan: &Plan) -> Settings {
+    let usual = consensus::Settings::default();
+    let rarely = u64::from(plan.rarely.max(1));
     Settings {
         consensus: consensus::Settings {
             spawning: Spawning::Local,
+            heartbeat_ms: usual.heartbeat_ms * rarely,
+            election_timeout_ms_min: usual.election_timeout_ms_min * rarely,
+            election_timeout_ms_max: usual.election_timeout_ms_max * rarely,
             snapshot_every_entries: 400,
             log_entries_kept: 100,
-            ..Default::default()
+            ..usual
         },
         staging: staging::Settings {
             segment_bytes_max: 64 << 10,

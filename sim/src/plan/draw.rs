@@ -34,6 +34,7 @@ impl Plan {
             think_ms: *dice.pick(&[200, 500, 1_000]),
             operations_max: None,
             failures_to_trip: 160,
+            rarely: 1,
             skews_ms: Vec::new(),
             faults: Vec::new(),
         };

@@ -100,7 +100,7 @@ pub const SCENES: &[Scene] = &[
         "the active cloud is out for two days, while clients do a little every few minutes",
         &["failovers", "resyncs finished", "failbacks"],
         |plan| {
-            plan.think_ms = 240_000;
+            (plan.think_ms, plan.rarely) = (240_000, 60);
             plan.cloud(1_800_000, 2 * 86_400_000, 0, Trouble::Outage);
         },
     ),
