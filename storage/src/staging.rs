@@ -47,6 +47,8 @@ pub struct Settings {
     pub frame_bytes_max: usize,
     /// Age at which an open segment is sealed though it is not full, in milliseconds.
     pub seal_after_ms: u64,
+    /// Time without a further byte after which an open segment that is at least an eighth full is sealed, in milliseconds.
+    pub seal_idle_ms: u64,
     /// Unreleased bytes on disk at which writers wait.
     pub bytes_max: u64,
     /// Bytes not yet written to disk at which a writer writes them itself before it adds more.
@@ -62,12 +64,16 @@ impl Default for Settings {
             segment_bytes_max: 8 << 20,
             frame_bytes_max: 1 << 20,
             seal_after_ms: 1000,
+            seal_idle_ms: 50,
             bytes_max: 16 << 30,
             unwritten_bytes_max: 4 << 20,
             memory_bytes_max: 64 << 20,
         }
     }
 }
+
+/// The part of a full segment that is worth a put of its own.
+const IDLE_PART: u64 = 8;
 
 /// Why bytes were not staged.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -210,11 +216,16 @@ impl Staging {
         let added: u64 = packed.parts.iter().map(|part| part.len() as u64).sum();
         entry.unwritten.extend(packed.parts);
         entry.unwritten_bytes += added;
+        let idle_bytes = self.settings.segment_bytes_max / IDLE_PART;
+        let is_worth_it = entry.bytes < idle_bytes && entry.bytes + added >= idle_bytes;
         entry.bytes += added;
+        entry.appended = Instant::now();
         state.unwritten_bytes += added;
         state.bytes += added;
         if full {
             self.close(&mut state);
+        } else if is_worth_it {
+            self.turned.notify_one();
         }
         Ok(packed.extent)
     }
@@ -231,6 +242,7 @@ impl Staging {
             bytes,
             files: BTreeSet::new(),
             opened: Instant::now(),
+            appended: Instant::now(),
             since_wall_ns: wall_ns,
             unwritten: VecDeque::from([first]),
             unwritten_bytes: bytes,
@@ -270,15 +282,13 @@ impl Staging {
         self.turned.notify_one();
     }
 
-    /// The next segment that was closed: because it is full, or, by this very call, because it is as old as the settings
-    /// want. It must be handed to [`Staging::finish`]. Meant for one caller at a time.
+    /// The next segment that was closed: because it is full, or, by this very call, because it is as old, or was left alone for
+    /// as long, as the settings want. It must be handed to [`Staging::finish`]. Meant for one caller at a time.
     pub async fn next_closed(&self) -> Closed {
         loop {
             let due = {
                 let mut state = self.lock();
-                let due = state
-                    .open
-                    .map(|open| state.entries[&open].opened + Duration::from_millis(self.settings.seal_after_ms));
+                let due = state.open.map(|open| state.entries[&open].due(&self.settings));
                 if due.is_some_and(|due| Instant::now() >= due) {
                     self.close(&mut state);
                 }

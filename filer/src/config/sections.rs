@@ -233,6 +233,7 @@ impl HealthSettings {
 pub struct SegmentSettings {
     pub bytes_max: u64,
     pub seal_after_ms: u64,
+    pub seal_idle_ms: u64,
     /// To each cloud.
     pub puts_in_flight_max: u32,
     pub frame_bytes_max: u64,
@@ -244,6 +245,7 @@ impl Default for SegmentSettings {
         Self {
             bytes_max: 8 * MIB,
             seal_after_ms: SECOND,
+            seal_idle_ms: 50,
             puts_in_flight_max: 16,
             frame_bytes_max: MIB,
             delete_grace_ms: HOUR,
@@ -264,6 +266,12 @@ impl SegmentSettings {
             "A segment is sealed this long after its first byte, however small it is.",
             Millis(10..=HOUR),
             &mut self.seal_after_ms,
+        );
+        form.set(
+            "seal_idle",
+            "A segment that is at least an eighth full is sealed when nothing was added for so long.",
+            Millis(1..=HOUR),
+            &mut self.seal_idle_ms,
         );
         form.set("puts_in_flight_max", "Puts at once, to each cloud.", count(1..=1_024), &mut self.puts_in_flight_max);
         form.set(

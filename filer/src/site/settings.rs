@@ -35,6 +35,7 @@ pub fn of(config: &Config) -> Settings {
             segment_bytes_max: config.segments.bytes_max,
             frame_bytes_max: config.segments.frame_bytes_max as usize,
             seal_after_ms: config.segments.seal_after_ms,
+            seal_idle_ms: config.segments.seal_idle_ms,
             bytes_max: config.staging.bytes_max,
             ..Default::default()
         },

@@ -1,6 +1,6 @@
 //! What staging knows of its segments.
 
-use super::{Closed, Settings};
+use super::{Closed, IDLE_PART, Settings};
 use crate::{
     cloudfs::Handle,
     ids::{Md5, SegmentId},
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -24,6 +25,8 @@ pub(super) struct Entry {
     /// Files with data in it, while it is open.
     pub files: BTreeSet<Handle>,
     pub opened: Instant,
+    /// When bytes were added last.
+    pub appended: Instant,
     pub since_wall_ns: u64,
     pub unwritten: VecDeque<Bytes>,
     pub unwritten_bytes: u64,
@@ -35,6 +38,15 @@ pub(super) struct Entry {
     pub doubtful: bool,
     /// One writer to a file at a time; its waiters share the sync that it makes.
     pub turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Entry {
+    /// When it is to be closed, if nothing is added meanwhile.
+    pub fn due(&self, settings: &Settings) -> Instant {
+        let old = self.opened + Duration::from_millis(settings.seal_after_ms);
+        let idle = self.appended + Duration::from_millis(settings.seal_idle_ms);
+        if self.bytes < settings.segment_bytes_max / IDLE_PART { old } else { old.min(idle) }
+    }
 }
 
 /// All of them, and their sums.

@@ -19,6 +19,7 @@ const BOOT_SETTINGS: Settings = Settings {
     segment_bytes_max: 3000,
     frame_bytes_max: 256,
     seal_after_ms: 1000,
+    seal_idle_ms: 1000,
     bytes_max: 1 << 20,
     unwritten_bytes_max: 700,
     memory_bytes_max: 4000,
@@ -94,6 +95,25 @@ async fn a_segment_is_closed_when_full_or_old_and_handed_on_once() {
         staging.finish(closed.segment).await.expect("the disk works");
         let body = staging.body(closed.segment).await.expect("it is here");
         assert_eq!((Md5::of(&body), body.len() as u64), (closed.md5, closed.bytes));
+    }
+}
+
+/// Many small files are in the clouds soon after the last one; a file now and then makes no segment of its own.
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_is_worth_a_put_is_closed_when_nothing_is_added_any_more() {
+    let settings = Settings { seal_idle_ms: 50, ..BOOT_SETTINGS };
+    for (bytes, closed_ms) in [(100, 1000), (600, 30 + 50)] {
+        let staging = Arc::new(open(MemoryDisk::new(), settings.clone()).await);
+        let start = Instant::now();
+        let waiting = tokio::spawn({
+            let staging = staging.clone();
+            async move { staging.next_closed().await }
+        });
+        staging.append(FILES[0], 0, noise(bytes)).await.expect("there is room");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        append(&staging, "more").await;
+        waiting.await.expect("it does not panic");
+        assert_eq!(start.elapsed().as_millis(), closed_ms, "{bytes} bytes");
     }
 }
 

@@ -4,6 +4,9 @@
 //! the same two cloud servers, at once, through the same client library. Absolute numbers are printed for the reader;
 //! only the ratios mean something elsewhere. The filer has the settings that it has when nobody sets any.
 //!
+//! Small files are compared twice: with the servers beside the filer, which is no place where a cloud is, and with each of
+//! their answers as late as one from a cloud is.
+//!
 //! A target that is missed is an exit code of 1, and so is a run in which anything failed on the way: numbers of a filer
 //! that had to try again say nothing.
 
@@ -22,7 +25,7 @@ use storage::{
     ids::{CloudId, Md5},
 };
 use tests::{
-    cloud::CloudProcess,
+    cloud::{CloudProcess, Effect, Fault, On, RemoteCloud},
     mesh_of_filers::{CloudPlace, MeshOfFilers, Plan},
     nfs3::Nfs3,
     process::temp_dir,
@@ -34,6 +37,8 @@ const SEGMENT_BYTES: usize = 8 * MIB;
 const PUTS_IN_FLIGHT: usize = 16;
 /// Small files and small puts under way at one time.
 const SMALL_IN_FLIGHT: usize = 64;
+/// How late an answer of a cloud is at least, in milliseconds, however small the request.
+const AWAY_MS: [u64; 2] = [0, 40];
 /// Of a small file, in bytes.
 const SMALL_BYTES: usize = 4096;
 /// What the memory's file is written in, in bytes.
@@ -87,14 +92,16 @@ async fn run(arguments: Arguments) -> Result<bool> {
     let a = CloudProcess::start("a", folder.path(), "bench").await?;
     let b = CloudProcess::start("b", folder.path(), "bench").await?;
     let places = [CloudPlace::s3("a", &a, folder.path())?, CloudPlace::s3("b", &b, folder.path())?];
-    let mut bench = Bench::start(MeshOfFilers::start(Plan::as_shipped("bench", places).sites(&["ams"])).await?).await?;
+    let mesh = MeshOfFilers::start(Plan::as_shipped("bench", places).sites(&["ams"])).await?;
+    let mut bench = Bench::start(mesh, [a.remote(), b.remote()]).await?;
     let rounds = arguments.rounds as usize;
     let met = [
         bench.large(arguments.large_mib as usize, rounds).await?,
-        bench.small(arguments.small_files as usize, rounds).await?,
+        bench.small(arguments.small_files as usize, rounds, AWAY_MS[0]).await?,
+        bench.small(arguments.small_files as usize, rounds, AWAY_MS[1]).await?,
         bench.memory(arguments.memory_mib as usize).await?,
     ];
-    Ok(met == [true; 3])
+    Ok(met == [true; 4])
 }
 
 /// A filer, a client of it, and its clouds.
@@ -102,13 +109,14 @@ struct Bench {
     mesh: MeshOfFilers,
     nfs: Nfs3,
     clouds: [Arc<dyn Cloud>; 2],
+    remotes: [RemoteCloud; 2],
 }
 
 impl Bench {
-    async fn start(mesh: MeshOfFilers) -> Result<Self> {
+    async fn start(mesh: MeshOfFilers, remotes: [RemoteCloud; 2]) -> Result<Self> {
         let nfs = mesh.sites[0].mount().await?;
         let clouds = [mesh.sites[0].cloud(CloudId::A)?, mesh.sites[0].cloud(CloudId::B)?];
-        Ok(Self { mesh, nfs, clouds })
+        Ok(Self { mesh, nfs, clouds, remotes })
     }
 
     /// One large file.
@@ -130,19 +138,35 @@ impl Bench {
         Ok(report("speed through NFS, of the speed of straight puts", median(&mut ratios), LARGE_RATIO_MIN))
     }
 
-    /// Many small files.
-    async fn small(&self, files: usize, rounds: usize) -> Result<bool> {
-        println!("{files} files of 4 KiB, until both clouds have them");
+    /// Many small files, with answers of the clouds as late as said.
+    async fn small(&self, files: usize, rounds: usize, away_ms: u64) -> Result<bool> {
+        println!("{files} files of 4 KiB, until both clouds have them; answers of the clouds {away_ms} ms late");
+        if away_ms > 0 {
+            for remote in &self.remotes {
+                remote.add(&Fault::new(On::Any, Effect::Slowly).delay_ms(away_ms)).await?;
+            }
+        }
         let mut ratios = vec![];
         for round in 0..rounds {
-            let straight = self.straight_small(files, round).await?;
+            let name = format!("small-{away_ms}-{round}");
+            let straight = self.straight_small(files, &name).await?;
             let start = Instant::now();
-            self.small_files(files, round).await?;
+            self.small_files(files, &name).await?;
+            let written = start.elapsed();
             self.until_in_clouds().await?;
             let through = start.elapsed();
             let rate = |took: Duration| files as f64 / took.as_secs_f64();
-            println!("  through NFS {:.0} files/s, straight puts {:.0}/s", rate(through), rate(straight));
+            println!(
+                "  through NFS {:.0} files/s (written in {} ms, in the clouds {} ms later), straight puts {:.0}/s",
+                rate(through),
+                written.as_millis(),
+                (through - written).as_millis(),
+                rate(straight)
+            );
             ratios.push(rate(through) / rate(straight));
+        }
+        for remote in &self.remotes {
+            remote.heal().await?;
         }
         Ok(report("files a second through NFS, of straight puts a second", median(&mut ratios), SMALL_RATIO_MIN))
     }
@@ -181,13 +205,13 @@ impl Bench {
         Ok(start.elapsed())
     }
 
-    async fn straight_small(&self, files: usize, round: usize) -> Result<Duration> {
-        let body = noise(SMALL_BYTES, round as u64);
+    async fn straight_small(&self, files: usize, name: &str) -> Result<Duration> {
+        let body = noise(SMALL_BYTES, 1);
         let start = Instant::now();
         stream::iter(0..files)
             .map(|n| {
                 let (clouds, body) = (self.clouds.clone(), body.clone());
-                let key = format!("straight/small-{round}-{n}");
+                let key = format!("straight/{name}-{n}");
                 async move { tokio::spawn(async move { put_both(&clouds, key, body).await }).await? }
             })
             .buffer_unordered(SMALL_IN_FLIGHT)
@@ -196,9 +220,9 @@ impl Bench {
         Ok(start.elapsed())
     }
 
-    async fn small_files(&self, files: usize, round: usize) -> Result<()> {
-        let dir = self.nfs.mkdir(&self.nfs.root(), &format!("small-{round}")).await?;
-        let body = noise(SMALL_BYTES, round as u64);
+    async fn small_files(&self, files: usize, name: &str) -> Result<()> {
+        let dir = self.nfs.mkdir(&self.nfs.root(), name).await?;
+        let body = noise(SMALL_BYTES, 1);
         stream::iter(0..files)
             .map(|n| {
                 let (nfs, dir, body) = (self.nfs.clone(), dir.clone(), body.clone());
