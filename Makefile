@@ -48,6 +48,7 @@ check: packages deny ## Formatting, lints, licences, and the purity and determin
 
 soak: build ## By hand: kill -9 at any moment ROUNDS times (100), then fresh seeds for MINUTES (60).
 	@FILERMESH_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p tests --test crashes -- --nocapture
+	cargo run --locked -p sim -- run --seeds 1..2 --scene days --filers 3
 	seeds="$$(date +%s)000"
 	cargo run --locked -p sim -- run --seeds "$$seeds..$$((seeds + 999999))" --minutes 2 --stop-after $(MINUTES)
 

@@ -74,9 +74,9 @@ fn seeds_that_are_always_run_pass() {
 #[test]
 fn scenes_that_tell_their_faults_pass() {
     let told = SCENES.iter().filter(|scene| matches!(scene.faults, Faults::Told(_)));
-    // One seed of a scene that lasts days is much work.
-    let seeds = |name| if Plan::draw(1, name, (3, 5), 1).rarely > 1 { 1..=1 } else { 1..=2 };
-    let seeds: Vec<(u64, &str)> = told.flat_map(|scene| seeds(scene.name).map(|seed| (seed, scene.name))).collect();
+    // Those that last days are for `make soak`.
+    let told = told.filter(|scene| Plan::draw(1, scene.name, (3, 5), 1).rarely == 1);
+    let seeds: Vec<(u64, &str)> = told.flat_map(|scene| (1..=2).map(|seed| (seed, scene.name))).collect();
     each(&seeds, |(seed, scene)| passes(*seed, scene, 1));
 }
 
