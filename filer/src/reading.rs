@@ -19,7 +19,7 @@ use crate::{
 };
 use actix::Addr;
 use bytes::Bytes;
-use mesh::{FilerId, clock::Random, kv::Kv, peers::Peers};
+use mesh::{FilerId, clock::Random, kv::Kv, peers::Peers, words::span};
 use pieces::Rooms;
 use std::{
     collections::BTreeSet,
@@ -88,7 +88,7 @@ impl Default for Settings {
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ReadError {
     /// Every place that should have it failed until the deadline.
-    #[error("segment {segment} could not be read within {waited_ms} ms: {last}")]
+    #[error("segment {segment} could not be read within {}: {last}", span(*waited_ms))]
     Later { segment: SegmentId, waited_ms: u64, last: String },
     /// Nothing refers to it any more: its place is to be looked up again.
     #[error("segment {segment} is not on record (any more)")]

@@ -13,5 +13,6 @@ pub mod kv;
 pub mod net;
 pub mod peers;
 pub mod record;
+pub mod words;
 
 pub use ids::FilerId;

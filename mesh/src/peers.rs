@@ -1,6 +1,6 @@
 //! How a filer reaches its peers, as a trait: QUIC in production, a simulated network in the simulator.
 
-use crate::FilerId;
+use crate::{FilerId, words::span};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -36,7 +36,7 @@ pub enum CallError {
     #[error("filer {to} cannot be reached: {why}")]
     Unreachable { to: FilerId, why: String },
     /// The deadline passed: the call may have been carried out.
-    #[error("filer {to} gave no answer within {after_ms} ms")]
+    #[error("filer {to} gave no answer within {}", span(*after_ms))]
     TimedOut { to: FilerId, after_ms: u64 },
     /// The peer answered that it won't.
     #[error("filer {to} refused the call: {why}")]

@@ -5,6 +5,7 @@
 
 use crate::ids::Md5;
 use bytes::Bytes;
+use mesh::words::span;
 use std::ops::Range;
 
 /// How a put was proved.
@@ -56,7 +57,7 @@ pub enum CloudError {
     #[error("{attempted}: access denied: {why}")]
     Denied { attempted: String, why: String },
     /// No whole answer came in time; a put may have happened all the same.
-    #[error("{attempted}: no answer within {after_ms} ms")]
+    #[error("{attempted}: no answer within {}", span(*after_ms))]
     TimedOut { attempted: String, after_ms: u64 },
     /// Anything else: retried like the known ones.
     #[error("{attempted}: {why}")]

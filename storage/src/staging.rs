@@ -27,7 +27,7 @@ use crate::{
     segment::{Header, Packer, Sealed, check_object},
 };
 use bytes::Bytes;
-use mesh::{FilerId, clock::Clock};
+use mesh::{FilerId, clock::Clock, words::span};
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
@@ -79,7 +79,7 @@ const IDLE_PART: u64 = 8;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StagingError {
     /// Unreleased bytes stayed at the limit until the deadline.
-    #[error("staging holds {bytes} unreleased bytes of {bytes_max}, and nothing was released within {waited_ms} ms")]
+    #[error("staging holds {bytes} unreleased bytes of {bytes_max}, and nothing was released within {}", span(*waited_ms))]
     Full { bytes: u64, bytes_max: u64, waited_ms: u64 },
     /// The disk failed.
     #[error(transparent)]

@@ -14,6 +14,7 @@ use mesh::{
     FilerId,
     consensus::MembershipError,
     kv::{KvError, KvRead},
+    words::counted,
 };
 use std::time::Duration;
 use storage::{
@@ -28,7 +29,7 @@ const PAGE_ROWS: usize = 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum RemovalError {
     /// It goes on as before.
-    #[error("filer {filer} alone holds {bytes} bytes of files (in {segments} segments) that no cloud has yet")]
+    #[error("filer {filer} alone holds {} of files (in {}) that no cloud has yet", counted(*bytes, "byte"), counted(*segments, "segment"))]
     Alone { filer: FilerId, segments: u64, bytes: u64 },
     /// The members are as they were, and it goes on as before.
     #[error(transparent)]

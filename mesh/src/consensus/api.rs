@@ -5,6 +5,7 @@ use crate::{
     FilerId,
     kv::{KvError, Txn},
     peers::Member,
+    words::span,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +29,7 @@ pub trait StateMachine: Send + Sync + 'static {
 pub enum ProposeError {
     /// No majority could be reached before the deadline. The operation may still be applied later, unless its ticket
     /// says that it was never handed over; proposing it again as the same request is harmless.
-    #[error("no majority of the filers has answered for {after_ms} ms")]
+    #[error("no majority of the filers has answered for {}", span(*after_ms))]
     NoMajority { after_ms: u64 },
     /// The operation is too large for the log.
     #[error("an operation of {bytes} bytes is above the limit of {bytes_max}")]
@@ -106,7 +107,7 @@ pub enum MembershipError {
     #[error("{0}")]
     Malformed(String),
     /// It was added, but did not receive the log in time. Adding it again continues.
-    #[error("filer {id} is added but has not caught up within {after_ms} ms; adding it again continues")]
+    #[error("filer {id} is added but has not caught up within {}; adding it again continues", span(*after_ms))]
     NotCaughtUp { id: FilerId, after_ms: u64 },
     /// As for any change of the CloudFS. The members may still change later; asking again is harmless.
     #[error(transparent)]

@@ -12,7 +12,7 @@ use super::{
     stats::Refusal,
     tls,
 };
-use crate::{FilerId, clock::Random, peers::Member};
+use crate::{FilerId, clock::Random, peers::Member, words::span};
 use quinn::{Connection, ConnectionError, crypto::rustls::QuicClientConfig, rustls::pki_types::CertificateDer};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -72,7 +72,7 @@ async fn attempt(shared: &Arc<Shared>, id: FilerId, member: &Member) -> Result<S
     let whole = Duration::from_millis(shared.settings.dial_ms_max);
     let lookup = timeout(whole, tokio::net::lookup_host(&member.address)).await;
     let found = lookup
-        .map_err(|_| format!("looking up {} took longer than {} ms", member.address, whole.as_millis()))?
+        .map_err(|_| format!("looking up {} took longer than {}", member.address, span(shared.settings.dial_ms_max)))?
         .map_err(|e| format!("{} cannot be looked up: {e}", member.address))?;
     let addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
     let mut why = format!("{} has no address", member.address);
@@ -81,7 +81,7 @@ async fn attempt(shared: &Arc<Shared>, id: FilerId, member: &Member) -> Result<S
         why = match timeout(part, open(shared, id, *at)).await {
             Ok(Ok(session)) => return Ok(session),
             Ok(Err(e)) => e,
-            Err(_) => format!("{at} did not answer within {} ms", part.as_millis()),
+            Err(_) => format!("{at} did not answer within {}", span(part.as_millis() as u64)),
         };
     }
     Err(why)

@@ -19,7 +19,7 @@ use super::{
     types::*,
 };
 use crate::ids::{CloudId, Epoch};
-use mesh::FilerId;
+use mesh::{FilerId, words::counted};
 use std::collections::BTreeMap;
 
 /// A state as a word in a sentence.
@@ -44,8 +44,8 @@ fn why_not_active(roles: &Roles, cloud: CloudId) -> Option<String> {
     let pieces = status.missed_puts + status.missed_deletes;
     let missing = match (status.missed_puts, status.missed_deletes) {
         (0, 0) => "has missed nothing yet".to_string(),
-        (puts, 0) => format!("misses {puts} pieces"),
-        (puts, deletes) => format!("misses {puts} pieces and {deletes} deletes"),
+        (puts, 0) => format!("misses {}", counted(puts, "piece")),
+        (puts, deletes) => format!("misses {} and {}", counted(puts, "piece"), counted(deletes, "delete")),
     };
     let fit = status.state == CloudState::Healthy && pieces == 0;
     (!fit).then(|| format!("cloud {cloud} is {} and {missing}", word(status.state)))
@@ -219,7 +219,8 @@ impl Applying<'_, '_> {
             let text = format!("cloud {cloud} is not reached by filer {}", missing.join(", "));
             return Err(OpError::Refused(shortened(text)).into());
         }
-        let why = format!("{} puts and {} deletes are copied back", status.missed_puts, status.missed_deletes);
+        let (puts, deletes) = (counted(status.missed_puts, "put"), counted(status.missed_deletes, "delete"));
+        let why = format!("{puts} and {deletes} are copied back");
         let text = format!("every live filer reaches cloud {cloud} again; {why}");
         self.set_state(&mut roles, cloud, CloudState::Resyncing, Some(why));
         Ok(self.decide(roles, cloud, text, Vec::new()))

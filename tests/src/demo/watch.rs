@@ -8,6 +8,7 @@ use filer::admin::{
     AdminClient, Status,
     status::{Cloud, DecisionRow},
 };
+use mesh::words::counted;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
@@ -209,12 +210,12 @@ pub fn brief(status: &Status) -> String {
     let clouds: Vec<String> = status.clouds.iter().map(cloud_words).collect();
     let (staging, log) = (&status.staging, if status.has_majority { "" } else { ", WITHOUT A MAJORITY" });
     format!(
-        "  {}: epoch {}; {}; staging {} in {} segments{log}",
+        "  {}: epoch {}; {}; staging {} in {}{log}",
         status.filer.name,
         status.epoch,
         clouds.join("; "),
         bytes(staging.bytes),
-        staging.segments
+        counted(staging.segments, "segment")
     )
 }
 
@@ -222,6 +223,6 @@ pub fn brief(status: &Status) -> String {
 pub fn cloud_words(cloud: &Cloud) -> String {
     let (state, role) = (format!("{:?}", cloud.state).to_lowercase(), format!("{:?}", cloud.role).to_lowercase());
     let missed = cloud.missed_puts + cloud.missed_deletes;
-    let missed = if missed > 0 { format!(", {missed} changes missed") } else { String::new() };
+    let missed = if missed > 0 { format!(", {} missed", counted(missed, "change")) } else { String::new() };
     format!("{} {state} ({role}{missed})", cloud.name)
 }
