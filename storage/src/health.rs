@@ -2,7 +2,7 @@
 //!
 //! Every attempt at a cloud is told to this machine once. It counts consecutive failures of each piece of data, trips a
 //! cloud at the limit, probes a failed one, and, at the leader, moves a cloud that is back through resync to its role.
-//! It owns the counts and when to ask; what is decided, by which rule, is `cloudfs`'s.
+//! It owns the counts, when to ask, and when people are told; what is decided, by which rule, is `cloudfs`'s.
 //!
 //! ```text
 //! attempts fail on one piece -> Trip -> (Failed) probes -> Reached -> StartResync -> (log empty) FinishResync -> Activate
@@ -10,7 +10,7 @@
 
 mod watch;
 
-pub use watch::Attempt;
+pub use watch::{Attempt, Streak};
 
 use crate::{
     backoff::Backoff,
@@ -25,6 +25,8 @@ use watch::Watch;
 pub struct Settings {
     /// Consecutive failures on one piece of data that trip a cloud.
     pub failures_to_trip: u32,
+    /// Consecutive failures on one piece of data after which people are told.
+    pub failures_to_warn: u32,
     /// An answer that takes longer than this, and than its bytes take at `bytes_per_s_min`, is slow, in milliseconds.
     pub slow_ms: u64,
     /// Least throughput that counts as healthy, in bytes per second: a thin uplink is no brown-out of a cloud.
@@ -49,6 +51,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             failures_to_trip: 160,
+            failures_to_warn: 8,
             slow_ms: 10_000,
             bytes_per_s_min: 256 << 10,
             slow_for_ms: 120_000,
@@ -98,6 +101,15 @@ pub enum Output {
     Failback { to: CloudId, epoch: Epoch },
 }
 
+/// What people are told of a cloud that has not failed yet: once when it begins to fail, and once when it works again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A piece has failed [`Settings::failures_to_warn`] times in a row. `why`: the last failure.
+    Fails { cloud: CloudId, streak: Streak, why: String },
+    /// No piece has failed so often any more.
+    Works { cloud: CloudId },
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct Health {
@@ -106,12 +118,13 @@ pub struct Health {
     roles: Option<Roles>,
     live: Option<Vec<FilerId>>,
     clouds: [Watch; 2],
+    news: Vec<News>,
 }
 
 impl Health {
     /// A filer that has seen nothing yet.
     pub fn new(me: FilerId, settings: Settings) -> Self {
-        Self { me, settings, roles: None, live: None, clouds: Default::default() }
+        Self { me, settings, roles: None, live: None, clouds: Default::default(), news: Vec::new() }
     }
 
     /// What this filer has last seen of both clouds, however long ago.
@@ -137,6 +150,18 @@ impl Health {
         self.clouds[cloud.index()].failures.get(&piece).map_or(0, |failing| failing.count)
     }
 
+    /// What fails at a cloud now, if anything; nothing of one that has failed, as it is not tried.
+    pub fn streak(&self, now_ms: u64, cloud: CloudId) -> Option<Streak> {
+        let tried = self.roles.as_ref().is_none_or(|roles| roles.cloud(cloud).state != CloudState::Failed);
+        let since_ms = now_ms.saturating_sub(self.settings.ballot_ms_max);
+        self.clouds[cloud.index()].streak(now_ms, since_ms).filter(|_| tried)
+    }
+
+    /// What there is to be told since this was called last.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
     /// When to call again with [`Input::Tick`].
     pub fn deadline_ms(&self) -> Option<u64> {
         let roles = self.roles.as_ref()?;
@@ -154,6 +179,7 @@ impl Health {
         match input {
             Input::Attempted { cloud, attempt } => {
                 self.clouds[cloud.index()].attempted(now_ms, &self.settings, attempt);
+                self.tell(now_ms, cloud);
             }
             Input::Probed { cloud, failed } => self.probed(now_ms, random, cloud, failed),
             Input::Roles(roles) => self.roles_changed(now_ms, roles),
@@ -176,6 +202,21 @@ impl Health {
             Input::Tick => {}
         }
         self.orders(now_ms)
+    }
+
+    /// Notes what people are to be told after an attempt.
+    fn tell(&mut self, now_ms: u64, cloud: CloudId) {
+        let limit = self.settings.failures_to_warn;
+        let streak = self.streak(now_ms, cloud).filter(|streak| streak.failures >= limit);
+        let watch = &mut self.clouds[cloud.index()];
+        if watch.told == streak.is_some() {
+            return;
+        }
+        watch.told = streak.is_some();
+        self.news.push(match streak {
+            Some(streak) => News::Fails { cloud, streak, why: watch.last_failure.clone().unwrap_or_default() },
+            None => News::Works { cloud },
+        });
     }
 
     fn probed(&mut self, now_ms: u64, random: &dyn Random, cloud: CloudId, failed: Option<String>) {

@@ -6,11 +6,11 @@ use super::{
     mesh::{Decide, MeshActor},
 };
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture};
-use mesh::{FilerId, clock::Random};
+use mesh::{FilerId, clock::Random, words::span};
 use std::sync::Arc;
 use storage::{
     cloudfs::{Ballot, CloudView, OpBody},
-    health::{Attempt, Health, Input, Output, Settings},
+    health::{Attempt, Health, Input, News, Output, Settings, Streak},
     ids::CloudId,
 };
 
@@ -53,6 +53,8 @@ pub struct CloudHealth {
     /// Failed attempts since the start.
     pub failures_total: u64,
     pub last_failure: Option<String>,
+    /// What fails now.
+    pub streak: Option<Streak>,
 }
 
 /// The actor.
@@ -77,10 +79,23 @@ impl HealthActor {
         for output in self.machine.handle(self.watch.now_ms(), &*self.random, input) {
             self.perform(ctx, output);
         }
+        for news in self.machine.take_news() {
+            self.tell(&news);
+        }
         self.alarm.set(self.watch, self.machine.deadline_ms(), ctx, |actor, ctx| {
             actor.alarm.rang();
             actor.feed(ctx, Input::Tick);
         });
+    }
+
+    fn tell(&self, news: &News) {
+        match news {
+            News::Fails { cloud, streak, why } => {
+                let (segment, failures, trips_at) = (streak.piece, streak.failures, self.settings.failures_to_trip);
+                tracing::warn!(%cloud, %segment, failures, trips_at, %why, "the cloud is failing");
+            }
+            News::Works { cloud } => tracing::info!(%cloud, "the cloud works again"),
+        }
     }
 
     fn perform(&mut self, ctx: &mut Context<Self>, output: Output) {
@@ -95,7 +110,7 @@ impl HealthActor {
                     let took_ms = actor.watch.now_ms() - started_ms;
                     let failed = match result {
                         // A cloud that failed since it was slow is not back while it is.
-                        Ok(Ok(())) if took_ms >= slow_ms => Some(format!("a probe took {took_ms} ms")),
+                        Ok(Ok(())) if took_ms >= slow_ms => Some(format!("a probe took {}", span(took_ms))),
                         Ok(Ok(())) => None,
                         Ok(Err(error)) => Some(error.to_string()),
                         Err(error) => Some(error.to_string()),
@@ -185,10 +200,15 @@ impl Handler<Views> for HealthActor {
     type Result = MessageResult<Views>;
 
     fn handle(&mut self, _: Views, _ctx: &mut Self::Context) -> Self::Result {
-        let views = self.machine.views();
+        let (views, now_ms) = (self.machine.views(), self.watch.now_ms());
         MessageResult(CloudId::BOTH.map(|cloud| {
             let (failures_total, last_failure) = self.machine.failures(cloud);
-            CloudHealth { view: views[cloud.index()], failures_total, last_failure: last_failure.map(Into::into) }
+            CloudHealth {
+                view: views[cloud.index()],
+                failures_total,
+                last_failure: last_failure.map(Into::into),
+                streak: self.machine.streak(now_ms, cloud),
+            }
         }))
     }
 }

@@ -150,6 +150,7 @@ pub enum Failback {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthSettings {
     pub failures_to_trip: u32,
+    pub failures_to_warn: u32,
     pub attempt_backoff_ms_min: u64,
     pub attempt_backoff_ms_max: u64,
     pub brown_out_latency_ms: u64,
@@ -165,6 +166,7 @@ impl Default for HealthSettings {
     fn default() -> Self {
         Self {
             failures_to_trip: 160,
+            failures_to_warn: 8,
             attempt_backoff_ms_min: 10,
             attempt_backoff_ms_max: SECOND,
             brown_out_latency_ms: 10 * SECOND,
@@ -185,6 +187,12 @@ impl HealthSettings {
             "Consecutive failures on one piece of data after which a cloud has failed.",
             count(1..=1_000_000),
             &mut self.failures_to_trip,
+        );
+        form.set(
+            "failures_to_warn",
+            "Consecutive failures on one piece of data after which the log warns that a cloud is failing, before it has failed.",
+            count(1..=1_000_000),
+            &mut self.failures_to_warn,
         );
         form.set(
             "attempt_backoff_min",

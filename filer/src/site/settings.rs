@@ -45,6 +45,7 @@ pub fn of(config: &Config) -> Settings {
         },
         health: health::Settings {
             failures_to_trip: config.health.failures_to_trip,
+            failures_to_warn: config.health.failures_to_warn,
             slow_ms: config.health.brown_out_latency_ms,
             bytes_per_s_min: config.health.brown_out_bytes_per_s,
             slow_for_ms: config.health.brown_out_after_ms,
@@ -118,6 +119,14 @@ mod tests {
         for cloud in CloudId::BOTH {
             assert_eq!(of_cloud(&config, cloud).limits().put_ms_max, 150_000);
         }
+    }
+
+    #[test]
+    fn what_is_told_of_a_failing_cloud_is_as_the_settings_say() {
+        let mut config = Config::first("ams", std::path::Path::new("/var/lib/filer"));
+        assert_eq!(of(&config).health.failures_to_warn, 8);
+        config.health.failures_to_warn = 3;
+        assert_eq!(of(&config).health.failures_to_warn, 3);
     }
 
     /// A resync is no exception: a cloud that fails again in the middle of its resync trips as soon as any other.

@@ -2,6 +2,7 @@ use super::*;
 use mesh::clock::SeededRandom;
 
 mod ballots;
+mod news;
 mod pace;
 mod table;
 mod world;
@@ -379,7 +380,7 @@ fn a_cloud_that_answers_slowly_for_too_long_trips() {
     bench.fail_quietly(CloudId::A, 1, 1);
     bench.now_ms += 30_000;
     let outputs = bench.succeed(CloudId::A, 1, 30_000);
-    let why = "every answer took more than 10000 ms, and than its bytes need, for 120 s".to_string();
+    let why = "every answer took more than 10 s, and than its bytes need, for 2 min".to_string();
     assert_eq!(outputs, [Output::Trip { cloud: CloudId::A, epoch: Epoch(1), why }]);
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Output, Settings};
 use crate::{cloudfs::CloudView, ids::SegmentId};
+use mesh::words::span;
 use std::{collections::BTreeMap, ops::Range};
 
 /// How one attempt ended.
@@ -18,11 +19,25 @@ pub struct Attempt {
     pub bytes: u64,
 }
 
+/// Failures in a row of the piece that has failed most of those that fail still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streak {
+    pub piece: SegmentId,
+    /// In a row.
+    pub failures: u32,
+    /// How long ago the first of them was, and the last, in milliseconds.
+    pub first_ms_ago: u64,
+    pub last_ms_ago: u64,
+    /// How many pieces fail still.
+    pub pieces: usize,
+}
+
 /// A piece that fails.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failing {
     /// Failures in a row.
     pub count: u32,
+    pub first_ms: u64,
     pub last_ms: u64,
 }
 
@@ -35,6 +50,10 @@ pub(super) struct Watch {
     pub reachable: Option<bool>,
     /// When that was.
     pub seen_ms: Option<u64>,
+    /// When an attempt at a piece last succeeded, until the roles change.
+    pub succeeded_ms: Option<u64>,
+    /// People were told that it fails, and not yet that it works again.
+    pub told: bool,
     /// From the beginning of the first to the end of the last attempt, while every answer was slow.
     pub slow_ms: Option<Range<u64>>,
     /// An attempt has shown that the cloud is to trip, and since then none has succeeded and no trip was refused under
@@ -76,6 +95,23 @@ impl Watch {
         self.failures.iter().max_by_key(|(_, failing)| failing.count).map(|(piece, _)| *piece)
     }
 
+    /// What fails still: a piece that was tried since `since_ms`, or after which nothing has succeeded. A piece that nobody
+    /// tries any more keeps its count, but says nothing of a cloud that works.
+    pub fn streak(&self, now_ms: u64, since_ms: u64) -> Option<Streak> {
+        let nothing_since = |ms: u64| self.succeeded_ms.is_none_or(|succeeded_ms| succeeded_ms < ms);
+        let still = |failing: &Failing| failing.last_ms >= since_ms || nothing_since(failing.last_ms);
+        let failing: Vec<_> = self.failures.iter().filter(|(_, failing)| still(failing)).collect();
+        let pieces = failing.len();
+        let (piece, worst) = failing.into_iter().max_by_key(|(_, failing)| failing.count)?;
+        Some(Streak {
+            piece: *piece,
+            failures: worst.count,
+            first_ms_ago: now_ms.saturating_sub(worst.first_ms),
+            last_ms_ago: now_ms.saturating_sub(worst.last_ms),
+            pieces,
+        })
+    }
+
     pub fn attempted(&mut self, now_ms: u64, settings: &Settings, attempt: Attempt) {
         let Attempt { piece, failed, took_ms, bytes } = attempt;
         let succeeded = failed.is_none();
@@ -92,6 +128,7 @@ impl Watch {
         } else {
             self.count(now_ms, settings, piece);
         }
+        self.succeeded_ms = if succeeded { Some(now_ms) } else { self.succeeded_ms };
         self.pace(now_ms, settings, succeeded, took_ms, bytes);
         let shown = self.reason_to_trip(settings, Some(piece)).is_some();
         self.trips = shown || self.trips && !succeeded;
@@ -102,7 +139,7 @@ impl Watch {
             let least = self.failures.iter().min_by_key(|(_, failing)| failing.count).map(|(piece, _)| *piece);
             least.and_then(|least| self.failures.remove(&least));
         }
-        let failing = self.failures.entry(piece).or_insert(Failing { count: 0, last_ms: now_ms });
+        let failing = self.failures.entry(piece).or_insert(Failing { count: 0, first_ms: now_ms, last_ms: now_ms });
         (failing.count, failing.last_ms) = (failing.count.saturating_add(1), now_ms);
     }
 
@@ -135,8 +172,8 @@ impl Watch {
         }
         let slow_for_ms = self.slow_ms.as_ref().map(|spell| spell.end - spell.start)?;
         (slow_for_ms >= settings.slow_for_ms).then(|| {
-            let (slow_ms, slow_for_s) = (settings.slow_ms, slow_for_ms / 1000);
-            format!("every answer took more than {slow_ms} ms, and than its bytes need, for {slow_for_s} s")
+            let (slow, slow_for) = (span(settings.slow_ms), span(slow_for_ms));
+            format!("every answer took more than {slow}, and than its bytes need, for {slow_for}")
         })
     }
 }
