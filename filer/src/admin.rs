@@ -63,8 +63,8 @@ pub trait Steering: Send + Sync + 'static {
         vec![]
     }
 
-    /// Makes the standby cloud active. Answers what was done.
-    async fn failover(&self) -> Result<String, Refusal>;
+    /// Makes the cloud of this name, or letter, active. Answers what was done.
+    async fn failover(&self, cloud: &str) -> Result<String, Refusal>;
 
     /// Makes the preferred cloud active. Answers what was done.
     async fn failback(&self) -> Result<String, Refusal>;

@@ -82,7 +82,7 @@ pub enum Command {
     #[command(after_help = format!("Examples:\n  filer status\n  filer status --watch\n  filer status --json | jq .absorbs_failure\n\n{EXIT_CODES}"))]
     Status(Look),
     /// Shows the two clouds, or changes their roles
-    #[command(after_help = format!("Examples:\n  filer cloud list\n  filer cloud failover\n  filer cloud failback\n\n{EXIT_CODES}"))]
+    #[command(after_help = format!("Examples:\n  filer cloud list\n  filer cloud failover azure\n  filer cloud failback\n\n{EXIT_CODES}"))]
     Cloud {
         #[command(subcommand)]
         command: CloudCommand,
@@ -177,9 +177,17 @@ pub enum CloudCommand {
     /// Shows both clouds: state, role, failures, what each has missed
     #[command(after_help = "Examples:\n  filer cloud list\n  filer cloud list --json")]
     List(List),
-    /// Makes the standby cloud active, for the entire CloudFS; refused unless it misses nothing
-    #[command(after_help = format!("Examples:\n  filer cloud failover\n\n{EXIT_CODES}"))]
-    Failover(Door),
+    /// Makes a cloud active, for the entire CloudFS; refused if it is active already, or misses anything
+    ///
+    /// The primary cloud does not become active by itself then, until `filer cloud failback`, or until the cloud fails.
+    #[command(after_help = format!("Examples:\n  filer cloud failover azure\n  filer cloud failover b\n\n{EXIT_CODES}"))]
+    Failover {
+        /// The cloud to move to: its name as `filer cloud list` shows it, or a (the primary) or b (the secondary)
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        cloud: String,
+        #[command(flatten)]
+        door: Door,
+    },
     /// Makes the primary cloud active again; refused unless it misses nothing
     #[command(after_help = format!("Examples:\n  filer cloud failback\n\n{EXIT_CODES}"))]
     Failback(Door),
@@ -376,7 +384,9 @@ async fn ask(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
             let text = if list.json { json(&status.clouds) } else { page::clouds(&status) };
             say(out, &text)
         }
-        Command::Cloud { command: CloudCommand::Failover(door) } => say(out, &client(&door)?.failover().await?),
+        Command::Cloud { command: CloudCommand::Failover { cloud, door } } => {
+            say(out, &client(&door)?.failover(&cloud).await?)
+        }
         Command::Cloud { command: CloudCommand::Failback(door) } => say(out, &client(&door)?.failback().await?),
         Command::Peers { command: Some(PeersCommand::Remove { name, door }), .. } => {
             say(out, &client(&door)?.remove_peer(&name).await?)

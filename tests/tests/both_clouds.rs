@@ -48,7 +48,7 @@ async fn a_standby_that_lacks_something_is_never_made_active_and_both_clouds_rec
         assert_eq!((status.epoch, status.active.as_str()), (epoch + 1, "east"), "the roles stay");
         assert!(status.decisions[0].text.contains("west"), "the reason names the cloud: {:?}", status.decisions[0]);
         assert!(status.staging.segments > 0 && status.staging.oldest_unprotected_ms.is_some(), "{status:?}");
-        let said = ams.command(&["cloud", "failover"]).await.unwrap();
+        let said = ams.command(&["cloud", "failover", "west"]).await.unwrap();
         assert_eq!(said.code, Some(3), "an operator is refused as well: {said:?}");
         assert!(said.err.contains("west"), "{said:?}");
         // What is here is served, at the site that wrote it and from there at the others.

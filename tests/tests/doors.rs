@@ -175,8 +175,16 @@ async fn an_operator_moves_the_cloudfs_and_scripts_can_tell_what_happened() {
     assert_eq!(said.code, Some(3), "it is active already: {said:?}");
     assert!(said.err.contains("active already"), "{said:?}");
 
-    let said = nyc.command(&["cloud", "failover"]).await.unwrap().done().unwrap();
-    assert!(said.out.contains("cloud b is active"), "{said:?}");
+    let said = nyc.command(&["cloud", "failover", "z"]).await.unwrap();
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("the clouds are a (a) and b (b)"), "{said:?}");
+    let said = nyc.command(&["cloud", "failover", "a"]).await.unwrap();
+    assert_eq!((said.code, said.err.contains("cloud a is active already")), (Some(3), true), "{said:?}");
+
+    let said = nyc.command(&["cloud", "failover", "b"]).await.unwrap().done().unwrap();
+    assert!(said.out.contains("cloud b is active") && said.out.contains("filer cloud failback"), "{said:?}");
+    let said = nyc.command(&["cloud", "failover", "b"]).await.unwrap();
+    assert_eq!(said.code, Some(3), "it does not move back: {said:?}");
     ams.until("the other cloud is active", SOON, |status| status.active == "b").await.unwrap();
     // What an operator wanted stays, though the preferred one is healthy.
     ams.mount().await.unwrap().put("a", b"a").await.unwrap();
@@ -185,17 +193,22 @@ async fn an_operator_moves_the_cloudfs_and_scripts_can_tell_what_happened() {
     let said = ams.command(&["status", "--json"]).await.unwrap().done().unwrap();
     let told: ::filer::admin::Status = serde_json::from_str(&said.out).unwrap();
     assert_eq!((told.active.as_str(), told.decisions[0].filer.as_str()), ("b", "nyc"));
+    let held: Vec<_> = told.clouds.iter().map(|cloud| (cloud.name.as_str(), cloud.held_by_operator)).collect();
+    assert_eq!(held, [("a", false), ("b", true)]);
+    let said = ams.command(&["cloud", "list"]).await.unwrap().done().unwrap();
+    assert!(said.out.contains("held active by an operator"), "{said:?}");
 
-    ams.command(&["cloud", "failback"]).await.unwrap().done().unwrap();
+    let said = ams.command(&["cloud", "failback"]).await.unwrap().done().unwrap();
+    assert!(said.out.contains("cloud a is active") && !said.out.contains("by itself"), "{said:?}");
     nyc.until("the preferred cloud is active", SOON, |status| status.active == "a").await.unwrap();
     let said = ams.command(&["peers"]).await.unwrap().done().unwrap();
     assert!(said.out.contains("ams") && said.out.contains("nyc"), "{said:?}");
     assert!(nyc.stop().await.unwrap().success());
-    for command in [&["status"][..], &["cloud", "failover"], &["peers"]] {
+    for command in [&["status"][..], &["cloud", "failover", "b"], &["peers"]] {
         assert_eq!(nyc.command(command).await.unwrap().code, Some(4), "no filer answers {command:?}");
     }
     // Alone, ams has no majority: it is told so within its deadline, and nothing has changed.
-    let said = ams.command(&["cloud", "failover"]).await.unwrap();
+    let said = ams.command(&["cloud", "failover", "b"]).await.unwrap();
     assert_eq!(said.code, Some(5), "{said:?}");
     assert_eq!(ams.status().await.unwrap().active, "a");
 }

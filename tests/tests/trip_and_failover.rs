@@ -52,6 +52,8 @@ async fn exactly_160_failures_on_one_piece_move_the_cloudfs_and_it_comes_back() 
     let key = segment_puts(&log).next().unwrap().key.clone();
     assert_eq!(puts_of(&east, before, &key).await, (LIMIT, LIMIT - 1));
     assert_eq!(mesh.epoch().await.unwrap(), epoch, "a success ends the count");
+    ams.until_logged(&["WARN", "the cloud is failing", "cloud=a", "failures=8", "trips_at=160"], SOON).await.unwrap();
+    ams.until_logged(&["INFO", "the cloud works again", "cloud=a"], SOON).await.unwrap();
 
     // 80 on one piece and 80 on another, at the same time.
     let number = u64::from_str_radix(key.rsplit_once('/').unwrap().1, 16).unwrap();
@@ -61,7 +63,10 @@ async fn exactly_160_failures_on_one_piece_move_the_cloudfs_and_it_comes_back() 
         east.add(&Fault::new(On::Put, REFUSED).key(key).times(LIMIT / 2)).await.unwrap();
     }
     put("b", b"80 failures").await;
-    ams.until("the segment is sealed and tried", SOON, |status| status.clouds[0].failures_now > 0).await.unwrap();
+    let failing = |status: &::filer::admin::Status| {
+        status.clouds[0].failing.is_some_and(|failing| failing.failures > 0 && failing.trips_at == LIMIT as u32)
+    };
+    ams.until("the segment is sealed and tried, and its failures are on show", SOON, failing).await.unwrap();
     put("c", b"80 more").await;
     released().await;
     for key in &next {

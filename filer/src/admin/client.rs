@@ -2,10 +2,10 @@
 
 use super::{FileRow, Page, Refusal, SegmentRow, Status, routes::Done, status::DecisionRow};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use mesh::FilerId;
+use mesh::{FilerId, words::span};
 use serde::de::DeserializeOwned;
 use std::{
     path::{Path, PathBuf},
@@ -22,16 +22,18 @@ const DO_MS_MAX: u64 = 65_000;
 /// Largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody is behind the socket.
+    /// Nobody is behind the socket, or went away before the whole answer had come: it may have been done.
     #[error("no filer answers at {} (start it with: filer serve)", socket.display())]
-    Unreachable { socket: PathBuf, source: std::io::Error },
+    Unreachable { socket: PathBuf, source: BoxError },
     /// The filer is there and says nothing.
-    #[error("the filer at {} gave no answer within {after_ms} ms", socket.display())]
+    #[error("the filer at {} gave no answer within {}", socket.display(), span(*after_ms))]
     TimedOut { socket: PathBuf, after_ms: u64 },
-    /// The connection broke, or its other end speaks otherwise.
+    /// Whoever is there speaks otherwise.
     #[error("the filer's answer at {} cannot be used: {what}", socket.display())]
     Answer { socket: PathBuf, what: String },
     /// The filer refused.
@@ -56,9 +58,9 @@ impl AdminClient {
         self.get("/v1/status").await
     }
 
-    /// Makes the standby cloud active.
-    pub async fn failover(&self) -> Result<String, ClientError> {
-        self.tell("/v1/clouds/failover").await
+    /// Makes the cloud of this name, or letter, active.
+    pub async fn failover(&self, cloud: &str) -> Result<String, ClientError> {
+        self.tell(&format!("/v1/clouds/{}/failover", escaped(cloud))).await
     }
 
     /// Makes the preferred cloud active.
@@ -109,14 +111,28 @@ impl AdminClient {
         let stream = tokio::time::timeout(Duration::from_millis(CONNECT_MS_MAX), UnixStream::connect(&self.socket))
             .await
             .map_err(|_| timed_out(CONNECT_MS_MAX))?
-            .map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
+            .map_err(|source| self.unreachable(source.into()))?;
         let answered = tokio::time::timeout(Duration::from_millis(ms_max), exchange(stream, method, path)).await;
-        let (status, body) = answered.map_err(|_| timed_out(ms_max))?.map_err(|what| self.unusable(what))?;
+        let (status, body) = answered.map_err(|_| timed_out(ms_max))?.map_err(|source| self.broken(source))?;
         if !status.is_success() {
             let refusal = serde_json::from_slice::<Refusal>(&body);
             return Err(refusal.map_or_else(|_| self.unusable(format!("status {status}")), ClientError::Refused));
         }
         serde_json::from_slice(&body).map_err(|e| self.unusable(e.to_string()))
+    }
+
+    /// An exchange that did not end well: what came was no HTTP, or too much of it; otherwise nobody was there to say it.
+    fn broken(&self, source: BoxError) -> ClientError {
+        let no_http = source.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+        if no_http || source.is::<LengthLimitError>() {
+            self.unusable(source.to_string())
+        } else {
+            self.unreachable(source)
+        }
+    }
+
+    fn unreachable(&self, source: BoxError) -> ClientError {
+        ClientError::Unreachable { socket: self.socket.clone(), source }
     }
 
     fn unusable(&self, what: String) -> ClientError {
@@ -125,27 +141,25 @@ impl AdminClient {
 }
 
 /// One request on a fresh connection.
-async fn exchange(stream: UnixStream, method: Method, path: &str) -> Result<(StatusCode, Bytes), String> {
-    let said = |e: hyper::Error| e.to_string();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
+async fn exchange(stream: UnixStream, method: Method, path: &str) -> Result<(StatusCode, Bytes), BoxError> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header(header::HOST, "filer")
         .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|e| e.to_string())?;
+        .body(Empty::<Bytes>::new())?;
     let answer = async {
-        let response = sender.send_request(request).await.map_err(said)?;
+        let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| e.to_string())?;
-        Ok((status, body.to_bytes()))
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await?;
+        Ok::<_, BoxError>((status, body.to_bytes()))
     };
     tokio::pin!(answer, connection);
     tokio::select! {
         biased;
         answer = &mut answer => return answer,
-        ended = &mut connection => ended.map_err(said)?,
+        ended = &mut connection => ended?,
     }
     // The connection is done; what it brought is still to be read.
     answer.await

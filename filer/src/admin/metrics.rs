@@ -115,6 +115,12 @@ fn clouds(registry: &mut Registry, status: &Status) {
     each("cloud_active", "1 for the active cloud", &|cloud| flag(cloud.role == Role::Active));
     each("cloud_preferred", "1 for the cloud configured as primary", &|cloud| flag(cloud.name == status.preferred));
     each("cloud_state_seconds", "How long the cloud has been in its state", &|cloud| seconds(cloud.since_ms_ago));
+    each("cloud_held_by_operator", "1 for a cloud that an operator made active in the primary's place", &|cloud| {
+        flag(cloud.held_by_operator)
+    });
+    each("cloud_failing_seconds", "How long the piece of data that failed most has failed in a row", &|cloud| {
+        cloud.failing.map_or(0.0, |failing| seconds(failing.since_ms_ago))
+    });
     each("cloud_failures_now", "Most consecutive failures on one piece of data", &|cloud| cloud.failures_now.into());
     each("cloud_missed_puts", "Puts in the missed-write log", &|cloud| cloud.missed_puts as f64);
     each("cloud_missed_deletes", "Deletes in the missed-write log", &|cloud| cloud.missed_deletes as f64);

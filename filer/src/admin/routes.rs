@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use mesh::words::span;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
@@ -72,7 +73,7 @@ impl IntoResponse for Refusal {
 async fn within<T>(ms_max: u64, what: impl Future<Output = Result<T, Refusal>>) -> Result<Json<T>, Refusal> {
     match tokio::time::timeout(Duration::from_millis(ms_max), what).await {
         Ok(answer) => answer.map(Json),
-        Err(_) => Err(Refusal::Later(format!("no answer within {ms_max} ms"))),
+        Err(_) => Err(Refusal::Later(format!("no answer within {}", span(ms_max)))),
     }
 }
 
@@ -91,7 +92,14 @@ pub(super) fn routes(site: Arc<dyn Steering>) -> Router {
         .route("/v1/status", get(async |State(site): Site| status_of(&*site).await.map(Json)))
         .route("/v1/peers", get(async |State(site): Site| status_of(&*site).await.map(|status| Json(status.peers))))
         .route("/v1/clouds", get(async |State(site): Site| status_of(&*site).await.map(|status| Json(status.clouds))))
-        .route("/v1/clouds/failover", post(async |State(site): Site| done(site.failover()).await))
+        .route(
+            "/v1/clouds/{cloud}/failover",
+            post(async |State(site): Site, Path(cloud): Path<String>| done(site.failover(&cloud)).await),
+        )
+        .route(
+            "/v1/clouds/failover",
+            post(async || Refusal::Request("name the cloud that is to be active: /v1/clouds/CLOUD/failover".into())),
+        )
         .route("/v1/clouds/failback", post(async |State(site): Site| done(site.failback()).await))
         .route(
             "/v1/peers/{name}/remove",

@@ -144,6 +144,13 @@ pub struct Cloud {
     /// Why it is not healthy.
     #[serde(default)]
     pub why: Option<String>,
+    /// An operator made it active in the preferred one's place: until `filer cloud failback`, or until it fails, the
+    /// preferred one does not become active by itself.
+    #[serde(default)]
+    pub held_by_operator: bool,
+    /// What fails at it now, as this filer sees, while it has not failed.
+    #[serde(default)]
+    pub failing: Option<Failing>,
     /// Most consecutive failures on one piece of data, now.
     #[serde(default)]
     pub failures_now: u32,
@@ -180,6 +187,8 @@ impl Cloud {
             role,
             since_ms_ago: 0,
             why: None,
+            held_by_operator: false,
+            failing: None,
             failures_now: 0,
             failures_total: 0,
             missed_puts: 0,
@@ -190,6 +199,21 @@ impl Cloud {
             resync: None,
         }
     }
+}
+
+/// Failures in a row of the piece of data that has failed most at a cloud.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Failing {
+    /// In a row.
+    pub failures: u32,
+    /// With how many of them the cloud has failed (`health.failures_to_trip`).
+    pub trips_at: u32,
+    /// How long ago the first of them was, and the last.
+    pub since_ms_ago: u64,
+    pub last_ms_ago: u64,
+    /// How many pieces fail.
+    pub pieces: u64,
 }
 
 /// How far a resync is.

@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a Unix socket and a token are real files")]
 
 use super::{
-    status::{Certificate, Cloud, Dead, DecisionRow, FilerName, Peer, Resync, RevokedRow, Role, Staging},
+    status::{Certificate, Cloud, Dead, DecisionRow, Failing, FilerName, Peer, Resync, RevokedRow, Role, Staging},
     *,
 };
 use std::{
@@ -23,6 +23,7 @@ pub(crate) fn troubled() -> Status {
         state: CloudState::Resyncing,
         since_ms_ago: 61_000,
         why: Some("160 consecutive failures on 1-1.1".into()),
+        failing: Some(Failing { failures: 3, trips_at: 160, since_ms_ago: 2_000, last_ms_ago: 500, pieces: 1 }),
         failures_now: 3,
         failures_total: 171,
         missed_puts: 40,
@@ -32,7 +33,11 @@ pub(crate) fn troubled() -> Status {
         resync: Some(Resync { rows_left: 42, rows_done: 8, bytes_done: 8 << 20, since_ms: 5_000 }),
         ..Cloud::new("aws", "s3", Role::Standby)
     };
-    let secondary = Cloud { oldest_unprotected_ms: Some(1_500), ..Cloud::new("azure", "azure", Role::Active) };
+    let secondary = Cloud {
+        held_by_operator: true,
+        oldest_unprotected_ms: Some(1_500),
+        ..Cloud::new("azure", "azure", Role::Active)
+    };
     Status {
         filer: FilerName { id: "0000002a".into(), name: "ams".into() },
         cloudfs: "00000000000000ff".into(),
@@ -101,8 +106,13 @@ impl Steering for Remembers {
     async fn extra_metrics(&self) -> Vec<Extra> {
         vec![("nfs_connections", "Connections of clients", 3.0)]
     }
-    async fn failover(&self) -> Result<String, Refusal> {
-        Err(Refusal::Rules("aws misses 42 pieces".into()))
+    async fn failover(&self, cloud: &str) -> Result<String, Refusal> {
+        self.0.lock().unwrap().push(format!("failover {cloud}"));
+        match cloud {
+            "aws" => Err(Refusal::Rules("aws misses 42 pieces".into())),
+            "azure" => Err(Refusal::Rules("azure is active already".into())),
+            _ => Err(Refusal::NotFound(format!("no cloud is called {cloud}; the clouds are aws (a) and azure (b)"))),
+        }
     }
     async fn failback(&self) -> Result<String, Refusal> {
         self.0.lock().unwrap().push("failback".into());
@@ -171,11 +181,13 @@ async fn the_socket_serves_its_owner_and_vanishes() {
     assert_eq!(client.status().await.unwrap(), troubled());
     assert_eq!(client.decisions().await.unwrap(), troubled().decisions);
     assert_eq!(client.failback().await.unwrap(), "aws is active now");
-    let refused = client.failover().await.unwrap_err();
+    let refused = client.failover("aws").await.unwrap_err();
     assert!(
         matches!(&refused, ClientError::Refused(Refusal::Rules(why)) if why == "aws misses 42 pieces"),
         "{refused}"
     );
+    let unknown = client.failover("the/other 1").await;
+    assert!(matches!(unknown, Err(ClientError::Refused(Refusal::NotFound(_)))), "{unknown:?}");
     assert_eq!(client.remove_peer("fra/1 ä").await.unwrap(), "fra/1 ä is out");
     assert!(matches!(client.remove_peer("x").await, Err(ClientError::Refused(Refusal::NotFound(_)))));
     assert_eq!(client.keep_peer("fra").await.unwrap(), "fra goes on");
@@ -189,6 +201,8 @@ async fn the_socket_serves_its_owner_and_vanishes() {
         *site.0.lock().unwrap(),
         [
             "failback",
+            "failover aws",
+            "failover the/other 1",
             "remove fra/1 ä",
             "remove x",
             "keep fra",
@@ -217,10 +231,14 @@ async fn a_dead_filers_socket_is_replaced_and_other_files_are_not() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
 }
 
-/// The head and the body of an answer.
 async fn get(address: std::net::SocketAddr, path: &str, headers: &str) -> (String, String) {
+    ask("GET", address, path, headers).await
+}
+
+/// The head and the body of an answer.
+async fn ask(method: &str, address: std::net::SocketAddr, path: &str, headers: &str) -> (String, String) {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -258,6 +276,12 @@ async fn the_port_asks_for_the_token() {
     let (head, body) = get(address, "/v1/clouds", right).await;
     assert!(head.starts_with("http/1.1 200 ") && body.contains("\"azure\""), "{head} {body}");
     assert!(get(address, "/v2", right).await.0.starts_with("http/1.1 404 "));
+    assert!(
+        get(address, "/v1/clouds/b/failover", right).await.0.starts_with("http/1.1 400 "),
+        "GET where POST is meant"
+    );
+    let (head, body) = ask("POST", address, "/v1/clouds/failover", right).await;
+    assert!(head.starts_with("http/1.1 400 ") && body.contains("name the cloud"), "it is not to guess: {head} {body}");
     assert!(get(address, "/v1/clouds/failover", right).await.0.starts_with("http/1.1 400 "), "GET where POST is meant");
     assert!(get(address, "/v1/segments?limit=x", right).await.0.starts_with("http/1.1 400 "));
     drop(stop);
@@ -306,6 +330,10 @@ fn the_metrics_page_parses_and_says_what_the_status_says() {
         ("filer_cloud_state{cloud=\"aws\",state=\"resyncing\"}", 1.0),
         ("filer_cloud_state{cloud=\"aws\",state=\"healthy\"}", 0.0),
         ("filer_cloud_active{cloud=\"azure\"}", 1.0),
+        ("filer_cloud_held_by_operator{cloud=\"azure\"}", 1.0),
+        ("filer_cloud_held_by_operator{cloud=\"aws\"}", 0.0),
+        ("filer_cloud_failing_seconds{cloud=\"aws\"}", 2.0),
+        ("filer_cloud_failing_seconds{cloud=\"azure\"}", 0.0),
         ("filer_cloud_failures_total{cloud=\"aws\"}", 171.0),
         ("filer_cloud_missed_puts{cloud=\"aws\"}", 40.0),
         ("filer_peer_connected{peer=\"fra\"}", 0.0),
@@ -320,6 +348,65 @@ fn the_metrics_page_parses_and_says_what_the_status_says() {
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name} in\n{text}");
     }
+}
+
+/// Scripts read both pages: a state has one word, in the JSON and as a label.
+#[test]
+fn states_and_roles_are_told_in_lower_case_everywhere() {
+    for (state, word) in
+        [(CloudState::Healthy, "healthy"), (CloudState::Failed, "failed"), (CloudState::Resyncing, "resyncing")]
+    {
+        let mut status = troubled();
+        status.clouds[0].state = state;
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json["clouds"][0]["state"], word);
+        assert_eq!(json["clouds"][0]["role"], "standby");
+        assert_eq!(json["clouds"][1]["role"], "active");
+        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
+        let line = format!("filer_cloud_state{{cloud=\"aws\",state=\"{word}\"}} 1.0\n");
+        let page = metrics_text(&status, &[]);
+        assert!(page.contains(&line), "{line} in\n{page}");
+    }
+}
+
+/// A filer that is killed leaves its callers at any point of an answer: it is gone, however far that had come.
+#[tokio::test]
+async fn whoever_goes_away_in_the_middle_of_an_answer_cannot_be_reached() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let client = AdminClient::new(&path);
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n";
+    let whole = |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let cases = [
+        (false, String::new(), true),
+        (true, String::new(), true),
+        (true, "HTTP/1.1 20".into(), true),
+        (true, head.into(), true),
+        (true, format!("{head}{{\"epoch\":"), true),
+        (true, "SSH-2.0-OpenSSH_9.2\r\n\r\n".into(), false),
+        (true, whole("{\"epoch\": 3"), false),
+    ];
+    for (reads, sends, gone) in cases {
+        let goes_away = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if reads {
+                let mut request = [0; 4_096];
+                assert!(stream.read(&mut request).await.unwrap() > 0);
+            }
+            stream.write_all(sends.as_bytes()).await.unwrap();
+        };
+        let (said, ()) = tokio::join!(client.status(), goes_away);
+        let error = said.unwrap_err();
+        assert_eq!(matches!(error, ClientError::Unreachable { .. }), gone, "{sends:?}: {error:?}");
+        assert_eq!(error.to_string().starts_with("no filer answers at "), gone, "{sends:?}: {error}");
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_told_in_seconds() {
+    let late = ClientError::TimedOut { socket: "/s".into(), after_ms: 12_000 };
+    assert_eq!(late.to_string(), "the filer at /s gave no answer within 12 s");
 }
 
 #[test]

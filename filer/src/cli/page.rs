@@ -2,8 +2,9 @@
 
 use crate::admin::{
     Status,
-    status::{Certificate, Cloud, Dead, Peer, RevokedRow, Role},
+    status::{Certificate, Cloud, Dead, Failing, Peer, RevokedRow, Role},
 };
+use mesh::words::{counted, span};
 use storage::cloudfs::CloudState;
 
 /// Decisions on the page, at most; `--json` has more.
@@ -15,19 +16,19 @@ pub(super) fn status(status: &Status) -> String {
     page += &format!("\nFILERS\n{}\nCLOUDS\n{}", peers(status), clouds(status));
     let (staging, cache) = (&status.staging, &status.cache);
     let oldest =
-        staging.oldest_unprotected_ms.map_or("nothing unprotected".into(), |ms| format!("oldest byte {}", age(ms)));
+        staging.oldest_unprotected_ms.map_or("nothing unprotected".into(), |ms| format!("oldest byte {}", span(ms)));
     page += &format!(
-        "\nTHIS FILER\n  staging   {} of {} in {} segments, {oldest}\n  cache     {} in memory, {} on disk; {} hits, {} misses, {} reads from the standby cloud\n",
+        "\nTHIS FILER\n  staging   {} of {} in {}, {oldest}\n  cache     {} in memory, {} on disk; {}, {} misses, {} from the standby cloud\n",
         size(staging.bytes),
         size(staging.bytes_max),
-        staging.segments,
+        counted(staging.segments, "segment"),
         size(cache.memory_bytes),
         size(cache.disk_bytes),
-        cache.hits,
+        counted(cache.hits, "hit"),
         cache.misses,
-        cache.fallback_reads,
+        counted(cache.fallback_reads, "read"),
     );
-    let tasks = status.tasks.iter().map(|task| vec![task.name.clone(), task.state.clone(), age(task.since_ms)]);
+    let tasks = status.tasks.iter().map(|task| vec![task.name.clone(), task.state.clone(), span(task.since_ms)]);
     if !status.tasks.is_empty() {
         page += &format!("\nPARTS\n{}", table(&["NAME", "STATE", "SINCE"], tasks.collect()));
     }
@@ -38,7 +39,7 @@ pub(super) fn status(status: &Status) -> String {
             let ballots =
                 if decision.ballots.is_empty() { String::new() } else { format!(" ({})", decision.ballots.join("; ")) };
             vec![
-                format!("{} ago", age(decision.ms_ago)),
+                format!("{} ago", span(decision.ms_ago)),
                 format!("epoch {}", decision.epoch),
                 word.into(),
                 format!("{}, by {}{ballots}", decision.text, decision.filer),
@@ -57,25 +58,31 @@ fn head(status: &Status) -> String {
     };
     let majority = match (status.has_majority, status.majority_ms_ago) {
         (true, _) => "yes".into(),
-        (false, Some(ms)) => format!("NO, for {}: writes stay in staging, and nothing can be decided", age(ms)),
+        (false, Some(ms)) => format!("NO, for {}: writes stay in staging, and nothing can be decided", span(ms)),
         (false, None) => "NO: writes stay in staging, and nothing can be decided".to_string(),
     };
     let certificate = match &status.certificate {
         Certificate { revoked: true, .. } => "IS REVOKED: peers refuse this filer".into(),
         Certificate { ends_soon: false, .. } => String::new(),
         Certificate { left_ms: 0, .. } => "HAS ENDED: peers refuse this filer".into(),
-        Certificate { left_ms, .. } => format!("ends in {}", age(*left_ms)),
+        Certificate { left_ms, .. } => format!("ends in {}", span(*left_ms)),
     };
     let certificate = match &certificate[..] {
         "" => String::new(),
         how => format!("  certificate                 {how}; see filer renew --help\n"),
+    };
+    let is_held = status.clouds.iter().any(|cloud| cloud.held_by_operator);
+    let held = if is_held { "; held by an operator: go back with filer cloud failback" } else { "" };
+    let preferred = match &status.preferred {
+        preferred if *preferred == status.active => String::new(),
+        preferred => format!(" (primary is {preferred}){held}"),
     };
     let leader = status.leader.as_deref().unwrap_or("none known");
     let serving = &status.serving;
     let reads = match (serving.may_be_old, serving.confirmed_ms_ago) {
         (false, _) => String::new(),
         (true, Some(ms)) => {
-            format!("  what clients read           MAY BE OLD: the last {} of other sites may be missing\n", age(ms))
+            format!("  what clients read           MAY BE OLD: the last {} of other sites may be missing\n", span(ms))
         }
         (true, None) => "  what clients read           MAY BE OLD\n".to_string(),
     };
@@ -83,7 +90,7 @@ fn head(status: &Status) -> String {
         (0, _) => String::new(),
         (changes, oldest) => format!(
             "  undecided changes           {changes}, the oldest for {}: their clients wait for a majority\n",
-            age(oldest.unwrap_or(0))
+            span(oldest.unwrap_or(0))
         ),
     };
     let undeleted = match &status.dead {
@@ -96,7 +103,7 @@ fn head(status: &Status) -> String {
     format!(
         "CloudFS {}, seen by filer {} ({}, version {}, up {})\n\
          \x20 absorbs a cloud's failure   {absorbs}\n\
-         \x20 active cloud                {}{}\n\
+         \x20 active cloud                {}{preferred}\n\
          \x20 epoch                       {}\n\
          \x20 majority                    {majority}\n\
          \x20 leader                      {leader}, term {}\n{reads}{undecided}{undeleted}{certificate}",
@@ -104,9 +111,8 @@ fn head(status: &Status) -> String {
         status.filer.name,
         status.filer.id,
         status.version,
-        age(status.up_ms),
+        span(status.up_ms),
         if status.active.is_empty() { "not known yet" } else { &status.active },
-        if status.active == status.preferred { String::new() } else { format!(" (primary is {})", status.preferred) },
         status.epoch,
         status.term,
     )
@@ -133,10 +139,10 @@ pub(super) fn peers(status: &Status) -> String {
             peer.id.clone(),
             peer.address.clone(),
             format!("{role}{leaving}"),
-            peer.heard_ms_ago.map_or_else(unknown, |ms| format!("{} ago", age(ms))),
+            peer.heard_ms_ago.map_or_else(unknown, |ms| format!("{} ago", span(ms))),
             peer.rtt_us.map_or_else(unknown, |us| format!("{}.{} ms", us / 1_000, us % 1_000 / 100)),
             peer.staged_bytes.map_or_else(unknown, size),
-            peer.oldest_unprotected_ms.map_or_else(unknown, age),
+            peer.oldest_unprotected_ms.map_or_else(unknown, span),
             peer.epoch.map_or_else(unknown, |epoch| epoch.to_string()),
             peer.version.clone().unwrap_or_else(unknown),
             session,
@@ -171,10 +177,12 @@ pub(super) fn revoked(status: &Status) -> String {
 /// The clouds, with what is wrong with each.
 pub(super) fn clouds(status: &Status) -> String {
     let row = |cloud: &Cloud| {
-        let state = match cloud.state {
-            CloudState::Healthy => "healthy",
-            CloudState::Failed => "FAILED",
-            CloudState::Resyncing => "resyncing",
+        let state = match (cloud.state, cloud.failing) {
+            (CloudState::Healthy, None) => "healthy",
+            (CloudState::Healthy, Some(_)) => "healthy, FAILING",
+            (CloudState::Failed, _) => "FAILED",
+            (CloudState::Resyncing, None) => "resyncing",
+            (CloudState::Resyncing, Some(_)) => "resyncing, FAILING",
         };
         let role = match (cloud.role, cloud.name == status.preferred) {
             (Role::Active, true) => "active, primary",
@@ -187,16 +195,19 @@ pub(super) fn clouds(status: &Status) -> String {
             cloud.kind.clone(),
             state.into(),
             role.into(),
-            age(cloud.since_ms_ago),
+            span(cloud.since_ms_ago),
             format!("{} ({} in all)", cloud.failures_now, cloud.failures_total),
-            format!("{} puts, {} deletes", cloud.missed_puts, cloud.missed_deletes),
-            cloud.oldest_miss_ms.map_or("-".into(), age),
-            cloud.oldest_unprotected_ms.map_or("-".into(), age),
+            format!("{}, {}", counted(cloud.missed_puts, "put"), counted(cloud.missed_deletes, "delete")),
+            cloud.oldest_miss_ms.map_or("-".into(), span),
+            cloud.oldest_unprotected_ms.map_or("-".into(), span),
         ]
     };
     let head = ["NAME", "KIND", "STATE", "ROLE", "SINCE", "FAILURES", "MISSED", "OLDEST MISS", "OLDEST UNPROTECTED"];
     let mut text = table(&head, status.clouds.iter().map(row).collect());
     for cloud in &status.clouds {
+        if let Some(failing) = &cloud.failing {
+            text += &format!("  {}: {}\n", cloud.name, failing_words(failing));
+        }
         if let Some(why) = &cloud.why {
             text += &format!("  {}: {why}\n", cloud.name);
         }
@@ -206,16 +217,37 @@ pub(super) fn clouds(status: &Status) -> String {
         }
         if let Some(resync) = &cloud.resync {
             text += &format!(
-                "  {}: resync for {}, {} rows left, {} rows ({}) done by this filer\n",
+                "  {}: resync for {}, {} left, {} ({}) done by this filer\n",
                 cloud.name,
-                age(resync.since_ms),
-                resync.rows_left,
-                resync.rows_done,
+                span(resync.since_ms),
+                counted(resync.rows_left, "row"),
+                counted(resync.rows_done, "row"),
                 size(resync.bytes_done),
+            );
+        }
+        if cloud.held_by_operator {
+            let preferred = &status.preferred;
+            text += &format!(
+                "  {}: held active by an operator: {preferred} does not become active by itself; go back with filer cloud failback\n",
+                cloud.name
             );
         }
     }
     text
+}
+
+/// How a cloud that has not failed yet is failing.
+fn failing_words(failing: &Failing) -> String {
+    let Failing { failures, trips_at, since_ms_ago, last_ms_ago, pieces } = failing;
+    let more = match pieces.saturating_sub(1) {
+        0 => String::new(),
+        more => format!("; {} more", counted(more, "piece")),
+    };
+    format!(
+        "failing for {} ({failures} of {trips_at} failures in a row on one piece, the last {} ago{more})",
+        span(*since_ms_ago),
+        span(*last_ms_ago)
+    )
 }
 
 /// Columns as wide as their widest cell, the last one open.
@@ -236,18 +268,6 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     text
 }
 
-/// An age in words: two units at most.
-fn age(ms: u64) -> String {
-    let (seconds, minutes, hours, days) = (ms / 1_000, ms / 60_000, ms / 3_600_000, ms / 86_400_000);
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..60_000 => format!("{seconds}.{} s", ms % 1_000 / 100),
-        60_000..3_600_000 => format!("{minutes} min {} s", seconds % 60),
-        3_600_000..86_400_000 => format!("{hours} h {} min", minutes % 60),
-        _ => format!("{days} d {} h", hours % 24),
-    }
-}
-
 /// A size in words.
 fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -263,17 +283,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_and_sizes_read_well() {
-        for (ms, text) in
-            [(7, "7 ms"), (1_540, "1.5 s"), (61_000, "1 min 1 s"), (7_500_000, "2 h 5 min"), (90_000_000, "1 d 1 h")]
-        {
-            assert_eq!(age(ms), text);
-        }
+    fn sizes_read_well() {
         for (bytes, text) in
             [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (3 << 20, "3.0 MiB"), (u64::MAX, "16.0 EiB")]
         {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn a_failing_cloud_is_told_by_how_near_its_trip_is() {
+        let failing = Failing { failures: 87, trips_at: 160, since_ms_ago: 72_000, last_ms_ago: 900, pieces: 1 };
+        let mut aws =
+            Cloud { failing: Some(failing), why: Some("reset".into()), ..Cloud::new("aws", "s3", Role::Active) };
+        let list = |aws: &Cloud| clouds(&Status { clouds: vec![aws.clone()], ..Status::default() });
+        let page = list(&aws);
+        assert!(page.contains("aws   s3    healthy, FAILING  active"), "{page}");
+        let words = "  aws: failing for 1 min 12 s (87 of 160 failures in a row on one piece, the last 900 ms ago)\n";
+        assert!(page.contains(words) && page.contains("  aws: reset\n"), "{page}");
+        aws.failing = Some(Failing { pieces: 3, ..failing });
+        assert!(list(&aws).contains("the last 900 ms ago; 2 pieces more)"), "{}", list(&aws));
+        aws.failing = None;
+        assert!(!list(&aws).contains("ailing") && !list(&aws).contains("FAILING"), "{}", list(&aws));
+    }
+
+    #[test]
+    fn what_an_operator_holds_is_told_with_the_way_back() {
+        let azure = Cloud { held_by_operator: true, ..Cloud::new("azure", "azure", Role::Active) };
+        let aws = Cloud::new("aws", "s3", Role::Standby);
+        let (active, preferred) = ("azure".to_string(), "aws".to_string());
+        let mut held = Status { active, preferred, clouds: vec![aws, azure], ..Status::default() };
+        let line = "active cloud                azure (primary is aws); held by an operator: go back with filer cloud failback\n";
+        assert!(status(&held).contains(line), "{}", status(&held));
+        let line = "  azure: held active by an operator: aws does not become active by itself; go back with filer cloud failback\n";
+        assert!(clouds(&held).contains(line), "{}", clouds(&held));
+        held.clouds[1].held_by_operator = false;
+        assert!(status(&held).contains("azure (primary is aws)\n"), "{}", status(&held));
+        assert!(!status(&held).contains("held"), "{}", status(&held));
     }
 
     #[test]
@@ -286,9 +332,9 @@ mod tests {
             "voter, TAKES NO WRITES: is being removed",
             "oldest byte 1.5 s",
             "40 puts, 2 deletes",
-            "certificate                 ends in 12 d 0 h; see filer renew --help",
+            "certificate                 ends in 12 d; see filer renew --help",
             "6      0.0.9    NO: timed out",
-            "resync for 5.0 s, 42 rows left, 8 rows (8.0 MiB) done by this filer",
+            "resync for 5 s, 42 rows left, 8 rows (8.0 MiB) done by this filer",
             "1 min 1 s ago  epoch 7  carried  resync of aws began, by fra",
         ] {
             assert!(page.contains(part), "{part:?} in\n{page}");

@@ -77,8 +77,8 @@ fn command_lines_are_read() {
         Ok(Command::Peers { command: Some(PeersCommand::Keep { name, .. }), .. }) if name == "fra"
     ));
     assert!(matches!(
-        parse("filer cloud failover --socket /s"),
-        Ok(Command::Cloud { command: CloudCommand::Failover(_) })
+        parse("filer cloud failover azure --socket /s"),
+        Ok(Command::Cloud { command: CloudCommand::Failover { cloud, .. } }) if cloud == "azure"
     ));
     let serve = parse("filer serve --dir /x --config /y/filer.toml");
     let (dir, config) = (Some("/x".into()), Some("/y/filer.toml".into()));
@@ -93,6 +93,9 @@ fn command_lines_are_read() {
         "filer init ams --dir d --listen here",
         "filer completions tcl",
         "filer cloud",
+        "filer cloud failover",
+        "filer cloud failover ",
+        "filer cloud failback azure",
     ] {
         assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
     }
@@ -402,12 +405,23 @@ async fn the_commands_talk_to_the_filer_and_say_how_it_went() {
     let (code, said) = asked(&["status", "--json", "--socket", &socket.to_string_lossy()]).await;
     assert_eq!((code, serde_json::from_str::<Status>(&said).unwrap()), (0, troubled()));
     let (code, said) = asked(&["cloud", "list", "--dir", &ams]).await;
-    assert!(code == 0 && said.contains("resyncing") && !said.contains("FILERS"), "{said}");
+    assert!(code == 0 && said.contains("resyncing, FAILING") && !said.contains("FILERS"), "{said}");
+    assert!(said.contains("3 of 160 failures in a row") && said.contains("filer cloud failback"), "{said}");
+    let (code, said) = asked(&["cloud", "list", "--json", "--dir", &ams]).await;
+    let clouds: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(code, 0);
+    assert_eq!(clouds[0]["state"], "resyncing");
+    assert_eq!(clouds[0]["failing"]["failures"], 3);
+    assert_eq!(clouds[1]["held_by_operator"], true);
     let (code, said) = asked(&["peers", "--dir", &ams]).await;
     assert!(code == 0 && said.contains("fra:7400"), "{said}");
     assert_eq!(asked(&["cloud", "failback", "--dir", &ams]).await, (0, "aws is active now\n".into()));
-    let (code, said) = asked(&["cloud", "failover", "--dir", &ams]).await;
+    let (code, said) = asked(&["cloud", "failover", "aws", "--dir", &ams]).await;
     assert!(code == 3 && said.contains("aws misses 42 pieces"), "{code} {said}");
+    let (code, said) = asked(&["cloud", "failover", "azure", "--dir", &ams]).await;
+    assert!(code == 3 && said.contains("active already"), "{code} {said}");
+    let (code, said) = asked(&["cloud", "failover", "gcs", "--dir", &ams]).await;
+    assert!(code == 2 && said.contains("the clouds are aws (a) and azure (b)"), "{code} {said}");
     let (code, said) = asked(&["peers", "remove", "lon", "--dir", &ams]).await;
     assert!(code == 2 && said.contains("no filer is called lon"), "{code} {said}");
 

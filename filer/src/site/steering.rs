@@ -10,8 +10,8 @@ use crate::{
     admin::{
         Extra, FileRow, Page, Refusal, SegmentRow, Status, Steering,
         status::{
-            Cache, Certificate, Cloud, Dead, DecisionRow, ExtentRow, FilerName, Peer, Resync, RevokedRow, Role,
-            Serving, Staging, Task,
+            Cache, Certificate, Cloud, Dead, DecisionRow, ExtentRow, Failing, FilerName, Peer, Resync, RevokedRow,
+            Role, Serving, Staging, Task,
         },
     },
     config::Config,
@@ -25,11 +25,13 @@ use mesh::{
     kv::KvRead,
     net::{MeshStats, QuicMesh},
     peers::Peers,
+    words::counted,
 };
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 use storage::{
     cloudfs::{Answer, Attr, BY_OPERATOR, CloudState, Copy, NodeKind, OpBody, Roles, leaving, read},
-    ids::{CloudId, SegmentId},
+    health::Streak,
+    ids::{CloudId, Epoch, SegmentId},
 };
 
 /// Decisions on the first page.
@@ -85,7 +87,9 @@ fn not_removed(name: &str, error: RemovalError) -> Refusal {
     };
     match error {
         RemovalError::Alone { segments, bytes, .. } => Refusal::Rules(format!(
-            "filer {name} alone holds {bytes} bytes of files (in {segments} segments) that no cloud has yet: start it and wait until its staging is empty (filer status), or remove those files first"
+            "filer {name} alone holds {} of files (in {}) that no cloud has yet: start it and wait until its staging is empty (filer status), or remove those files first",
+            counted(bytes, "byte"),
+            counted(segments, "segment")
         )),
         RemovalError::Refused(error) => refusal(error),
         RemovalError::Unfinished { source, .. } => kind_of(&source)(halted(source.to_string())),
@@ -109,6 +113,35 @@ fn mesh_numbers(mesh: &MeshStats) -> Vec<Extra> {
         ("mesh_sent_bytes", "Bytes sent to peers", mesh.bytes_out as f64),
         ("mesh_received_bytes", "Bytes received from peers", mesh.bytes_in as f64),
     ]
+}
+
+/// The cloud that an operator names, as lists of clouds show it or by its letter; a name counts first.
+fn cloud_called(called: &str, names: [&str; 2]) -> Result<CloudId, Refusal> {
+    let named = CloudId::BOTH.into_iter().find(|cloud| names[cloud.index()] == called);
+    let lettered = || CloudId::BOTH.into_iter().find(|cloud| cloud.to_string() == called);
+    named.or_else(lettered).ok_or_else(|| {
+        let [a, b] = names;
+        Refusal::NotFound(format!("no cloud is called {called}; the clouds are {a} (a) and {b} (b)"))
+    })
+}
+
+/// That a cloud was made active; `held_from`: the preferred cloud, which does not become active by itself now.
+fn activated(active: &str, epoch: Epoch, held_from: Option<&str>) -> String {
+    let held = held_from.map_or(String::new(), |preferred| {
+        format!("; {preferred} does not become active by itself until you ask for it (filer cloud failback), or {active} fails")
+    });
+    format!("cloud {active} is active, epoch {epoch}{held}")
+}
+
+/// What fails at a cloud, for people.
+fn failing(streak: Streak, trips_at: u32) -> Failing {
+    Failing {
+        failures: streak.failures,
+        trips_at,
+        since_ms_ago: streak.first_ms_ago,
+        last_ms_ago: streak.last_ms_ago,
+        pieces: streak.pieces as u64,
+    }
 }
 
 fn failed(error: impl std::fmt::Display) -> Refusal {
@@ -221,6 +254,7 @@ impl Site {
             shown.state = status.state;
             shown.since_ms_ago = self.filer.ms_since(status.since_ns);
             shown.why = status.why.clone();
+            shown.held_by_operator = roles.held_by_operator && roles.active == cloud;
             shown.missed_puts = status.missed_puts;
             shown.missed_deletes = status.missed_deletes;
             let oldest = read::oldest_miss(&*self.filer.world.kv.view(), cloud).ok().flatten();
@@ -232,9 +266,10 @@ impl Site {
             shown.reached_by = status.reached_by.iter().map(name).collect();
             if let Some(health) = &health {
                 let seen = &health[cloud.index()];
+                shown.failing = seen.streak.map(|streak| failing(streak, self.config.health.failures_to_trip));
                 shown.failures_now = seen.view.failures;
                 shown.failures_total = seen.failures_total;
-                if status.state != CloudState::Healthy || seen.view.failures > 0 {
+                if status.state != CloudState::Healthy || seen.streak.is_some() {
                     shown.why = shown.why.or_else(|| seen.last_failure.clone());
                 }
             }
@@ -260,10 +295,10 @@ impl Site {
         if !has_majority {
             Some("this filer sees no majority of the filers, so nothing can be decided".into())
         } else if active.state != CloudState::Healthy {
-            Some(format!("the active cloud {} is {:?}", self.cloud_name(roles.active), active.state).to_lowercase())
+            Some(format!("the active cloud {} is {}", self.cloud_name(roles.active), state_word(active.state)))
         } else if status.state != CloudState::Healthy {
             let missing = status.missed_puts + status.missed_deletes;
-            Some(format!("cloud {name} is {} and lacks {missing} changes", state_word(status.state)))
+            Some(format!("cloud {name} is {} and lacks {}", state_word(status.state), counted(missing, "change")))
         } else {
             None
         }
@@ -277,6 +312,14 @@ impl Site {
             Err(DoorError::Refused(error)) => Err(Refusal::Rules(self.named(&error.to_string()))),
             Err(error) => Err(kind_of_door(&error)(error.to_string())),
         }
+    }
+
+    /// Makes a cloud active, by the operator's wish.
+    async fn activate(&self, to: CloudId) -> Result<String, Refusal> {
+        let epoch = self.roles()?.epoch;
+        let roles = self.decide(OpBody::Activate { to, epoch, by: BY_OPERATOR.into() }).await?;
+        let [active, preferred] = [roles.active, roles.preferred].map(|cloud| self.cloud_name(cloud));
+        Ok(activated(active, roles.epoch, roles.held_by_operator.then_some(preferred)))
     }
 
     /// The words of the state machine, with the operator's names for the clouds.
@@ -312,7 +355,7 @@ impl Site {
                             Some(false) => "unreachable",
                             None => "not tried",
                         };
-                        format!("{} {reachable}, {} failures", self.cloud_name(cloud), view.failures)
+                        format!("{} {reachable}, {}", self.cloud_name(cloud), counted(view.failures.into(), "failure"))
                     };
                     format!("{}: {}; {}", name(ballot.filer), view(CloudId::A), view(CloudId::B))
                 })
@@ -465,18 +508,14 @@ impl Steering for Site {
         extra
     }
 
-    async fn failover(&self) -> Result<String, Refusal> {
-        let roles = self.roles()?;
-        let to = roles.standby();
-        let roles = self.decide(OpBody::Activate { to, epoch: roles.epoch, by: BY_OPERATOR.into() }).await?;
-        Ok(format!("cloud {} is active, epoch {}", self.cloud_name(roles.active), roles.epoch))
+    async fn failover(&self, cloud: &str) -> Result<String, Refusal> {
+        let to = cloud_called(cloud, CloudId::BOTH.map(|cloud| self.cloud_name(cloud)))?;
+        self.activate(to).await
     }
 
     async fn failback(&self) -> Result<String, Refusal> {
-        let roles = self.roles()?;
-        let to = roles.preferred;
-        let roles = self.decide(OpBody::Activate { to, epoch: roles.epoch, by: BY_OPERATOR.into() }).await?;
-        Ok(format!("cloud {} is active, epoch {}", self.cloud_name(roles.active), roles.epoch))
+        let to = self.roles()?.preferred;
+        self.activate(to).await
     }
 
     async fn remove_peer(&self, name: &str) -> Result<String, Refusal> {
@@ -570,6 +609,28 @@ mod tests {
         ] {
             assert_eq!(numbers.get(name), Some(&value), "{name}");
         }
+    }
+
+    #[test]
+    fn a_cloud_is_called_by_its_name_or_its_letter() {
+        let names = ["aws", "azure"];
+        for (called, cloud) in [("aws", CloudId::A), ("a", CloudId::A), ("azure", CloudId::B), ("b", CloudId::B)] {
+            assert_eq!(cloud_called(called, names), Ok(cloud), "{called}");
+        }
+        assert_eq!(cloud_called("a", ["b", "a"]), Ok(CloudId::B), "a name counts first");
+        for wrong in ["gcs", "AWS", "", "c"] {
+            let refused = cloud_called(wrong, names).unwrap_err();
+            let known = "the clouds are aws (a) and azure (b)";
+            assert!(matches!(&refused, Refusal::NotFound(why) if why.contains(known)), "{refused}");
+        }
+    }
+
+    #[test]
+    fn who_moves_away_from_the_preferred_cloud_is_told_how_to_go_back() {
+        assert_eq!(activated("aws", Epoch(3), None), "cloud aws is active, epoch 3");
+        let told = activated("azure", Epoch(2), Some("aws"));
+        assert!(told.starts_with("cloud azure is active, epoch 2; aws does not become active by itself"), "{told}");
+        assert!(told.contains("filer cloud failback"), "{told}");
     }
 
     #[test]

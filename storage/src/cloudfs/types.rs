@@ -179,6 +179,7 @@ pub struct Segment {
 
 /// The state of a cloud, agreed by all filers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CloudState {
     /// Its copy is required for release.
     Healthy,
