@@ -2,7 +2,13 @@
 
 use clap::Parser;
 use filer::cli::{self, Cli, CliError, Command, Serve};
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
+
+/// Every call of a client allocates on one thread and frees on another, which costs the system's allocator a fifth of a
+/// filer's time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {

@@ -4,8 +4,13 @@ mod commands;
 
 use clap::{Parser, Subcommand};
 use commands::{Which, range};
+use mimalloc::MiMalloc;
 use sim::plan::{SCENES, Scene};
 use std::{path::PathBuf, process::ExitCode};
+
+/// As in a filer, and because many seeds are many allocations.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Runs whole filers in one process, on virtual time, from a seed: finds bugs before users do.
 #[derive(Parser)]

@@ -37,7 +37,7 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 /// Pause between two looks at a filer.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// How much of a log an error shows, in lines.
 const LOG_LINES_SHOWN: usize = 25;

@@ -41,10 +41,10 @@ impl Default for Settings {
 #[rtype(result = "Result<Answer, DoorError>")]
 pub struct Decide(pub OpBody);
 
-/// Look at what has changed.
+/// Operations were applied: look at what they have changed.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Look;
+struct LookAtRoles;
 
 /// Whom to tell.
 #[derive(Clone, Message)]
@@ -94,15 +94,16 @@ impl MeshActor {
 
     fn live(&self) -> Vec<FilerId> {
         let heard = |peer: &mesh::peers::PeerStatus| peer.heard_ms_ago.is_some_and(|ms| ms <= self.settings.live_ms);
-        let members = self.consensus.status().voters;
-        let peers = self.peers.status().into_iter().filter(|peer| heard(peer) && members.contains_key(&peer.id));
+        let voters = self.consensus.voters();
+        let peers = self.peers.status().into_iter().filter(|peer| heard(peer) && voters.contains(&peer.id));
         let mut live: Vec<_> = peers.map(|peer| peer.id).chain([self.me]).collect();
         live.sort();
         live
     }
 
-    fn look(&mut self) {
-        let Some(wire) = self.wire.clone() else {
+    /// Tells everybody when the roles have changed.
+    fn look_at_roles(&self) {
+        let Some(wire) = &self.wire else {
             return;
         };
         match read::roles(&*self.kv) {
@@ -124,7 +125,14 @@ impl MeshActor {
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "the roles cannot be read"),
         }
-        let now = MeshChanged { live: self.live(), leader: self.consensus.status().leader };
+    }
+
+    /// Tells everybody when somebody else leads, is live, or is so no more.
+    fn look_at_mesh(&mut self) {
+        let Some(wire) = &self.wire else {
+            return;
+        };
+        let now = MeshChanged { live: self.live(), leader: self.consensus.leader() };
         let changed = self.told.as_ref().is_none_or(|told| told.live != now.live || told.leader != now.leader);
         if changed {
             tracing::info!(live = ?now.live, leader = ?now.leader, "the mesh changed");
@@ -133,6 +141,11 @@ impl MeshActor {
             wire.resync.do_send(now.clone());
             self.told = Some(now);
         }
+    }
+
+    fn look(&mut self) {
+        self.look_at_roles();
+        self.look_at_mesh();
     }
 }
 
@@ -148,7 +161,7 @@ impl Actor for MeshActor {
                 let Some(actor) = me.upgrade() else {
                     return;
                 };
-                if actor.send(Look).await.is_err() {
+                if actor.send(LookAtRoles).await.is_err() {
                     return;
                 }
             }
@@ -166,11 +179,11 @@ impl Handler<Wire> for MeshActor {
     }
 }
 
-impl Handler<Look> for MeshActor {
+impl Handler<LookAtRoles> for MeshActor {
     type Result = ();
 
-    fn handle(&mut self, _: Look, _ctx: &mut Self::Context) {
-        self.look();
+    fn handle(&mut self, _: LookAtRoles, _ctx: &mut Self::Context) {
+        self.look_at_roles();
     }
 }
 
@@ -188,8 +201,8 @@ impl Handler<Decide> for MeshActor {
     fn handle(&mut self, Decide(mut body): Decide, _ctx: &mut Self::Context) -> Self::Result {
         let (door, peers, health) = (self.door.clone(), self.peers.clone(), self.wire.clone().map(|wire| wire.health));
         let (me, deadline) = (self.me, Duration::from_millis(self.settings.ballot_ms));
-        let members = self.consensus.status().voters;
-        let asked = |peer: &mesh::peers::PeerStatus| peer.connected && peer.id != me && members.contains_key(&peer.id);
+        let members = self.consensus.voters();
+        let asked = |peer: &mesh::peers::PeerStatus| peer.connected && peer.id != me && members.contains(&peer.id);
         let others: Vec<_> = self.peers.status().into_iter().filter(asked).map(|peer| peer.id).collect();
         Box::pin(async move {
             if let OpBody::Trip { ballots, voters, .. } = &mut body {

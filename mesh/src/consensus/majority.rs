@@ -55,13 +55,15 @@ impl Consensus {
 impl Core {
     /// How long ago the last sign of a majority was, or how long index reads have been failing, if that is longer.
     fn without_majority(&self) -> Duration {
-        let metrics = self.metrics();
-        let leads = metrics.state.is_leader();
-        let mut voters = metrics.membership_config.membership().voter_ids();
-        if leads && voters.all(|voter| voter == self.me) {
+        let (alone, acknowledged) = self.look(|metrics| {
+            let leads = metrics.state.is_leader();
+            let mut voters = metrics.membership_config.membership().voter_ids();
+            let acknowledged = metrics.last_quorum_acked.as_ref().filter(|_| leads).map(|at| at.0);
+            (leads && voters.all(|voter| voter == self.me), acknowledged)
+        });
+        if alone {
             return Duration::ZERO;
         }
-        let acknowledged = metrics.last_quorum_acked.as_ref().filter(|_| leads).map(|at| at.0);
         let last = acknowledged.into_iter().chain([self.shared.majority_at()]).max();
         let silent = last.map_or(Duration::ZERO, |at| at.elapsed());
         silent.max(self.gate.failing_since().map_or(Duration::ZERO, |since: Instant| since.elapsed()))

@@ -20,10 +20,14 @@ use crate::{
     FilerId,
     clock::Random,
     kv::{Batch, Durability, Kv, META},
-    peers::{Member, Peers, Service},
+    peers::{Peers, Service},
 };
 use openraft::async_runtime::WatchReceiver;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{Semaphore, mpsc};
 
 const SESSION_KEY: &[u8] = b"consensus/session";
@@ -129,35 +133,33 @@ impl Consensus {
     /// What the replica knows now.
     pub fn status(&self) -> ConsensusStatus {
         let core = &*self.core;
-        let metrics = core.metrics();
-        let membership = metrics.membership_config.membership();
-        let node = |id: FilerId| membership.get_node(&id).map(|member| (id, member.clone()));
-        let voters: BTreeMap<FilerId, Member> = membership.voter_ids().filter_map(node).collect();
-        let learners = membership.learner_ids().filter_map(node).collect();
-        let leads = metrics.state.is_leader();
-        let alone = voters.len() == 1 && voters.contains_key(&core.me);
-        let majority_ms_ago = match (leads, alone) {
-            (false, _) => None,
-            (true, true) => Some(0),
-            (true, false) => metrics.last_quorum_acked.map(|at| at.0.elapsed().as_millis() as u64),
-        };
-        let lease_ms = core.settings.election_timeout_ms_max;
-        let heard = |id: &FilerId| match core.shared.heard() {
-            _ if *id == core.me => majority_ms_ago.is_some_and(|ms| ms <= lease_ms),
-            Some((leader, at)) => leader == *id && at.elapsed() <= Duration::from_millis(lease_ms),
-            None => false,
-        };
-        ConsensusStatus {
-            term: metrics.current_term,
-            leader: metrics.current_leader.filter(heard),
-            applied: core.shared.applied(),
-            last_log: metrics.last_log_index.unwrap_or(0),
-            voters,
-            learners,
-            majority_ms_ago,
-            removed: core.shared.removed(),
-            revoked: core.shared.revoked(),
-        }
+        let leader = core.live_leader();
+        let majority_ms_ago = core.majority_ago().map(|ago| ago.as_millis() as u64);
+        core.look(|metrics| {
+            let membership = metrics.membership_config.membership();
+            let node = |id: FilerId| membership.get_node(&id).map(|member| (id, member.clone()));
+            ConsensusStatus {
+                term: metrics.current_term,
+                leader,
+                applied: core.shared.applied(),
+                last_log: metrics.last_log_index.unwrap_or(0),
+                voters: membership.voter_ids().filter_map(node).collect(),
+                learners: membership.learner_ids().filter_map(node).collect(),
+                majority_ms_ago,
+                removed: core.shared.removed(),
+                revoked: core.shared.revoked(),
+            }
+        })
+    }
+
+    /// The leader, if it was heard from lately: as in the status, without the rest.
+    pub fn leader(&self) -> Option<FilerId> {
+        self.core.live_leader()
+    }
+
+    /// The members that vote: as in the status, without the rest.
+    pub fn voters(&self) -> BTreeSet<FilerId> {
+        self.core.look(|metrics| metrics.membership_config.membership().voter_ids().collect())
     }
 
     /// Why the replica goes no further; `None` while it runs.
@@ -190,20 +192,49 @@ impl Consensus {
 }
 
 impl Core {
+    /// A look at the engine's state, as last told; a short one, since the engine waits for its end.
+    pub fn look<T>(&self, look: impl FnOnce(&Metrics) -> T) -> T {
+        look(&self.raft.metrics().borrow_watched())
+    }
+
     /// The engine's state, as last told.
     pub fn metrics(&self) -> Metrics {
-        self.raft.metrics().borrow_watched().clone()
+        self.look(Metrics::clone)
     }
 
     /// The leader that the engine would turn to.
     pub fn leader(&self) -> Option<FilerId> {
-        self.raft.metrics().borrow_watched().current_leader
+        self.look(|metrics| metrics.current_leader)
+    }
+
+    /// The leader, if it was heard from lately.
+    fn live_leader(&self) -> Option<FilerId> {
+        let lease = self.settings.lease();
+        let leader = self.leader()?;
+        let is_live = if leader == self.me {
+            self.majority_ago().is_some_and(|ago| ago <= lease)
+        } else {
+            self.shared.heard().is_some_and(|(heard, at)| heard == leader && at.elapsed() <= lease)
+        };
+        is_live.then_some(leader)
+    }
+
+    /// How long ago a majority last answered this filer, if it leads.
+    fn majority_ago(&self) -> Option<Duration> {
+        self.look(|metrics| {
+            let mut voters = metrics.membership_config.membership().voter_ids();
+            match metrics.state.is_leader() {
+                false => None,
+                true if voters.all(|voter| voter == self.me) => Some(Duration::ZERO),
+                true => metrics.last_quorum_acked.as_ref().map(|at| at.0.elapsed()),
+            }
+        })
     }
 
     /// Whether the replica runs and is a member's.
     pub fn check_member(&self) -> Result<(), ProposeError> {
         self.shared.stopped()?;
-        let known = self.raft.metrics().borrow_watched().membership_config.get_node(&self.me).is_some();
+        let known = self.look(|metrics| metrics.membership_config.get_node(&self.me).is_some());
         if known && !self.shared.is_dismissed() && !self.shared.is_removed(self.me) {
             Ok(())
         } else {
@@ -239,18 +270,21 @@ async fn follow(core: Arc<Core>) {
     let mut metrics = core.raft.metrics();
     let mut known = BTreeMap::new();
     loop {
-        let (members, running, acknowledged) = {
+        let (changed, running, acknowledged) = {
             let now = metrics.borrow_and_update();
-            let members: BTreeMap<_, _> = now.membership_config.nodes().map(|(id, m)| (*id, m.clone())).collect();
+            let members = || now.membership_config.nodes();
+            let changed = members().next().is_some() && !members().eq(&known);
+            if changed {
+                known = members().map(|(id, member)| (*id, member.clone())).collect();
+            }
             let acknowledged = now.last_quorum_acked.as_ref().filter(|_| now.state.is_leader()).map(|at| at.0);
-            (members, now.running_state.clone(), acknowledged)
+            (changed, now.running_state.clone(), acknowledged)
         };
         if let Some(at) = acknowledged {
             core.shared.note_majority(at);
         }
-        if members != known && !members.is_empty() {
-            known = members.clone();
-            core.peers.set_members(members);
+        if changed {
+            core.peers.set_members(known.clone());
         }
         if let Err(error) = running {
             core.engine_ended(&error);

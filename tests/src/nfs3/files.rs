@@ -3,7 +3,7 @@
 use super::{Attr, Fh, Nfs3, Nfs3Error, PIECE_BYTES};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
-use nfs3_types::nfs3::{ftype3, nfsstat3, stable_how};
+use nfs3_types::nfs3::{ftype3, nfsstat3, stable_how, writeverf3};
 use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, path::Path};
 
 /// How often a file is written again since the server forgot unstable data.
@@ -45,6 +45,10 @@ impl Source<'_> {
     }
 }
 
+fn local(source: std::io::Error) -> Nfs3Error {
+    Nfs3Error::Local { attempted: "reading what is to be written".into(), source }
+}
+
 fn split(path: &str) -> (&str, &str) {
     path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path))
 }
@@ -68,27 +72,8 @@ impl Nfs3 {
             let source = &source;
             let verifiers: Vec<_> = stream::iter(pieces())
                 .map(|(at, len)| async move {
-                    let local = |source| Nfs3Error::Local { attempted: "reading what is to be written".into(), source };
                     let data = source.piece(at, len).map_err(local)?;
-                    let mut done = 0;
-                    let mut verifier = None;
-                    while done < data.len() {
-                        let at = offset + at + done as u64;
-                        let (taken, now) = self.write(file, at, &data[done..], stable_how::UNSTABLE).await?;
-                        if taken == 0 || taken > data.len() - done {
-                            let what = format!("{taken} bytes taken of {}", data.len() - done);
-                            return Err(Nfs3Error::Protocol { attempted: "WRITE".into(), what });
-                        }
-                        done += taken;
-                        wrote(taken as u64);
-                        // Two verifiers within a piece: what the first one stands for is lost.
-                        verifier = match verifier {
-                            None => Some(Some(now)),
-                            Some(Some(before)) if before == now => Some(Some(now)),
-                            Some(_) => Some(None),
-                        };
-                    }
-                    Ok(verifier.flatten())
+                    self.write_piece(file, offset + at, &data, stable_how::UNSTABLE, wrote).await
                 })
                 .buffer_unordered(self.options().pieces_in_flight_max)
                 .try_collect()
@@ -101,6 +86,31 @@ impl Nfs3 {
         }
         let what = "the server's verifier changes each time".into();
         Err(Nfs3Error::Protocol { attempted: "COMMIT".into(), what })
+    }
+
+    /// Writes what one call holds; the server's verifier, unless it changed in between: what the first one stands for is
+    /// lost then.
+    async fn write_piece(
+        &self,
+        file: &Fh,
+        offset: u64,
+        data: &[u8],
+        stable: stable_how,
+        wrote: &impl Fn(u64),
+    ) -> Result<Option<writeverf3>, Nfs3Error> {
+        let (mut done, mut verifiers) = (0, Vec::new());
+        while done < data.len() {
+            let (taken, verifier) = self.write(file, offset + done as u64, &data[done..], stable).await?;
+            if taken == 0 || taken > data.len() - done {
+                let what = format!("{taken} bytes taken of {}", data.len() - done);
+                return Err(Nfs3Error::Protocol { attempted: "WRITE".into(), what });
+            }
+            done += taken;
+            wrote(taken as u64);
+            verifiers.push(verifier);
+        }
+        verifiers.dedup();
+        Ok(verifiers.pop().filter(|_| verifiers.is_empty()))
     }
 
     /// Reads a file from its start to its end; `take` gets its bytes in order. The number of bytes.
@@ -194,14 +204,19 @@ impl Nfs3 {
         bytes: u64,
         wrote: &impl Fn(u64),
     ) -> Result<(), Nfs3Error> {
-        let file = self.create(dir, name).await?;
-        if self.getattr(&file).await?.size > 0 {
+        let (file, attr) = self.open(dir, name).await?;
+        if attr.size > 0 {
             self.truncate(&file, 0).await?;
         }
-        if bytes == 0 {
-            return Ok(());
+        match bytes as usize {
+            0 => Ok(()),
+            // A kernel's client writes what one call holds durably at once, and saves the COMMIT.
+            len @ 1..=PIECE_BYTES => {
+                let data = source.piece(0, len).map_err(local)?;
+                self.write_piece(&file, 0, &data, stable_how::FILE_SYNC, wrote).await.map(drop)
+            }
+            _ => self.write_from(&file, 0, source, bytes, wrote).await,
         }
-        self.write_from(&file, 0, source, bytes, wrote).await
     }
 
     /// The whole content of the file of this path.

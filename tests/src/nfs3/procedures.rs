@@ -91,16 +91,28 @@ impl Nfs3 {
 
     /// Makes a file, or opens the one that is there (and leaves its content).
     pub async fn create(&self, dir: &Fh, name: &str) -> Result<Fh, Nfs3Error> {
-        let how = createhow3::UNCHECKED(sattr3 { mode: Nfs3Option::Some(0o644), ..sattr3::default() });
-        self.create_as(dir, name, how).await
+        self.open(dir, name).await.map(|(file, _)| file)
     }
 
     /// Makes a file, in whichever way.
     pub async fn create_as(&self, dir: &Fh, name: &str, how: createhow3) -> Result<Fh, Nfs3Error> {
+        self.call_create(dir, name, how).await.map(|(file, _)| file)
+    }
+
+    /// As [`Nfs3::create`], with the file's attributes then.
+    pub async fn open(&self, dir: &Fh, name: &str) -> Result<(Fh, Attr), Nfs3Error> {
+        let how = createhow3::UNCHECKED(sattr3 { mode: Nfs3Option::Some(0o644), ..sattr3::default() });
+        match self.call_create(dir, name, how).await? {
+            (file, Nfs3Option::Some(attr)) => Ok((file, attr)),
+            (file, Nfs3Option::None) => self.getattr(&file).await.map(|attr| (file, attr)),
+        }
+    }
+
+    async fn call_create(&self, dir: &Fh, name: &str, how: createhow3) -> Result<(Fh, post_op_attr), Nfs3Error> {
         let procedure = (NFS_PROGRAM::NFSPROC3_CREATE, "CREATE");
         let arguments = CREATE3args { where_: at(dir, name), how };
         let ok: CREATE3resok = self.nfs::<_, CREATE3resfail>(procedure, name, &arguments).await?;
-        self.made("CREATE", ok.obj)
+        Ok((self.made("CREATE", ok.obj)?, ok.obj_attributes))
     }
 
     /// Makes a directory.
@@ -134,7 +146,8 @@ impl Nfs3 {
         self.nfs::<RENAME3resok, RENAME3resfail>(procedure, from.1, &arguments).await.map(drop)
     }
 
-    /// Writes up to [`super::PIECE_BYTES`] bytes; the number that the server took, and its verifier.
+    /// Writes up to [`super::PIECE_BYTES`] bytes, at least as durably as said; the number that the server took, and its
+    /// verifier.
     pub async fn write(
         &self,
         file: &Fh,
@@ -146,6 +159,10 @@ impl Nfs3 {
         let count = data.len() as u32;
         let arguments = WRITE3args { file: file.clone(), offset, count, stable, data: Opaque::borrowed(data) };
         let ok: WRITE3resok = self.nfs::<_, WRITE3resfail>(procedure, "", &arguments).await?;
+        if (ok.committed as u32) < stable as u32 {
+            let what = format!("written as {:?}, where {stable:?} was asked for", ok.committed);
+            return Err(Nfs3Error::Protocol { attempted: procedure.1.into(), what });
+        }
         self.shared.counted.written_bytes.fetch_add(ok.count.into(), Relaxed);
         Ok((ok.count as usize, ok.verf))
     }
