@@ -8,7 +8,7 @@ use super::{
     hello::{Agreed, Hello},
     identity::{self, PeerName},
     quic::{self, Shared},
-    session::{Close, Holder, Session, describe},
+    session::{Close, Holder, Session, describe, says_removed},
     stats::Refusal,
     tls,
 };
@@ -103,9 +103,14 @@ async fn open(shared: &Arc<Shared>, id: FilerId, at: SocketAddr) -> Result<Sessi
     match greet(&shared.hello, &conn, &holder.peer).await {
         Ok(agreed) => Ok(Session::new(holder, agreed, conn, true, &shared.settings)),
         Err(why) => {
-            if conn.close_reason().is_none() {
-                shared.counts.refused_greetings.one();
-                Close::Greeting.end(&conn, &why);
+            match conn.close_reason() {
+                // Behind its certificate: no stranger on the way can say so in its name.
+                Some(e) if says_removed(&e) => shared.roster.says_removed(id),
+                Some(_) => {}
+                None => {
+                    shared.counts.refused_greetings.one();
+                    Close::Greeting.end(&conn, &why);
+                }
             }
             Err(format!("{at}: {why}"))
         }

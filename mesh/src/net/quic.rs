@@ -213,6 +213,12 @@ impl QuicMesh {
         self.shared.tls.renew(identity)
     }
 
+    /// The names of the peers that refuse this filer as one that was removed from the CloudFS, by their last word: it
+    /// holds until a session with them stands again.
+    pub fn removed_by(&self) -> Vec<String> {
+        self.shared.roster.removed_by()
+    }
+
     /// Where the mesh listens.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.shared.endpoint.local_addr()

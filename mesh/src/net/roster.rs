@@ -47,6 +47,8 @@ struct Peer {
     heard: Option<Instant>,
     /// Attempts at a session that failed since the last one stood.
     failures: u32,
+    /// Whether the peer has said, since the last session stood, that this filer was removed.
+    says_removed: bool,
     /// Raised whenever a session starts, ends, or fails to start.
     changed: watch::Sender<u64>,
     /// The dialler's bell, rung when a call waits for a session.
@@ -63,6 +65,7 @@ impl Peer {
             last_error: None,
             heard: None,
             failures: 0,
+            says_removed: false,
             changed: watch::Sender::new(0),
             wanted: Arc::default(),
         }
@@ -180,6 +183,7 @@ impl Roster {
             peer.theirs = Some(session.clone());
         }
         peer.failures = 0;
+        peer.says_removed = false;
         peer.last_error = None;
         peer.change();
         let retire = match (&peer.ours, &peer.theirs) {
@@ -227,6 +231,20 @@ impl Roster {
             peer.change();
         }
         new
+    }
+
+    /// Notes that a member refuses this filer as one that was removed.
+    pub fn says_removed(&self, id: FilerId) {
+        if let Some(peer) = self.peers().get_mut(&id) {
+            peer.says_removed = true;
+        }
+    }
+
+    /// The names of the members that do, and with which no session has stood since.
+    pub fn removed_by(&self) -> Vec<String> {
+        let peers = self.peers();
+        let saying = peers.values().filter(|peer| peer.says_removed);
+        saying.filter_map(|peer| peer.member.as_ref().map(|member| member.name.clone())).collect()
     }
 
     /// The session to call `id` by; or what a caller can wait for; or `None` where `id` is no member.

@@ -14,7 +14,7 @@ use super::{
     hello::{Agreed, Hello},
     identity::PeerName,
     quic::{self, Shared},
-    session::{Close, Session, describe},
+    session::{Close, Session, describe, says_removed},
 };
 use crate::peers::{Channel, Message};
 use quinn::{Connection, Incoming, RecvStream, SendStream, crypto::rustls::QuicServerConfig};
@@ -100,6 +100,9 @@ pub async fn attend(shared: Arc<Shared>, session: Arc<Session>) {
         }
     };
     let why = describe(&e);
+    if says_removed(&e) {
+        shared.roster.says_removed(session.peer.id);
+    }
     tracing::info!(peer = %session.peer.id, name = %session.peer.name, %why, "a session ended");
     shared.roster.ended(&session, why);
 }

@@ -198,6 +198,15 @@ impl Session {
     }
 }
 
+/// Whether the peer ended the connection, or refused it, as it holds this filer for removed from the CloudFS.
+pub fn says_removed(e: &ConnectionError) -> bool {
+    match e {
+        ConnectionError::ApplicationClosed(close) => close.error_code == VarInt::from_u32(Close::Removed as u32),
+        ConnectionError::ConnectionClosed(close) => tls::says_removed(close.error_code.into()),
+        _ => false,
+    }
+}
+
 /// Why a connection ended, in words.
 pub fn describe(e: &ConnectionError) -> String {
     match e {

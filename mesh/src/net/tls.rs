@@ -164,7 +164,7 @@ impl Check {
             .map_err(|what| (Refusal::Malformed, what, CertificateError::BadEncoding))?;
         if self.tls.is_removed(peer.id) {
             let what = "this filer was removed from the CloudFS".to_owned();
-            return Err((Refusal::Removed, what, CertificateError::Revoked));
+            return Err((Refusal::Removed, what, CertificateError::ApplicationVerificationFailure));
         }
         let serial =
             identity::serial(certificate).map_err(|what| (Refusal::Malformed, what, CertificateError::BadEncoding))?;
@@ -306,16 +306,27 @@ pub(super) fn dialled_name(id: FilerId) -> String {
     server_name(id).to_str().into_owned()
 }
 
+/// What QUIC adds to the number of a TLS alert (RFC 9001, 4.8).
+const ALERT_BASE: u64 = 0x100;
+/// The alert `access_denied`: a good certificate, whose holder is not let in. Peers say so to a removed filer alone.
+const ALERT_ACCESS_DENIED: u64 = 49;
+
+/// Whether this error code says that the peer holds us for removed from the CloudFS.
+pub(super) fn says_removed(code: u64) -> bool {
+    code == ALERT_BASE + ALERT_ACCESS_DENIED
+}
+
 /// What a TLS alert from a peer means for us, where it is about our certificate. Alerts: RFC 8446, 6.2.
 pub(super) fn explain_alert(code: u64) -> Option<&'static str> {
-    match code.checked_sub(0x100)? {
+    match code.checked_sub(ALERT_BASE)? {
         42 => Some("the peer refused this filer's certificate: it is not a filer's, or not that of who it dialled"),
-        44 => Some(
-            "the peer refused this filer's certificate: it was revoked, or this filer was removed from the CloudFS",
-        ),
+        44 => Some("the peer refused this filer's certificate: it was revoked; have a new one signed"),
         45 => Some(
             "the peer refused this filer's certificate: it has expired, or a clock is wrong; have a new one signed",
         ),
+        ALERT_ACCESS_DENIED => {
+            Some("the peer refused this filer's certificate: this filer was removed from the CloudFS")
+        }
         48 | 51 => Some("the peer refused this filer's certificate: it belongs to another CloudFS"),
         116 => Some("the peer refused this filer: it showed no certificate"),
         120 => Some("the peer does not speak the filermesh protocol"),

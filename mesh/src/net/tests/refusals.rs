@@ -80,9 +80,33 @@ async fn a_removed_filer_loses_its_session_and_gets_no_other() {
     let said = said.await;
     assert!(said.contains("this filer was removed from the CloudFS"), "{said}");
     assert_eq!(a.mesh.stats().sessions, 0);
+    // It knows why, until it is let in after all.
+    comes(async {
+        while b.mesh.removed_by() != ["site1"] {
+            b.fails(a.id()).await;
+        }
+    })
+    .await;
 
     a.mesh.set_removed(Default::default());
     comes(async { while b.says(a.id(), "hi", Bytes::new()).await.is_err() {} }).await;
+    assert!(b.mesh.removed_by().is_empty(), "{:?}", b.mesh.removed_by());
+}
+
+#[tokio::test]
+async fn a_filer_that_was_away_while_it_was_removed_is_told_so() {
+    let ca = ca();
+    let (a, b) = (Site::start(filer(&ca, 1), quick()), Site::start(filer(&ca, 2), quick()));
+    a.mesh.set_removed([b.id()].into());
+    b.knows(&[&a]);
+    comes(async {
+        while b.mesh.removed_by() != ["site1"] {
+            let said = b.fails(a.id()).await;
+            assert!(said.contains("this filer was removed from the CloudFS"), "{said}");
+        }
+    })
+    .await;
+    assert!(a.mesh.removed_by().is_empty() && a.mesh.stats().sessions_opened == 0);
 }
 
 #[tokio::test]
@@ -106,6 +130,7 @@ async fn a_revoked_certificate_is_refused_and_its_holder_comes_back_with_another
     });
     let said = said.await;
     assert!(said.contains("revoked"), "{said}");
+    assert!(b.mesh.removed_by().is_empty(), "it was not removed");
     assert_eq!(a.mesh.stats().sessions, 0);
     // Who dials it finds out too.
     a.knows(&[&b]);
