@@ -105,7 +105,7 @@ fn first(init: &Init, dir: &SiteDir, out: &mut dyn Write) -> Result<(), CliError
         }
     }
     let (config, problems) = from_flags(init, table, dir)?;
-    places::refuse(problems, dir)?;
+    places::refuse(&problems)?;
     unused(dir, &[dir.identity(), dir.authority(), config.data_dir.clone()])?;
 
     let cloudfs = random_number()?;

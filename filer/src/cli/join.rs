@@ -233,7 +233,7 @@ pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Writ
     // Credentials do not travel with the certificate: they are still to be given.
     let (credentials, others): (Vec<_>, Vec<_>) =
         problems.into_iter().partition(|problem| problem.setting.starts_with("clouds."));
-    places::refuse(others, dir)?;
+    places::refuse(&others)?;
     let files = [identity::CERTIFICATE_FILE, identity::CA_CERTIFICATE_FILE].map(|file| dir.identity().join(file));
     init::unused(dir, &[&files[..], std::slice::from_ref(&config.data_dir)].concat())?;
     checked_identity(&bundle, &site, dir, &dir.identity().join(identity::KEY_FILE), &refused)?;

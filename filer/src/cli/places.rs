@@ -1,7 +1,7 @@
 //! Settings from the command line: `--cloud-a s3://..` and `--set key=value`, merged into the settings of a new site.
 
 use super::CliError;
-use crate::config::{Config, ConfigError, Problem, SiteDir};
+use crate::config::{Config, Problem, SiteDir};
 use toml::{Table, Value};
 
 /// The `[clouds.primary]` or `[clouds.secondary]` that `spec` names.
@@ -93,9 +93,15 @@ pub(super) fn settings(table: &Table, dir: &SiteDir) -> (Config, Vec<Problem>) {
     (config, problems.into_iter().map(|problem| Problem { line: None, ..problem }).collect())
 }
 
-/// Refuses settings with problems.
-pub(super) fn refuse(problems: Vec<Problem>, dir: &SiteDir) -> Result<(), CliError> {
-    if problems.is_empty() { Ok(()) } else { Err(ConfigError::Problems { path: dir.config_path(), problems }.into()) }
+/// Refuses settings with problems. They are in no file yet.
+pub(super) fn refuse(problems: &[Problem]) -> Result<(), CliError> {
+    let count = match problems.len() {
+        0 => return Ok(()),
+        1 => "1 problem".to_string(),
+        n => format!("{n} problems"),
+    };
+    let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    Err(CliError::Usage(format!("the settings of the new site have {count}, and nothing was written:{lines}")))
 }
 
 /// The settings as a table to merge into.

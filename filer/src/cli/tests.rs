@@ -180,6 +180,7 @@ fn wrong_settings_write_nothing() {
     }
 }
 
+        assert!(!said.contains("filer.toml"), "there is none yet: {said}");
 #[test]
 fn clouds_are_read_from_the_command_line() {
     let desk = Desk::new();
