@@ -79,6 +79,13 @@ pub trait Steering: Send + Sync + 'static {
     /// Answers what was done.
     async fn revoke(&self, filer: FilerId, name: &str, serial: &str) -> Result<String, Refusal>;
 
+    /// Takes the certificate with this serial number, which was put in place of this filer's, into use now. Answers what
+    /// was done, when it is.
+    async fn use_certificate(&self, serial: &str) -> Result<String, Refusal>;
+
+    /// The serial number of the certificate with which a filer serves now, as it says itself.
+    async fn certificate_of(&self, filer: FilerId) -> Result<String, Refusal>;
+
     /// Segments on record behind `after` (the `next` of an earlier page), at most `limit`.
     async fn segments(&self, after: Option<String>, limit: usize) -> Result<Page<SegmentRow>, Refusal>;
 

@@ -413,7 +413,11 @@ async fn status(look: Look, out: &mut dyn Write) -> Result<(), CliError> {
     let text = |status: &Status| match (look.list.json, look.watch) {
         (true, true) => serde_json::to_string(status).expect("plain data has a JSON form"),
         (true, false) => json(status),
-        (false, _) => page::status(status),
+        // Before all else: nothing of the page is of use to a filer that was removed.
+        (false, _) => match &status.removed {
+            Some(why) => format!("REMOVED: {why}\n\n{}", page::status(status)),
+            None => page::status(status),
+        },
     };
     if !look.watch {
         return say(out, &text(&client.status().await?));

@@ -3,6 +3,7 @@
 //! Owns: opening what the filer works with, in an order in which a wrong setting changes nothing; the doors; the end.
 //! Does not own: the filer (`filer`), the doors' words (`admin`, `nfs`).
 
+mod removed;
 mod renewal;
 mod settings;
 mod steering;
@@ -24,7 +25,7 @@ use mesh::{
 };
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, UNIX_EPOCH},
 };
 use steering::Site;
@@ -71,7 +72,7 @@ pub async fn serve(config: Config, dir: SiteDir) -> anyhow::Result<()> {
 async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let site = dir.site()?;
     // Before its files are read: no change of them is missed.
-    let renewal = Renewal::of(dir.identity());
+    let renewal = Arc::new(Mutex::new(Renewal::of(dir.identity())));
     let identity = Identity::load(&dir.identity())?;
     anyhow::ensure!(
         identity.id() == site.filer && identity.cloudfs() == site.cloudfs_text(),
@@ -143,7 +144,7 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
         None => None,
     };
     let counters = nfs.as_ref().map(NfsServer::counters);
-    let site = Arc::new(Site::new(filer.clone(), mesh.clone(), config.clone(), counters));
+    let site = Arc::new(Site::new(filer.clone(), mesh.clone(), renewal.clone(), config.clone(), counters));
     let stop = Arc::new(Notify::new());
     let stopped = |stop: &Arc<Notify>| {
         let stop = stop.clone();
@@ -164,6 +165,7 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let living = filer.clone();
     tokio::task::spawn_local(async move { living.run(recovered).await });
     tokio::task::spawn_local(keep_out(outside, filer.clone(), mesh.clone()));
+    tokio::task::spawn_local(removed::watch(filer.who.me, filer.consensus.clone(), mesh.clone()));
     tokio::task::spawn_local(renew_certificate(mesh.clone(), renewal));
     tokio::task::spawn_local(watch_certificate(mesh.clone(), config.mesh.certificate_warn_ms));
 
@@ -244,31 +246,14 @@ async fn watch_certificate(mesh: Arc<QuicMesh>, warn_ms: u64) {
     }
 }
 
-/// How often a renewed certificate is looked for.
+/// How often a renewed certificate is looked for, where nobody says that there is one (`filer renew` does).
 const RENEWAL_LOOK: Duration = Duration::from_secs(5);
 
 /// Takes renewed certificates into use.
-async fn renew_certificate(mesh: Arc<QuicMesh>, mut renewal: Renewal) {
+async fn renew_certificate(mesh: Arc<QuicMesh>, renewal: Arc<Mutex<Renewal>>) {
     loop {
         tokio::time::sleep(RENEWAL_LOOK).await;
-        let renewed = match renewal.look() {
-            None => continue,
-            Some(Ok(identity)) if identity.serial() == mesh.identity().serial() => continue,
-            Some(Ok(identity)) => mesh.renew(identity),
-            Some(Err(error)) => Err(error.to_string()),
-        };
-        match renewed {
-            Ok(()) => {
-                let serial = mesh.identity().serial().to_owned();
-                tracing::info!(
-                    serial,
-                    "the renewed certificate is in use; sessions that stand keep the old one until they end"
-                );
-            }
-            Err(why) => {
-                tracing::error!(why, "the certificate has changed and cannot be used; the old one stays in use")
-            }
-        }
+        renewal.lock().expect("no look at the certificate panics").take(&mesh);
     }
 }
 

@@ -24,6 +24,8 @@ pub enum FilerCall {
     Report,
     /// Let me in: my certificate says that I may.
     Join { member: Member },
+    /// With which certificate do you serve?
+    Certificate,
 }
 
 /// An answer of a filer.
@@ -34,6 +36,10 @@ pub enum FilerReply {
     Segment,
     Report(Report),
     Joined,
+    /// Its serial number.
+    Certificate {
+        serial: String,
+    },
 }
 
 /// How a filer is, for its peers' status pages.

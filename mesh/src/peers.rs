@@ -85,6 +85,11 @@ pub trait Peers: Send + Sync + 'static {
 
     /// Every member but this filer, in order of id.
     fn status(&self) -> Vec<PeerStatus>;
+
+    /// Serial number of the certificate that this filer shows from its next session on, where it has one.
+    fn certificate(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Who a peer is, by its certificate.

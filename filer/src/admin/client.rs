@@ -83,6 +83,16 @@ impl AdminClient {
         self.tell(&format!("/v1/certificates/{filer}/{}/{}/revoke", escaped(name), escaped(serial))).await
     }
 
+    /// Has the filer take the certificate with this serial number, which is in place, into use.
+    pub async fn use_certificate(&self, serial: &str) -> Result<String, ClientError> {
+        self.tell(&format!("/v1/certificate/{}/use", escaped(serial))).await
+    }
+
+    /// The serial number of the certificate with which a filer serves now.
+    pub async fn certificate_of(&self, filer: FilerId) -> Result<String, ClientError> {
+        self.get(&format!("/v1/peers/{filer}/certificate")).await
+    }
+
     /// A page of segments.
     pub async fn segments(&self, after: Option<&str>, limit: usize) -> Result<Page<SegmentRow>, ClientError> {
         self.get(&page_of("/v1/segments", after, limit)).await

@@ -183,13 +183,15 @@ async fn metrics_page(State(site): State<Arc<dyn Steering>>) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::metrics_text(&status, &extra)).into_response()
 }
 
-/// Whether the filer answers at all. One that lost the majority, or both clouds, still serves what it has.
+/// Whether the filer answers at all. One that lost the majority, or both clouds, or was removed, as peers say, still serves
+/// what it has.
 async fn health_page(State(site): State<Arc<dyn Steering>>) -> Response {
     match routes::status_of(&*site).await {
         Ok(status) => {
             let majority = if status.has_majority { "yes" } else { "no" };
             let absorbs = if status.absorbs_failure { "yes" } else { "no" };
-            format!("ok\nmajority: {majority}\nabsorbs a failure: {absorbs}\n").into_response()
+            let removed = status.removed.map_or_else(String::new, |why| format!("removed: {why}\n"));
+            format!("ok\nmajority: {majority}\nabsorbs a failure: {absorbs}\n{removed}").into_response()
         }
         Err(refusal) => (StatusCode::SERVICE_UNAVAILABLE, format!("{refusal}\n")).into_response(),
     }

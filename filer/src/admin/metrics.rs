@@ -60,6 +60,8 @@ pub fn metrics_text(status: &Status, extra: &[Extra]) -> String {
     page.number("epoch", "Number of the agreement on the clouds' roles", status.epoch as f64);
     page.number("absorbs_failure", "1 if one more cloud may fail without harm", flag(status.absorbs_failure));
     page.number("has_majority", "1 if the replicated log has a majority", flag(status.has_majority));
+    let help = "1 if this filer was removed from the CloudFS, as far as it has heard";
+    page.number("removed", help, flag(status.removed.is_some()));
     page.number("term", "Term of the replicated log", status.term as f64);
     page.number("applied", "Last operation applied here", status.applied as f64);
     let left = seconds(status.certificate.left_ms);

@@ -118,6 +118,18 @@ pub(super) fn routes(site: Arc<dyn Steering>) -> Router {
             }),
         )
         .route(
+            "/v1/certificate/{serial}/use",
+            post(async |State(site): Site, Path(serial): Path<String>| done(site.use_certificate(&serial)).await),
+        )
+        .route(
+            "/v1/peers/{name}/certificate",
+            get(async |State(site): Site, Path(filer): Path<String>| {
+                let wrong = |_| Refusal::Request(format!("{filer} is no filer's id"));
+                let filer = filer.parse().map_err(wrong)?;
+                within(READ_MS_MAX, site.certificate_of(filer)).await
+            }),
+        )
+        .route(
             "/v1/segments",
             get(async |State(site): Site, rows: Rows| {
                 let limit = rows.limit();

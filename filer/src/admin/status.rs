@@ -37,6 +37,10 @@ pub struct Status {
     pub applied: u64,
     /// Every filer, this one first.
     pub peers: Vec<Peer>,
+    /// That this filer was removed from the CloudFS and what is to be done, for people. As far as it has heard.
+    pub removed: Option<String>,
+    /// Ids of all filers that were removed: neither they nor their names come back.
+    pub removed_filers: Vec<String>,
     /// Certificates that are refused before their end.
     pub revoked: Vec<RevokedRow>,
     /// This filer's own certificate.

@@ -95,13 +95,14 @@ pub(crate) fn troubled() -> Status {
     }
 }
 
+/// What it was told, and its status where that is not the troubled one.
 #[derive(Default)]
-pub(crate) struct Remembers(pub Mutex<Vec<String>>);
+pub(crate) struct Remembers(pub Mutex<Vec<String>>, pub Mutex<Option<Status>>);
 
 #[async_trait::async_trait]
 impl Steering for Remembers {
     async fn status(&self) -> Status {
-        troubled()
+        self.1.lock().unwrap().clone().unwrap_or_else(troubled)
     }
     async fn extra_metrics(&self) -> Vec<Extra> {
         vec![("nfs_connections", "Connections of clients", 3.0)]
@@ -135,6 +136,17 @@ impl Steering for Remembers {
         match serial {
             "later" => Err(Refusal::Later("no majority".into())),
             _ => Ok(format!("{serial} is refused")),
+        }
+    }
+    async fn use_certificate(&self, serial: &str) -> Result<String, Refusal> {
+        self.0.lock().unwrap().push(format!("use {serial}"));
+        Ok(format!("{serial} is in use"))
+    }
+    async fn certificate_of(&self, filer: mesh::FilerId) -> Result<String, Refusal> {
+        self.0.lock().unwrap().push(format!("certificate of {filer}"));
+        match self.status().await.certificate.serial {
+            serial if serial.is_empty() => Err(Refusal::Later("it is silent".into())),
+            serial => Ok(serial),
         }
     }
     async fn segments(&self, after: Option<String>, limit: usize) -> Result<Page<SegmentRow>, Refusal> {
@@ -192,6 +204,8 @@ async fn the_socket_serves_its_owner_and_vanishes() {
     assert!(matches!(client.remove_peer("x").await, Err(ClientError::Refused(Refusal::NotFound(_)))));
     assert_eq!(client.keep_peer("fra").await.unwrap(), "fra goes on");
     assert_eq!(client.revoke(mesh::FilerId(0x2b), "fra", "4f00").await.unwrap(), "4f00 is refused");
+    assert_eq!(client.use_certificate("4f01").await.unwrap(), "4f01 is in use");
+    assert_eq!(client.certificate_of(mesh::FilerId(0x2b)).await.unwrap(), "4e01");
     assert!(matches!(client.files(None, 10).await, Err(ClientError::Refused(Refusal::Later(_)))));
     let next = client.segments(None, 7).await.unwrap().next;
     client.segments(next.as_deref(), ROWS_MAX).await.unwrap();
@@ -207,6 +221,8 @@ async fn the_socket_serves_its_owner_and_vanishes() {
             "remove x",
             "keep fra",
             "revoke 0000002b fra 4f00",
+            "use 4f01",
+            "certificate of 0000002b",
             "segments None 7",
             "segments Some(\"a&b c\") 1000"
         ]
@@ -293,11 +309,18 @@ async fn monitoring_has_a_port_of_its_own() {
     let door = MetricsDoor::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = door.address().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(door.serve(Arc::new(Remembers::default()), async {
+    let site = Arc::new(Remembers::default());
+    let serving = tokio::spawn(door.serve(site.clone(), async {
         let _ = stopped.await;
     }));
     let (head, body) = get(address, "/healthz", "").await;
     assert!(head.starts_with("http/1.1 200 ") && body.contains("majority: yes"), "{head} {body}");
+    assert!(!body.contains("removed"), "{body}");
+    // It still answers, so that peers that lie do not have it taken out of service.
+    *site.1.lock().unwrap() = Some(Status { removed: Some("ams says so".into()), ..troubled() });
+    let (head, body) = get(address, "/healthz", "").await;
+    assert!(head.starts_with("http/1.1 200 ") && body.ends_with("\nremoved: ams says so\n"), "{head} {body}");
+    assert!(get(address, "/metrics", "").await.1.contains("filer_removed 1.0\n"));
     let (head, body) = get(address, "/metrics", "").await;
     assert!(head.contains("content-type: application/openmetrics-text"), "{head}");
     assert!(body.contains("filer_nfs_connections 3.0\n"), "{body}");

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use mesh::{
     clock::Clock,
     consensus::Consensus,
-    peers::{BODY_BYTES_MAX, Message, PeerName, Service},
+    peers::{BODY_BYTES_MAX, Message, PeerName, Peers, Service},
     record,
 };
 use std::{sync::Arc, time::Duration};
@@ -23,6 +23,7 @@ pub struct FilerService {
     pub health: Addr<HealthActor>,
     pub roles: CurrentRoles,
     pub clock: Arc<dyn Clock>,
+    pub peers: Arc<dyn Peers>,
     pub deadline: Duration,
 }
 
@@ -49,7 +50,7 @@ impl FilerService {
                 from.id, member.name, from.name
             )),
             FilerCall::Join { .. } => Ok(()),
-            FilerCall::Ballot | FilerCall::ReadSegment { .. } | FilerCall::Report => {
+            FilerCall::Ballot | FilerCall::ReadSegment { .. } | FilerCall::Report | FilerCall::Certificate => {
                 let member = status.voters.contains_key(&from.id) || status.learners.contains_key(&from.id);
                 let why = || format!("filer {} ({}) is no member of the CloudFS here", from.id, from.name);
                 if member { Ok(()) } else { Err(why()) }
@@ -100,6 +101,10 @@ impl FilerService {
                 tracing::info!(filer = %from.id, name = %member.name, address = %member.address, "a filer asks to join");
                 self.consensus.add_member(from.id, member, self.deadline).await.map_err(|e| e.to_string())?;
                 Ok((FilerReply::Joined, Bytes::new()))
+            }
+            FilerCall::Certificate => {
+                let serial = self.peers.certificate().ok_or("this filer serves without a certificate")?;
+                Ok((FilerReply::Certificate { serial }, Bytes::new()))
             }
         }
     }

@@ -176,6 +176,7 @@ impl Filer {
             health: health.clone(),
             roles: roles.clone(),
             clock,
+            peers: world.peers.clone(),
             deadline,
         };
         let services = Services { consensus: consensus.handler(), filer: Arc::new(filer_service) };

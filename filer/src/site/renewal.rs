@@ -1,9 +1,9 @@
 //! Whether the certificate of a site was renewed while its filer runs.
 //!
-//! Owns: when the files of the identity are read again. Does not own: what is in them (`mesh::net::identity`), nor who shows
-//! it to whom (`mesh::net`).
+//! Owns: when the files of the identity are read again, and taking what they say into use. Does not own: what is in them
+//! (`mesh::net::identity`), nor who shows it to whom (`mesh::net`).
 
-use mesh::net::{Identity, IdentityError, identity};
+use mesh::net::{Identity, IdentityError, QuicMesh, identity};
 use std::{os::unix::fs::MetadataExt, path::PathBuf};
 
 /// What tells one state of a file from another: inode, length, and when it was written.
@@ -27,6 +27,28 @@ impl Renewal {
     pub fn look(&mut self) -> Option<Result<Identity, IdentityError>> {
         let now = self.stamps();
         (std::mem::replace(&mut self.seen, now) != now).then(|| Identity::load(&self.folder))
+    }
+
+    /// Takes a renewed certificate into use, if there is one since the last look, and logs what came of it.
+    pub fn take(&mut self, mesh: &QuicMesh) {
+        let renewed = match self.look() {
+            None => return,
+            Some(Ok(identity)) if identity.serial() == mesh.identity().serial() => return,
+            Some(Ok(identity)) => mesh.renew(identity),
+            Some(Err(error)) => Err(error.to_string()),
+        };
+        match renewed {
+            Ok(()) => {
+                let serial = mesh.identity().serial().to_owned();
+                tracing::info!(
+                    serial,
+                    "the renewed certificate is in use; sessions that stand keep the old one until they end"
+                );
+            }
+            Err(why) => {
+                tracing::error!(why, "the certificate has changed and cannot be used; the old one stays in use")
+            }
+        }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the identity's files are real ones")]

@@ -1,5 +1,6 @@
 //! What the site shows its operator, and does for it.
 
+use super::{Renewal, removed};
 use crate::{
     actors::{
         health::Views,
@@ -18,6 +19,7 @@ use crate::{
     door::DoorError,
     filer::{Filer, RemovalError},
     nfs::Counters,
+    wire::{self, FilerCall, FilerReply},
 };
 use mesh::{
     FilerId,
@@ -27,7 +29,11 @@ use mesh::{
     peers::Peers,
     words::counted,
 };
-use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 use storage::{
     cloudfs::{Answer, Attr, BY_OPERATOR, CloudState, Copy, NodeKind, OpBody, Roles, leaving, read},
     health::Streak,
@@ -38,11 +44,14 @@ use storage::{
 const DECISIONS_SHOWN_MAX: usize = 10;
 /// How long a change of the members, or of who is shut out, may take.
 const CHANGE_MAX: Duration = Duration::from_secs(15);
+/// How long a peer may take to say with which certificate it serves.
+const CERTIFICATE_MAX: Duration = Duration::from_secs(5);
 
 /// The site as its operator's door sees it.
 pub struct Site {
     filer: Filer,
     mesh: Arc<QuicMesh>,
+    renewal: Arc<Mutex<Renewal>>,
     config: Config,
     nfs: Option<Arc<Counters>>,
 }
@@ -149,8 +158,14 @@ fn failed(error: impl std::fmt::Display) -> Refusal {
 }
 
 impl Site {
-    pub fn new(filer: Filer, mesh: Arc<QuicMesh>, config: Config, nfs: Option<Arc<Counters>>) -> Self {
-        Self { filer, mesh, config, nfs }
+    pub fn new(
+        filer: Filer,
+        mesh: Arc<QuicMesh>,
+        renewal: Arc<Mutex<Renewal>>,
+        config: Config,
+        nfs: Option<Arc<Counters>>,
+    ) -> Self {
+        Self { filer, mesh, renewal, config, nfs }
     }
 
     fn cloud_name(&self, cloud: CloudId) -> &str {
@@ -191,7 +206,7 @@ impl Site {
                     oldest_unprotected_ms: if this {
                         staging.oldest_wall_ns.map(|ns| self.filer.ms_since(ns))
                     } else {
-                        let aged = |(report, at): &(crate::wire::Report, tokio::time::Instant)| {
+                        let aged = |(report, at): &(wire::Report, tokio::time::Instant)| {
                             report.oldest_unprotected_ms.map(|ms| ms + at.elapsed().as_millis() as u64)
                         };
                         report.and_then(aged)
@@ -421,6 +436,7 @@ fn state_word(state: CloudState) -> &'static str {
 impl Steering for Site {
     async fn status(&self) -> Status {
         let consensus = self.filer.consensus.status();
+        let removed = removed::words(self.filer.who.me, &consensus, &self.mesh.removed_by());
         let names = self.names();
         let staging = self.filer.staging.status();
         let stats = &self.filer.reader.stats;
@@ -441,6 +457,8 @@ impl Steering for Site {
             term: consensus.term,
             applied: consensus.applied,
             peers: self.peers(),
+            removed,
+            removed_filers: consensus.removed.iter().map(FilerId::to_string).collect(),
             certificate: self.certificate(&consensus.revoked),
             revoked: consensus.revoked.into_values().map(revoked_row).collect(),
             dead: self.dead().await,
@@ -540,6 +558,29 @@ impl Steering for Site {
         let revoked = Revoked { serial: serial.into(), filer, name: name.into() };
         self.filer.consensus.revoke(revoked, CHANGE_MAX).await.map_err(refusal)?;
         Ok(format!("certificate {serial} of {name} ({filer}) is refused by every filer from now on"))
+    }
+
+    async fn use_certificate(&self, serial: &str) -> Result<String, Refusal> {
+        self.renewal.lock().expect("no look at the certificate panics").take(&self.mesh);
+        let identity = self.mesh.identity();
+        if identity.serial() != serial {
+            let shown = identity.serial();
+            return Err(failed(format!(
+                "the filer serves with certificate {shown}, and not with {serial}: see its log"
+            )));
+        }
+        Ok(format!("the filer serves with certificate {serial} from now on"))
+    }
+
+    async fn certificate_of(&self, filer: FilerId) -> Result<String, Refusal> {
+        if filer == self.filer.who.me {
+            return Ok(self.mesh.identity().serial().into());
+        }
+        match wire::call(&*self.mesh, filer, &FilerCall::Certificate, CERTIFICATE_MAX).await {
+            Ok((FilerReply::Certificate { serial }, _)) => Ok(serial),
+            Ok(_) => Err(failed(format!("filer {filer} answers something else"))),
+            Err(error) => Err(Refusal::Later(error.to_string())),
+        }
     }
 
     async fn segments(&self, after: Option<String>, limit: usize) -> Result<Page<SegmentRow>, Refusal> {

@@ -363,4 +363,8 @@ impl Peers for QuicMesh {
     fn status(&self) -> Vec<PeerStatus> {
         self.shared.roster.status()
     }
+
+    fn certificate(&self) -> Option<String> {
+        Some(self.identity().serial().to_owned())
+    }
 }

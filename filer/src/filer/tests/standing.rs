@@ -26,7 +26,8 @@ async fn answers(world: &World, from: (u64, &str), call: FilerCall) -> Result<Fi
 fn a_stranger_is_told_nothing_and_joins_under_no_other_name() {
     World::run(2, async |world| {
         let segment = SegmentId { filer: FilerId(1), number: 1 };
-        for call in [FilerCall::Ballot, FilerCall::Report, FilerCall::ReadSegment { segment, at: 0, len: 1 }] {
+        let read = FilerCall::ReadSegment { segment, at: 0, len: 1 };
+        for call in [FilerCall::Ballot, FilerCall::Report, FilerCall::Certificate, read] {
             let why = answers(world, (9, "site9"), call).await.expect_err("a stranger");
             assert!(why.contains("is no member of the CloudFS"), "{why}");
         }
