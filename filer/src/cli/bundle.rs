@@ -50,7 +50,7 @@ impl Bundle {
         let text = toml::to_string_pretty(self).expect("plain data has a TOML form");
         format!(
             "# The certificate of the filer {name}, and what it needs to join its CloudFS. It holds no secret.\n\
-             # At the new site: filer init {name} --dir DIR --certificate {name}.pem\n{text}"
+             # At the new site: filer init {name} --dir DIR --certificate FILE; at one that renews: filer renew --dir DIR --certificate FILE\n{text}"
         )
     }
 

@@ -8,7 +8,7 @@
 //!
 //! The new site's key never leaves it. A name belongs to one filer for ever (`issued`). The same request may be signed
 //! again, when its answer was lost or could not be written; a request of another key for a name that is taken is
-//! refused, unless it is said to be a renewal.
+//! refused, unless it is said to be a renewal. A removed filer's name stays its own, and nothing is signed under it.
 
 use super::{
     CliError, Dir,
@@ -18,7 +18,7 @@ use super::{
     places, say, site_dir,
 };
 use crate::{
-    admin::AdminClient,
+    admin::{AdminClient, Status},
     config::{
         Config, SiteDir, SiteError, SiteFile, SitePeer,
         site_dir::{check_name, make_dir, write_new},
@@ -28,7 +28,7 @@ use crate::{
 use clap::Args;
 use mesh::{
     FilerId,
-    net::{Identity, MeshCa, SigningRequest, identity},
+    net::{Identity, IdentityError, MeshCa, SigningRequest, identity},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::{
@@ -54,7 +54,8 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage or settings
-  3  refused: the name is taken, the key's certificate was revoked, or the answer's file exists";
+  3  refused: the name is taken, also by a filer that was removed; the key's certificate was revoked; or the answer's
+     file exists";
 
 /// `filer sign`.
 #[derive(Args, Debug)]
@@ -117,7 +118,7 @@ pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
     let probe = authority.sign(&csr, FilerId(1), 1, &SystemClock)?;
     let name = name_of(&probe)?;
     check_name(&name).map_err(CliError::Refused)?;
-    let answer = sign.output.unwrap_or_else(|| sign.request.with_extension("pem"));
+    let answer = sign.output.clone().unwrap_or_else(|| sign.request.with_extension("pem"));
     if answer.symlink_metadata().is_ok() {
         let what =
             format!("{} exists already, and nothing is overwritten; move it away, or choose -o", answer.display());
@@ -125,8 +126,12 @@ pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
     }
     let found = Issued::find(&dir, &name)?;
     let first = found.is_none();
+    let status = status_of(&config);
     let mut issued = match found {
-        Some(issued) => may_have_another(issued, &IssuedCertificate::of(&probe)?.key, sign.renew)?,
+        Some(issued) => {
+            is_not_removed(&issued, status.as_ref())?;
+            may_have_another(issued, &IssuedCertificate::of(&probe)?.key, &sign)?
+        }
         None if sign.renew => {
             let what = format!("no filer {name} of this CloudFS has a certificate to renew; sign without --renew");
             return Err(CliError::Refused(what));
@@ -139,7 +144,8 @@ pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
     let filer = issued.filer();
     let certificate = authority.sign(&csr, filer, sign.days, &SystemClock)?;
     issued.certificates.push(IssuedCertificate::of(&certificate)?);
-    let peers = peers_of(&site, &config);
+    let joined = status.iter().flat_map(|status| &status.peers).any(|peer| peer.id == filer.to_string());
+    let peers = peers_of(&site, &config, status);
     let bundle = Bundle::new(
         (&name, filer, site.cloudfs_text()),
         (certificate, authority.certificate_pem().into()),
@@ -150,30 +156,40 @@ pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
     issued.write(&dir, first)?;
     write_new(&answer, &bundle.to_text(), 0o644)?;
     let (days, path) = (sign.days, answer.display());
-    if sign.renew {
-        let text = format!(
-            "{name} (filer {filer}) has another certificate, for {days} days. Take {path} to its site, and there:\n\
-             \x20 filer renew --dir DIR --certificate {name}-renewal.pem"
-        );
-        return say(out, &text);
-    }
-    say(
-        out,
-        &format!(
-            "{name} may join as filer {filer}, for {days} days. Take {path} to its site, and there:\n\
-             \x20 filer init {name} --dir DIR --certificate {name}.pem --listen IP:PORT --advertise HOST:PORT",
-        ),
-    )
+    let file = Path::new(answer.file_name().unwrap_or_default()).display();
+    let renew = format!("  filer renew --dir DIR --certificate {file}");
+    let init = format!("  filer init {name} --dir DIR --certificate {file} --listen IP:PORT --advertise HOST:PORT");
+    let another = format!("{name} (filer {filer}) has another certificate, for {days} days. Take {path} to its site");
+    let text = if sign.renew || joined {
+        format!("{another}, and there:\n{renew}")
+    } else if first {
+        format!("{name} may join as filer {filer}, for {days} days. Take {path} to its site, and there:\n{init}")
+    } else {
+        // A request that is repeated looks as one that renews with the same key.
+        format!("{another}. If that is made already, there:\n{renew}\nIf it is still to join:\n{init}")
+    };
+    say(out, &text)
 }
 
 fn name_of(certificate: &str) -> Result<String, CliError> {
-    let refused = |what: String| CliError::Identity(mesh::net::IdentityError::Request { what });
+    let refused = |what: String| CliError::Identity(IdentityError::Request { what });
     let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|e| refused(e.to_string()))?;
     identity::peer_name(&der).map(|peer| peer.name).map_err(refused)
 }
 
+/// Refuses a name whose filer was removed, as far as this site's filer was there to tell.
+fn is_not_removed(issued: &Issued, status: Option<&Status>) -> Result<(), CliError> {
+    let (name, filer) = (&issued.name, issued.filer().to_string());
+    if status.is_none_or(|status| !status.removed_filers.contains(&filer)) {
+        return Ok(());
+    }
+    Err(CliError::Refused(format!(
+        "the name {name} was used by filer {filer}, which was removed, and cannot be used again; choose another name for the new site: filer init OTHER-NAME --dir DIR --join"
+    )))
+}
+
 /// The record of a name that has one, if a request of this key may be signed.
-fn may_have_another(issued: Issued, key: &str, renew: bool) -> Result<Issued, CliError> {
+fn may_have_another(issued: Issued, key: &str, sign: &Sign) -> Result<Issued, CliError> {
     let mut of_key = issued.certificates.iter().filter(|certificate| certificate.key == key).peekable();
     let (name, known) = (&issued.name, of_key.peek().is_some());
     if of_key.any(|certificate| certificate.revoked) {
@@ -181,24 +197,28 @@ fn may_have_another(issued: Issued, key: &str, renew: bool) -> Result<Issued, Cl
             "a certificate of this key of {name} was revoked; make a new key there: filer renew --new-key"
         )));
     }
-    if !known && !renew {
+    if !known && !sign.renew {
         return Err(CliError::Refused(format!(
-            "a filer {name} of this CloudFS has a certificate already, of another key; if this is its renewal, add --renew; otherwise make the request under another name"
+            "a filer {name} of this CloudFS has a certificate already, of another key than the request {}; if this is its renewal, add --renew; otherwise choose another name for the new site (filer init OTHER-NAME --dir DIR --join), also where that filer was removed",
+            sign.request.display()
         )));
     }
     Ok(issued)
 }
 
-/// This site's filer, and those that it knows now if it runs.
-fn peers_of(site: &SiteFile, config: &Config) -> Vec<SitePeer> {
+/// What this site's filer says, if it runs.
+fn status_of(config: &Config) -> Option<Status> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let client = AdminClient::new(&config.admin.socket);
+    let asking = async { tokio::time::timeout(Duration::from_millis(ASK_MS_MAX), client.status()).await };
+    runtime.block_on(asking).ok()?.ok()
+}
+
+/// This site's filer, and those that it knows now.
+fn peers_of(site: &SiteFile, config: &Config, status: Option<Status>) -> Vec<SitePeer> {
     let mut peers = vec![SitePeer { id: site.filer, name: site.name.clone(), address: config.mesh.advertise.clone() }];
-    let asked = tokio::runtime::Builder::new_current_thread().enable_all().build().ok().and_then(|runtime| {
-        let client = AdminClient::new(&config.admin.socket);
-        let asking = async { tokio::time::timeout(Duration::from_millis(ASK_MS_MAX), client.status()).await };
-        runtime.block_on(asking).ok()?.ok()
-    });
     // Without an answer the new filer asks this one, which knows the others.
-    for peer in asked.map(|status| status.peers).unwrap_or_default() {
+    for peer in status.map(|status| status.peers).unwrap_or_default() {
         if let Ok(id) = peer.id.parse::<FilerId>()
             && id != site.filer
             && !peer.address.is_empty()
@@ -236,7 +256,13 @@ pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Writ
     places::refuse(&others)?;
     let files = [identity::CERTIFICATE_FILE, identity::CA_CERTIFICATE_FILE].map(|file| dir.identity().join(file));
     init::unused(dir, &[&files[..], std::slice::from_ref(&config.data_dir)].concat())?;
-    checked_identity(&bundle, &site, dir, &dir.identity().join(identity::KEY_FILE), &refused)?;
+    let key = dir.identity().join(identity::KEY_FILE);
+    let other_key = format!(
+        "its certificate is not for the key of this site, {}: it was signed for another request. Take {} to the first site, have it signed there (filer sign), and bring that answer",
+        key.display(),
+        dir.root().join(format!("{name}.csr")).display()
+    );
+    checked_identity(&bundle, &site, dir, &key, &other_key, &refused)?;
     init::finish(dir, &site, &config, &bundle.certificate, &bundle.ca)?;
 
     let root = dir.root().display();
@@ -252,12 +278,14 @@ pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Writ
     say(out, &format!("{text}  filer check-config --dir {root}\n  filer serve --dir {root}"))
 }
 
-/// The identity of a site with this bundle and this key; checked, in a directory aside, to belong together.
+/// The identity of a site with this bundle and this key; checked, in a directory aside, to belong together. `other_key`:
+/// what is said where they do not.
 pub(super) fn checked_identity(
     bundle: &Bundle,
     site: &SiteFile,
     dir: &SiteDir,
     key: &Path,
+    other_key: &str,
     refused: &dyn Fn(String) -> CliError,
 ) -> Result<Identity, CliError> {
     let aside = dir.root().join(".checking");
@@ -268,7 +296,8 @@ pub(super) fn checked_identity(
         write_new(&aside.join(identity::CERTIFICATE_FILE), &bundle.certificate, 0o600)?;
         write_new(&aside.join(identity::CA_CERTIFICATE_FILE), &bundle.ca, 0o600)?;
         Identity::load(&aside).map_err(|e| match e {
-            mesh::net::IdentityError::Content { what, .. } => refused(what),
+            IdentityError::WrongKey { .. } => refused(other_key.into()),
+            IdentityError::Content { what, .. } => refused(what),
             other => other.into(),
         })
     };

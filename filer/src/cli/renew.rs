@@ -10,9 +10,12 @@
 //! its certificate is in place.
 
 use super::{CliError, Dir, bundle::Bundle, init::read_text, join::checked_identity, say, site_dir};
-use crate::config::{
-    SiteDir, SiteFile,
-    site_dir::{remove, rename, write_new, write_over},
+use crate::{
+    admin::{AdminClient, ClientError},
+    config::{
+        SiteDir, SiteFile,
+        site_dir::{remove, rename, write_new, write_over},
+    },
 };
 use clap::Args;
 use mesh::net::{Identity, SigningRequest, identity};
@@ -28,14 +31,16 @@ Examples:
   filer sign fra-renewal.csr --renew --dir /var/lib/filer            at the first site: makes fra-renewal.pem
   filer renew --dir /var/lib/filer --certificate fra-renewal.pem     at the site: puts it in place
 
-The filer serves on meanwhile, and takes the new certificate into use within seconds, without a restart. The old one stays
-valid until its end; if it, or its key, may have fallen into other hands: filer revoke fra --but-newest, at the first site.
+The filer serves on meanwhile, and the last step is done when it has taken the new certificate into use, without a restart.
+The old one stays valid until its end; if it, or its key, may have fallen into other hands: filer revoke fra --but-newest, at
+the first site.
 
 Exit codes:
   0  done
   1  failed
   2  wrong usage or settings
-  3  refused: a request is under way, or the certificate is not for this site";
+  3  refused: a request is under way, or the certificate is not for this site
+  4  the certificate is in place, and the filer gave no answer";
 
 /// `filer renew`.
 #[derive(Args, Debug)]
@@ -103,9 +108,10 @@ fn put_in_place(path: &Path, dir: &SiteDir, site: &SiteFile, out: &mut dyn Write
         return Err(refused("it is of another authority than this site's certificate".into()));
     }
     let [key, next] = [identity::KEY_FILE, identity::NEXT_KEY_FILE].map(|file| folder.join(file));
-    let (identity, with_new_key) = match checked_identity(&bundle, site, dir, &next, &refused) {
+    let other_key = other_key(dir, site, &key, &next);
+    let (identity, with_new_key) = match checked_identity(&bundle, site, dir, &next, &other_key, &refused) {
         Ok(identity) => (identity, true),
-        Err(_) => (checked_identity(&bundle, site, dir, &key, &refused)?, false),
+        Err(_) => (checked_identity(&bundle, site, dir, &key, &other_key, &refused)?, false),
     };
     // Read between the two, the certificate finds its key as the next one.
     write_over(&folder.join(identity::CERTIFICATE_FILE), &bundle.certificate, 0o644)?;
@@ -114,12 +120,41 @@ fn put_in_place(path: &Path, dir: &SiteDir, site: &SiteFile, out: &mut dyn Write
     }
     remove(&request_path(dir, site))?;
     let key = if with_new_key { ", with its new key," } else { "" };
-    say(
-        out,
-        &format!(
-            "The new certificate of {} (serial number {}){key} is in place. A running filer takes it into use within seconds.",
-            site.name,
-            identity.serial(),
-        ),
+    let used = used_from_now_on(dir, identity.serial());
+    let idle = matches!(&used, Err(CliError::Client(ClientError::Unreachable { .. })));
+    let how = match &used {
+        Ok(()) => "The filer serves with it from now on.",
+        Err(_) if idle => "No filer of this site runs; the next one takes it into use.",
+        Err(_) => "The filer does not say that it uses it: look at its log before the old one is revoked.",
+    };
+    let (name, serial) = (&site.name, identity.serial());
+    say(out, &format!("The new certificate of {name} (serial number {serial}){key} is in place. {how}"))?;
+    if idle { Ok(()) } else { used }
+}
+
+/// What is said where a certificate is for none of the site's keys.
+fn other_key(dir: &SiteDir, site: &SiteFile, key: &Path, next: &Path) -> String {
+    let (root, csr) = (dir.root().display(), request_path(dir, site));
+    let keys = match next.exists() {
+        true => {
+            format!("neither for the key of this site, {}, nor for its next one, {}", key.display(), next.display())
+        }
+        false => format!("not for the key of this site, {}", key.display()),
+    };
+    let todo = match csr.exists() {
+        true => format!("Take {} to the first site", csr.display()),
+        false => format!("Make a request anew (filer renew --dir {root}), take it to the first site"),
+    };
+    format!(
+        "its certificate is {keys}: it was signed for another request. {todo}, have it signed there (filer sign --renew), and bring that answer"
     )
+}
+
+/// Has this site's filer, if it runs, take the certificate into use, and waits until it has.
+fn used_from_now_on(dir: &SiteDir, serial: &str) -> Result<(), CliError> {
+    let client = AdminClient::new(&dir.config()?.admin.socket);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| CliError::System { what: "starting".into(), source })?;
+    runtime.block_on(client.use_certificate(serial))?;
+    Ok(())
 }

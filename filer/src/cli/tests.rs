@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::{
-    admin::tests::{Remembers, served, troubled},
+    admin::{
+        status::{Certificate, Peer},
+        tests::{Remembers, served, troubled},
+    },
     site::Renewal,
 };
 use mesh::net::Identity;
@@ -92,6 +95,7 @@ fn command_lines_are_read() {
         "filer init ams --dir d --join --listen 127.0.0.1:1",
         "filer init ams --dir d --listen here",
         "filer completions tcl",
+        "filer revoke fra --cut-off",
         "filer cloud",
         "filer cloud failover",
         "filer cloud failover ",
@@ -176,11 +180,11 @@ fn wrong_settings_write_nothing() {
     ] {
         let (code, said) = filer(line);
         assert!(code == 2 && said.contains(part), "{line:?}: {code} {said}");
+        assert!(!said.contains("filer.toml"), "there is none yet: {said}");
         assert!(!Path::new(&d).exists(), "{line:?}");
     }
 }
 
-        assert!(!said.contains("filer.toml"), "there is none yet: {said}");
 #[test]
 fn clouds_are_read_from_the_command_line() {
     let desk = Desk::new();
@@ -225,13 +229,20 @@ fn a_site_joins_with_a_request_a_signature_and_an_answer() {
     assert!(code == 2 && said.contains("is not what filer sign makes"), "{code} {said}");
 
     let (code, said) = filer(&["sign", &csr, "--dir", &ams]);
-    assert!(code == 0 && said.contains("fra may join as filer"), "{said}");
+    assert!(code == 0 && said.contains("fra may join as filer") && said.contains("--certificate fra.pem"), "{said}");
     let bundle = std::fs::read_to_string(&pem).unwrap();
     assert!(!bundle.contains("hush") && !bundle.contains("PRIVATE KEY"), "{bundle}");
     assert!(bundle.contains("\n-----BEGIN CERTIFICATE-----\n"), "readable as PEM: {bundle}");
     assert_eq!(filer(&["sign", &csr, "--dir", &ams]).0, 3, "the answer exists");
     // The same request may be signed again, for the same filer; another key's is refused.
-    assert_eq!(filer(&["sign", &csr, "--dir", &ams, "-o", &desk.path("again.pem")]).0, 0);
+    let (code, said) = filer(&["sign", &csr, "--dir", &ams, "-o", &desk.path("again.pem")]);
+    assert_eq!(code, 0, "{said}");
+    for step in ["filer init fra --dir DIR --certificate again.pem", "filer renew --dir DIR --certificate again.pem"] {
+        assert!(
+            said.contains(step) && !said.contains("fra.pem"),
+            "it may be either, and is where it was asked for: {said}"
+        );
+    }
     let ids = [&pem, &desk.path("again.pem")].map(|path| {
         let text = std::fs::read_to_string(path).unwrap();
         text.lines().find(|line| line.starts_with("filer = ")).unwrap().to_string()
@@ -240,6 +251,7 @@ fn a_site_joins_with_a_request_a_signature_and_an_answer() {
     assert_eq!(filer(&["init", "fra", "--dir", &desk.path("thief"), "--join"]).0, 0);
     let (code, said) = filer(&["sign", &desk.path("thief/fra.csr"), "--dir", &ams]);
     assert!(code == 3 && said.contains("has a certificate already, of another key"), "{code} {said}");
+    assert!(said.contains("thief/fra.csr") && said.contains("choose another name"), "{said}");
     assert_eq!(filer(&["sign", &csr, "--dir", &desk.path("nowhere")]).0, 2);
 
     // Someone else's answer, and an answer without the key, are refused.
@@ -250,7 +262,10 @@ fn a_site_joins_with_a_request_a_signature_and_an_answer() {
     assert!(code == 3 && said.contains("--join"), "{code} {said}");
     assert_eq!(filer(&["init", "fra", "--dir", &desk.path("other"), "--join"]).0, 0);
     let (code, said) = filer(&["init", "fra", "--dir", &desk.path("other"), "--certificate", &pem]);
-    assert!(code == 3 && said.contains("it is not the key of"), "{code} {said}");
+    assert!(code == 3 && said.contains("is not for the key of this site"), "{code} {said}");
+    for file in [&pem, &desk.path("other/identity/filer.key"), &desk.path("other/fra.csr")] {
+        assert!(said.contains(file.as_str()), "{file} in {said}");
+    }
     assert!(!desk.site("other").site_path().exists());
 
     let accept = ["init", "fra", "--dir", &fra, "--certificate", &pem, "--listen", "127.0.0.1:7401", "--nfs", "off"];
@@ -318,8 +333,15 @@ fn a_site_renews_its_certificate_with_its_key_and_with_another() {
         let (code, said) = filer(&ask);
         assert!(code == 0 && said.contains("filer sign fra-renewal.csr --renew"), "{code} {said}");
         assert_eq!(filer(&ask).0, 3, "a request is under way");
+        let without = desk.path(&format!("without-{new_key}.pem"));
+        let (code, said) = filer(&["sign", &csr, "--dir", &ams, "-o", &without]);
         if new_key {
-            assert_eq!(filer(&["sign", &csr, "--dir", &ams]).0, 3, "another key is no repetition");
+            assert!(code == 3 && said.contains("add --renew"), "another key is no repetition: {code} {said}");
+        } else {
+            assert!(
+                code == 0 && said.contains("filer renew --dir DIR --certificate without-false.pem"),
+                "{code} {said}"
+            );
         }
         let (code, said) = filer(&["sign", &csr, "--renew", "--dir", &ams, "--days", "30"]);
         assert!(code == 0 && said.contains("filer renew --dir DIR"), "{code} {said}");
@@ -354,6 +376,7 @@ fn a_site_renews_its_certificate_with_its_key_and_with_another() {
     assert_eq!(filer(&["sign", &desk.path("ams/ams-renewal.csr"), "--renew", "--dir", &ams]).0, 0);
     let (code, said) = filer(&["renew", "--dir", &fra, "--certificate", &desk.path("ams/ams-renewal.pem")]);
     assert_eq!(code, 3, "{said}");
+    assert!(said.contains("is not for the key of this site") && said.contains("Make a request anew"), "{said}");
     assert_eq!(identity().serial(), cut_off);
     assert_eq!(filer(&["renew", "--dir", &ams, "--certificate", &desk.path("ams/ams-renewal.pem")]).0, 0);
 }
@@ -449,6 +472,116 @@ async fn the_commands_talk_to_the_filer_and_say_how_it_went() {
     assert_eq!(asked(&["sign", &desk.path("lon/lon.csr"), "--dir", &ams]).await.0, 0);
     let bundle = std::fs::read_to_string(desk.path("lon/lon.pem")).unwrap();
     assert!(bundle.contains("\"fra:7400\"") && bundle.contains("\"127.0.0.1:7400\""), "{bundle}");
+    drop(stop);
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_renewal_ends_when_the_filer_serves_with_the_new_certificate() {
+    let desk = Desk::new();
+    let (ams, fra) = (desk.path("ams"), desk.path("fra"));
+    let (csr, pem) = (desk.path("fra/fra-renewal.csr"), desk.path("fra/fra-renewal.pem"));
+    assert_eq!(asked(&["init", "ams", "--dir", &ams]).await.0, 0);
+    assert_eq!(asked(&["init", "fra", "--dir", &fra, "--join"]).await.0, 0);
+    assert_eq!(asked(&["sign", &desk.path("fra/fra.csr"), "--dir", &ams]).await.0, 0);
+    let accept = ["init", "fra", "--dir", &fra, "--certificate", &desk.path("fra/fra.pem"), "--nfs", "off"];
+    assert_eq!(asked(&accept).await.0, 0);
+    assert_eq!(asked(&["renew", "--dir", &fra]).await.0, 0);
+    assert_eq!(asked(&["sign", &csr, "--renew", "--dir", &ams]).await.0, 0);
+
+    let site = Arc::new(Remembers::default());
+    let (stop, serving) = served(&desk.site("fra").config().unwrap().admin.socket, site.clone());
+    let (code, said) = asked(&["renew", "--dir", &fra, "--certificate", &pem]).await;
+    assert!(code == 0 && said.contains("serves with it from now on"), "{code} {said}");
+    let serial = Identity::load(&desk.site("fra").identity()).unwrap().serial().to_string();
+    assert_eq!(*site.0.lock().unwrap(), [format!("use {serial}")]);
+    drop(stop);
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revocation_that_takes_more_than_certificates_is_refused() {
+    let desk = Desk::new();
+    let ams = desk.path("ams");
+    assert_eq!(asked(&["init", "ams", "--dir", &ams]).await.0, 0);
+    assert_eq!(asked(&["init", "fra", "--dir", &desk.path("fra"), "--join"]).await.0, 0);
+    for answer in ["one.pem", "two.pem"] {
+        assert_eq!(asked(&["sign", &desk.path("fra/fra.csr"), "--dir", &ams, "-o", &desk.path(answer)]).await.0, 0);
+    }
+    let fra = issued::Issued::find(&desk.site("ams"), "fra").unwrap().unwrap();
+    let serials: Vec<String> = fra.certificates.iter().map(|known| known.serial.clone()).collect();
+    let site = Arc::new(Remembers::default());
+    // Two filers, and what fra says of its certificate.
+    let serves_with = |serial: &str| {
+        let (voter, connected) = (true, true);
+        let peer = |id: String| Peer { id, voter, connected, ..Peer::default() };
+        let peers = vec![peer("1".into()), peer(fra.filer().to_string())];
+        let certificate = Certificate { serial: serial.into(), ..Certificate::default() };
+        *site.1.lock().unwrap() = Some(Status { peers, certificate, ..Status::default() });
+    };
+    let revoked = || site.0.lock().unwrap().iter().filter(|told| told.starts_with("revoke ")).count();
+    let (stop, serving) = served(&desk.site("ams").config().unwrap().admin.socket, site.clone());
+
+    let but_newest = ["revoke", "fra", "--but-newest", "--dir", &ams];
+    serves_with(&serials[0]);
+    let (code, said) = asked(&but_newest).await;
+    assert!(code == 3 && said.contains(&format!("still serves with the certificate {}", serials[0])), "{code} {said}");
+    serves_with("");
+    let (code, said) = asked(&but_newest).await;
+    assert!(
+        code == 3 && said.contains("does not say with which certificate it serves (it is silent)"),
+        "{code} {said}"
+    );
+    for line in [&["revoke", "fra", "--dir", &ams][..], &[&but_newest[..], &["--cut-off"]].concat()] {
+        let (code, said) = asked(line).await;
+        assert!(code == 3 && said.contains("reaches 1 of 2 filers that vote"), "{line:?}: {code} {said}");
+        assert!(said.contains("filer peers remove fra") && said.contains("--lose-majority"), "{said}");
+    }
+    assert_eq!(revoked(), 0);
+    serves_with(&serials[1]);
+    let (code, said) = asked(&but_newest).await;
+    assert!(code == 0 && said.contains(&serials[0]) && !said.contains(&serials[1]), "{code} {said}");
+    assert_eq!(revoked(), 1);
+    assert_eq!(asked(&["revoke", "fra", "--dir", &ams, "--lose-majority"]).await.0, 0);
+    assert_eq!(revoked(), 3);
+    drop(stop);
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_filer_is_told_so_and_its_name_is_not_signed_again() {
+    let desk = Desk::new();
+    let ams = desk.path("ams");
+    assert_eq!(asked(&["init", "ams", "--dir", &ams]).await.0, 0);
+    for dir in ["fra", "again"] {
+        assert_eq!(asked(&["init", "fra", "--dir", &desk.path(dir), "--join"]).await.0, 0);
+    }
+    assert_eq!(asked(&["sign", &desk.path("fra/fra.csr"), "--dir", &ams]).await.0, 0);
+    let id = issued::Issued::find(&desk.site("ams"), "fra").unwrap().unwrap().filer().to_string();
+    let site = Arc::new(Remembers::default());
+    let (stop, serving) = served(&desk.site("ams").config().unwrap().admin.socket, site.clone());
+
+    // While it is a member its request is a renewal, whatever is said.
+    let peers = vec![Peer { id: id.clone(), ..Peer::default() }];
+    *site.1.lock().unwrap() = Some(Status { peers, ..Status::default() });
+    let (code, said) = asked(&["sign", &desk.path("fra/fra.csr"), "--dir", &ams, "-o", &desk.path("2.pem")]).await;
+    assert!(code == 0 && said.contains("filer renew --dir DIR --certificate 2.pem"), "{code} {said}");
+    assert!(!said.contains("filer init"), "{said}");
+
+    let removed = Some("this filer was removed".to_string());
+    *site.1.lock().unwrap() = Some(Status { removed, removed_filers: vec![id.clone()], ..Status::default() });
+    for request in
+        [&["fra/fra.csr"][..], &["fra/fra.csr", "--renew"], &["again/fra.csr"], &["again/fra.csr", "--renew"]]
+    {
+        let (csr, answer) = (desk.path(request[0]), desk.path("3.pem"));
+        let line = [&["sign", &csr, "--dir", &ams, "-o", &answer], &request[1..]].concat();
+        let (code, said) = asked(&line).await;
+        assert!(code == 3 && said.contains(&format!("was used by filer {id}, which was removed")), "{code} {said}");
+        assert!(said.contains("choose another name"), "{said}");
+    }
+    assert!(!Path::new(&desk.path("3.pem")).exists());
+    let (code, said) = asked(&["status", "--dir", &ams]).await;
+    assert!(code == 0 && said.starts_with("REMOVED: this filer was removed\n"), "{code} {said}");
     drop(stop);
     serving.await.unwrap();
 }

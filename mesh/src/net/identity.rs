@@ -58,6 +58,13 @@ pub enum IdentityError {
     /// A file's content does not fit.
     #[error("{} does not fit: {what}. {todo}", path.display())]
     Content { path: PathBuf, what: String, todo: &'static str },
+    /// A key and a certificate of two requests.
+    #[error(
+        "{} is not the key of {}: they belong to two requests. Put back the one of them that was replaced, or have a certificate made for this key (filer renew)",
+        key.display(),
+        certificate.display()
+    )]
+    WrongKey { key: PathBuf, certificate: PathBuf },
     /// A CloudFS id that cannot stand in a certificate.
     #[error("{id:?} cannot be the id of a CloudFS: use 1 to 40 letters, digits, '.', '_' and '-'")]
     CloudFs { id: String },
@@ -122,8 +129,12 @@ impl Identity {
         let serial = names::serial(leaf).map_err(unfit(&chain_path, AGAIN))?;
         let certify = |pem: &str, path: &Path| {
             let key = files::key(pem).map_err(unfit(path, AGAIN))?;
-            CertifiedKey::from_der(chain.clone(), key, &super::tls::provider())
-                .map_err(|e| unfit(path, AGAIN)(format!("it is not the key of {CERTIFICATE_FILE}: {e}")))
+            CertifiedKey::from_der(chain.clone(), key, &super::tls::provider()).map_err(|e| match e {
+                rustls::Error::InconsistentKeys(_) => {
+                    IdentityError::WrongKey { key: path.to_owned(), certificate: chain_path.clone() }
+                }
+                e => unfit(path, AGAIN)(format!("it cannot be the key of {CERTIFICATE_FILE}: {e}")),
+            })
         };
         // A renewal with a new key puts the certificate in place first, then the key.
         let next = files::read(folder, NEXT_KEY_FILE, AGAIN).ok();

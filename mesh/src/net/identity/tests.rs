@@ -87,7 +87,7 @@ fn what_does_not_fit_is_named() {
     std::fs::write(folder.path().join(KEY_FILE), SigningRequest::create("ams").expect("request").key_pem)
         .expect("written");
     let said = error(&folder);
-    assert!(said.contains("filer.key does not fit") && said.contains("not the key of filer.pem"), "{said}");
+    assert!(said.contains("filer.key is not the key of") && said.contains("filer.pem: they belong to"), "{said}");
 
     let folder = folder_of(&ca, 1, "ams");
     std::fs::remove_file(folder.path().join(CERTIFICATE_FILE)).expect("removed");
