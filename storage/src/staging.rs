@@ -47,8 +47,10 @@ pub struct Settings {
     pub frame_bytes_max: usize,
     /// Age at which an open segment is sealed though it is not full, in milliseconds.
     pub seal_after_ms: u64,
-    /// Time without a further byte after which an open segment that is at least an eighth full is sealed, in milliseconds.
+    /// Time without a further byte after which an open segment that is worth a put of its own is sealed, in milliseconds.
     pub seal_idle_ms: u64,
+    /// Bytes from which on a segment is worth that.
+    pub seal_idle_bytes_min: u64,
     /// Unreleased bytes on disk at which writers wait.
     pub bytes_max: u64,
     /// Bytes not yet written to disk at which a writer writes them itself before it adds more.
@@ -65,15 +67,13 @@ impl Default for Settings {
             frame_bytes_max: 1 << 20,
             seal_after_ms: 1000,
             seal_idle_ms: 50,
+            seal_idle_bytes_min: 1 << 20,
             bytes_max: 16 << 30,
             unwritten_bytes_max: 4 << 20,
             memory_bytes_max: 64 << 20,
         }
     }
 }
-
-/// The part of a full segment that is worth a put of its own.
-const IDLE_PART: u64 = 8;
 
 /// Why bytes were not staged.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -216,15 +216,15 @@ impl Staging {
         let added: u64 = packed.parts.iter().map(|part| part.len() as u64).sum();
         entry.unwritten.extend(packed.parts);
         entry.unwritten_bytes += added;
-        let idle_bytes = self.settings.segment_bytes_max / IDLE_PART;
-        let is_worth_it = entry.bytes < idle_bytes && entry.bytes + added >= idle_bytes;
+        let worth_it = self.settings.seal_idle_bytes_min;
+        let becomes_worth_it = entry.bytes < worth_it && entry.bytes + added >= worth_it;
         entry.bytes += added;
         entry.appended = Instant::now();
         state.unwritten_bytes += added;
         state.bytes += added;
         if full {
             self.close(&mut state);
-        } else if is_worth_it {
+        } else if becomes_worth_it {
             self.turned.notify_one();
         }
         Ok(packed.extent)

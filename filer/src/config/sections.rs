@@ -242,6 +242,7 @@ pub struct SegmentSettings {
     pub bytes_max: u64,
     pub seal_after_ms: u64,
     pub seal_idle_ms: u64,
+    pub seal_idle_bytes_min: u64,
     /// To each cloud.
     pub puts_in_flight_max: u32,
     pub frame_bytes_max: u64,
@@ -254,6 +255,7 @@ impl Default for SegmentSettings {
             bytes_max: 8 * MIB,
             seal_after_ms: SECOND,
             seal_idle_ms: 50,
+            seal_idle_bytes_min: Self::worth_a_put(8 * MIB),
             puts_in_flight_max: 16,
             frame_bytes_max: MIB,
             delete_grace_ms: HOUR,
@@ -262,6 +264,11 @@ impl Default for SegmentSettings {
 }
 
 impl SegmentSettings {
+    /// What makes a segment worth a put of its own, where nothing else is said of those of this size.
+    pub(super) fn worth_a_put(bytes_max: u64) -> u64 {
+        bytes_max / 8
+    }
+
     pub(super) fn form(&mut self, form: &mut Form<'_, '_>) {
         form.set(
             "bytes_max",
@@ -277,9 +284,18 @@ impl SegmentSettings {
         );
         form.set(
             "seal_idle",
-            "A segment that is at least an eighth full is sealed when nothing was added for so long.",
+            "A segment of at least seal_idle_bytes_min is sealed when nothing was added for so long.",
             Millis(1..=HOUR),
             &mut self.seal_idle_ms,
+        );
+        if form.reads() {
+            self.seal_idle_bytes_min = Self::worth_a_put(self.bytes_max);
+        }
+        form.set(
+            "seal_idle_bytes_min",
+            "What is worth a put of its own; an eighth of bytes_max where nothing else is said.",
+            Bytes(0..=SEGMENT_BYTES_MAX),
+            &mut self.seal_idle_bytes_min,
         );
         form.set("puts_in_flight_max", "Puts at once, to each cloud.", count(1..=1_024), &mut self.puts_in_flight_max);
         form.set(

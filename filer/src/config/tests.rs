@@ -61,6 +61,25 @@ fn what_is_written_reads_back() {
 }
 
 #[test]
+fn what_is_worth_a_put_is_an_eighth_of_a_segment_unless_it_is_set() {
+    for (added, bytes, written) in [
+        ("", 1 << 20, "\n#seal_idle_bytes_min = \"1 MiB\"\n"),
+        ("[segments]\nbytes_max = \"4 MiB\"\n", 512 << 10, "\n#seal_idle_bytes_min = \"512 KiB\"\n"),
+        (
+            "[segments]\nbytes_max = \"4 MiB\"\nseal_idle_bytes_min = \"1 MiB\"\n",
+            1 << 20,
+            "\nseal_idle_bytes_min = \"1 MiB\"\n",
+        ),
+    ] {
+        let config = parsed(&format!("{GOOD}{added}"));
+        assert_eq!(config.segments.seal_idle_bytes_min, bytes, "{added}");
+        let text = config.to_toml(Path::new("/site"));
+        assert!(text.contains(written), "{added}: {text}");
+        assert_eq!(parsed(&text), config, "{added}");
+    }
+}
+
+#[test]
 fn relative_paths_start_at_the_file() {
     let config = parsed(GOOD);
     assert_eq!(config.data_dir, Path::new("/site/data"));
@@ -161,6 +180,10 @@ fn every_problem_is_listed_with_its_line() {
         (
             "[cache]\nmemory_bytes_max = \"1 MiB\"\n[segments]\nframe_bytes_max = \"2 MiB\"\n",
             vec!["line 14: segments.frame_bytes_max = \"2 MiB\" is too large: it must fit in cache.memory_bytes_max = \"1 MiB\"".into()],
+        ),
+        (
+            "[segments]\nbytes_max = \"2 MiB\"\nseal_idle_bytes_min = \"3 MiB\"\n",
+            vec!["line 13: segments.seal_idle_bytes_min = \"3 MiB\" is too large: it must fit in segments.bytes_max = \"2 MiB\"".into()],
         ),
         (
             "[segments]\ndelete_grace = \"0 s\"\n",

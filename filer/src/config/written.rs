@@ -1,7 +1,7 @@
 //! Settings as a commented file.
 
 use super::{
-    Config,
+    Config, SegmentSettings,
     form::{Entry, Form, Notes},
 };
 use std::{collections::BTreeMap, path::Path};
@@ -20,6 +20,7 @@ pub(super) fn written(config: &Config, base: &Path) -> String {
     let mut defaults = Config::first("", base);
     // What is written is compared with what would be read if it were left out.
     defaults.mesh.advertise = config.mesh.listen.to_string();
+    defaults.segments.seal_idle_bytes_min = SegmentSettings::worth_a_put(config.segments.bytes_max);
     defaults.clouds = config.clouds.clone();
     for entry in [&mut defaults.clouds.primary, &mut defaults.clouds.secondary] {
         entry.forget();

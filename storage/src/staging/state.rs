@@ -1,6 +1,6 @@
 //! What staging knows of its segments.
 
-use super::{Closed, IDLE_PART, Settings};
+use super::{Closed, Settings};
 use crate::{
     cloudfs::Handle,
     ids::{Md5, SegmentId},
@@ -45,7 +45,7 @@ impl Entry {
     pub fn due(&self, settings: &Settings) -> Instant {
         let old = self.opened + Duration::from_millis(settings.seal_after_ms);
         let idle = self.appended + Duration::from_millis(settings.seal_idle_ms);
-        if self.bytes < settings.segment_bytes_max / IDLE_PART { old } else { old.min(idle) }
+        if self.bytes < settings.seal_idle_bytes_min { old } else { old.min(idle) }
     }
 }
 

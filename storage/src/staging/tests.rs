@@ -20,6 +20,7 @@ const BOOT_SETTINGS: Settings = Settings {
     frame_bytes_max: 256,
     seal_after_ms: 1000,
     seal_idle_ms: 1000,
+    seal_idle_bytes_min: 375,
     bytes_max: 1 << 20,
     unwritten_bytes_max: 700,
     memory_bytes_max: 4000,
@@ -101,9 +102,11 @@ async fn a_segment_is_closed_when_full_or_old_and_handed_on_once() {
 /// Many small files are in the clouds soon after the last one; a file now and then makes no segment of its own.
 #[tokio::test(start_paused = true)]
 async fn a_segment_that_is_worth_a_put_is_closed_when_nothing_is_added_any_more() {
-    let settings = Settings { seal_idle_ms: 50, ..BOOT_SETTINGS };
-    for (bytes, closed_ms) in [(100, 1000), (600, 30 + 50)] {
-        let staging = Arc::new(open(MemoryDisk::new(), settings.clone()).await);
+    for (bytes, seal_idle_bytes_min, closed_ms) in
+        [(100, 375, 1000), (600, 375, 30 + 50), (600, 2000, 1000), (100, 0, 30 + 50)]
+    {
+        let settings = Settings { seal_idle_ms: 50, seal_idle_bytes_min, ..BOOT_SETTINGS };
+        let staging = Arc::new(open(MemoryDisk::new(), settings).await);
         let start = Instant::now();
         let waiting = tokio::spawn({
             let staging = staging.clone();
@@ -113,7 +116,7 @@ async fn a_segment_that_is_worth_a_put_is_closed_when_nothing_is_added_any_more(
         tokio::time::sleep(Duration::from_millis(30)).await;
         append(&staging, "more").await;
         waiting.await.expect("it does not panic");
-        assert_eq!(start.elapsed().as_millis(), closed_ms, "{bytes} bytes");
+        assert_eq!(start.elapsed().as_millis(), closed_ms, "{bytes} bytes, {seal_idle_bytes_min} are worth a put");
     }
 }
 
@@ -135,7 +138,10 @@ async fn the_wait_for_an_old_segment_ends_early_when_another_becomes_full() {
 #[tokio::test(start_paused = true)]
 async fn many_syncs_at_once_share_few_of_the_disk() {
     let slow = FaultyDisk::default();
-    let staging = Arc::new(open(slow.clone(), Settings { segment_bytes_max: 1 << 20, ..BOOT_SETTINGS }).await);
+    let staging = Arc::new(
+        open(slow.clone(), Settings { segment_bytes_max: 1 << 20, seal_idle_bytes_min: 1 << 17, ..BOOT_SETTINGS })
+            .await,
+    );
     let clients = (0..100u64).map(|client| {
         let staging = staging.clone();
         tokio::spawn(async move {
@@ -480,7 +486,12 @@ async fn a_body_that_went_bad_on_disk_is_noticed_and_what_is_left_of_it_is_mende
 /// Sectors that cannot be read, by what they hold; and which of three frames, of three sectors each, that costs.
 #[tokio::test(start_paused = true)]
 async fn a_sector_that_cannot_be_read_costs_what_it_covers_and_the_start_goes_on() {
-    let settings = Settings { segment_bytes_max: 1 << 20, frame_bytes_max: 3 << 12, ..BOOT_SETTINGS };
+    let settings = Settings {
+        segment_bytes_max: 1 << 20,
+        seal_idle_bytes_min: 1 << 17,
+        frame_bytes_max: 3 << 12,
+        ..BOOT_SETTINGS
+    };
     for (bad, sealed, lost) in [
         (vec![5 << 12], true, vec![1]),
         (vec![5 << 12], false, vec![1]),
@@ -532,7 +543,12 @@ async fn a_sector_that_cannot_be_read_costs_what_it_covers_and_the_start_goes_on
 /// Index and footer say nothing that the frames do not say.
 #[tokio::test(start_paused = true)]
 async fn an_index_that_cannot_be_read_costs_nothing() {
-    let settings = Settings { segment_bytes_max: 1 << 20, frame_bytes_max: 4096 - 96, ..BOOT_SETTINGS };
+    let settings = Settings {
+        segment_bytes_max: 1 << 20,
+        seal_idle_bytes_min: 1 << 17,
+        frame_bytes_max: 4096 - 96,
+        ..BOOT_SETTINGS
+    };
     let disk = MemoryDisk::new();
     let staging = open(disk.clone(), settings).await;
     // Header and one frame are a sector.

@@ -80,6 +80,7 @@ pub fn settings() -> Settings {
         consensus: consensus::Settings { spawning: Spawning::Local, ..Default::default() },
         staging: staging::Settings {
             segment_bytes_max: 64 << 10,
+            seal_idle_bytes_min: 8 << 10,
             frame_bytes_max: 8 << 10,
             unwritten_bytes_max: 32 << 10,
             ..Default::default()
