@@ -22,6 +22,14 @@ async fn five_frames(world: &World) -> (Handle, Bytes) {
     (file, data)
 }
 
+/// As [`five_frames`]; the second cloud takes the segment, and the first does not.
+async fn five_frames_in_one_cloud(world: &World) -> (Handle, Bytes) {
+    let staged = five_frames(world).await;
+    world.clouds[1].refuse(Call::Put, false);
+    world.until("one cloud has it", |world| !world.clouds[1].objects().is_empty()).await;
+    staged
+}
+
 /// A byte in the third frame, with all of its sector.
 const IN_THE_THIRD: usize = 2 * PIECE + PIECE / 2;
 
@@ -57,6 +65,13 @@ async fn costs_one_frame(world: &World, file: Handle, data: &Bytes) {
                 other => panic!("frame {frame} at {}: {other:?}", site.id),
             }
         }
+    }
+}
+
+/// Nothing is lost, at any site.
+async fn reads_whole(world: &World, file: Handle, data: &Bytes) {
+    for site in &world.sites {
+        assert_eq!(site.client().read_all(file).await, Ok(data.clone()), "at {}", site.id);
     }
 }
 
@@ -117,16 +132,13 @@ fn over_a_restart(damage: impl AsyncFnOnce(&World)) {
 #[test]
 fn a_segment_damaged_here_that_a_cloud_has_is_restored_from_it() {
     World::run(2, async |world| {
-        let (file, data) = five_frames(world).await;
-        // One cloud takes it; the filer dies before it can say so.
-        world.clouds[1].refuse(Call::Put, false);
-        world.until("one cloud has it", |world| !world.clouds[1].objects().is_empty()).await;
+        let (file, data) = five_frames_in_one_cloud(world).await;
+        // The filer dies before it can say so.
         world.crash(0).await;
         flip(world).await;
         world.start(0).await;
         put_again(world).await;
-        assert_eq!(world.site(1).client().read_all(file).await, Ok(data.clone()));
-        assert_eq!(world.site(0).client().read_all(file).await, Ok(data));
+        reads_whole(world, file, &data).await;
     });
 }
 
@@ -134,16 +146,13 @@ fn a_segment_damaged_here_that_a_cloud_has_is_restored_from_it() {
 #[test]
 fn a_copy_that_is_damaged_on_its_way_is_asked_for_again_and_restores_the_segment() {
     World::run(2, async |world| {
-        let (file, data) = five_frames(world).await;
-        world.clouds[1].refuse(Call::Put, false);
-        world.until("one cloud has it", |world| !world.clouds[1].objects().is_empty()).await;
+        let (file, data) = five_frames_in_one_cloud(world).await;
         world.crash(0).await;
         let segment = flip(world).await;
         world.clouds[1].damage_on_the_way(&segment.key(), 3);
         world.start(0).await;
         put_again(world).await;
-        assert_eq!(world.site(1).client().read_all(file).await, Ok(data.clone()));
-        assert_eq!(world.site(0).client().read_all(file).await, Ok(data));
+        reads_whole(world, file, &data).await;
         assert_eq!(world.clouds[1].attempts(Call::Get)[&segment.key()], 4, "three wrong answers and a right one");
     });
 }
@@ -152,9 +161,7 @@ fn a_copy_that_is_damaged_on_its_way_is_asked_for_again_and_restores_the_segment
 #[test]
 fn a_copy_that_is_damaged_in_its_cloud_is_given_up_after_so_many_answers() {
     World::run(2, async |world| {
-        let (file, data) = five_frames(world).await;
-        world.clouds[1].refuse(Call::Put, false);
-        world.until("one cloud has it", |world| !world.clouds[1].objects().is_empty()).await;
+        let (file, data) = five_frames_in_one_cloud(world).await;
         world.crash(0).await;
         let segment = flip(world).await;
         world.clouds[1].damage(&segment.key());
@@ -196,26 +203,21 @@ fn a_body_that_cannot_be_read_for_its_put_is_mended() {
 #[test]
 fn a_segment_that_cannot_be_read_here_and_that_a_cloud_has_is_restored_from_it() {
     World::run(2, async |world| {
-        let (file, data) = five_frames(world).await;
-        world.clouds[1].refuse(Call::Put, false);
-        world.until("one cloud has it", |world| !world.clouds[1].objects().is_empty()).await;
+        let (file, data) = five_frames_in_one_cloud(world).await;
         world.crash(0).await;
         let (disk, staged) = (world.site(0).disk.clone(), staged_file(world).await);
         // All of it.
         (0..=5 * PIECE).step_by(4096).for_each(|at| assert!(disk.make_unreadable(&staged, at)));
         world.start(0).await;
         put_again(world).await;
-        assert_eq!(world.site(1).client().read_all(file).await, Ok(data.clone()));
-        assert_eq!(world.site(0).client().read_all(file).await, Ok(data));
+        reads_whole(world, file, &data).await;
     });
 }
 
 #[test]
 fn a_body_that_goes_bad_between_two_puts_is_restored_from_the_first() {
     World::run_with(2, on_disk_alone(), async |world| {
-        let (file, data) = five_frames(world).await;
-        world.clouds[1].refuse(Call::Put, false);
-        world.until("one cloud has it", |world| !world.clouds[1].objects().is_empty()).await;
+        let (file, data) = five_frames_in_one_cloud(world).await;
         sleep(Duration::from_secs(1)).await;
         flip(world).await;
         put_again(world).await;
