@@ -311,11 +311,14 @@ fn check_clouds(path: &Path, config: &Config) -> Result<(), ConfigError> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut problems = vec![];
     for (key, entry) in [("primary", &config.clouds.primary), ("secondary", &config.clouds.secondary)] {
-        if let Err(e) = storage::clouds::check(&entry.settings, &entry.name) {
-            let section = format!("[clouds.{key}]");
-            let line = text.lines().position(|line| line.trim_start().starts_with(&section)).map(|at| at + 1);
-            problems.push(crate::config::Problem { line, setting: format!("clouds.{key}:"), what: chain(&e) });
-        }
+        let section = format!("[clouds.{key}]");
+        let line = text.lines().position(|line| line.trim_start().starts_with(&section)).map(|at| at + 1);
+        let found = storage::clouds::check(&entry.settings, &entry.name);
+        problems.extend(found.iter().map(|e| crate::config::Problem {
+            line,
+            setting: format!("clouds.{key}:"),
+            what: chain(e),
+        }));
     }
     if problems.is_empty() { Ok(()) } else { Err(ConfigError::Problems { path: path.into(), problems }) }
 }

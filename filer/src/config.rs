@@ -1,14 +1,16 @@
 //! What a filer is told by its operator: `filer.toml`.
 //!
 //! The file is read strictly: a key that nobody knows is refused, a length of time or a size without its unit is
-//! refused, and every problem is listed with its line and what to do, not only the first. The same description of the
-//! settings writes the commented file of `filer init`, so that the two cannot drift apart.
+//! refused, and every problem is listed with its line and what to do, not only the first; of a file that is no TOML, the
+//! first place where it breaks. The same description of the settings writes the commented file of `filer init`, so that
+//! the two cannot drift apart.
 //!
 //! Owns: the settings, their defaults, limits and what they must be to each other; a site's directory. Does not own:
 //! what is done with them.
 
 #![expect(clippy::disallowed_methods, reason = "settings and a site's directory are real files")]
 
+mod broken;
 mod checks;
 mod clouds;
 mod form;
@@ -20,6 +22,7 @@ pub(crate) mod site_dir;
 mod tests;
 mod written;
 
+pub(crate) use clouds::holds_secret;
 pub use clouds::{CloudEntry, CloudsSettings};
 pub use kinds::{show_bytes, show_ms};
 pub use nfs::NfsSettings;
@@ -159,19 +162,12 @@ impl Config {
         let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
         let mut notes = Notes::new(text, base.clone());
         let (document, faults) = DeTable::parse_recoverable(text);
-        for fault in &faults {
-            let line = fault.span().map(|span| notes.line_at(span.start));
-            let what = format!("is no valid TOML here: {}", fault.message().replace('\n', ", "));
-            notes.problems.push(Problem { line, setting: String::new(), what });
-        }
         let mut config = Self::first("", &base);
-        Form::read(document.get_ref(), &mut notes, |form| config.form(form));
-        if faults.is_empty() {
-            checks::check(&config, &mut notes);
-        } else {
-            // What a broken line was meant to hold is not missing.
-            notes.problems.retain(|problem| !problem.what.starts_with("is missing"));
+        if let Some(broken) = broken::first(&faults, text, &notes) {
+            return (config, vec![broken]);
         }
+        Form::read(document.get_ref(), &mut notes, |form| config.form(form));
+        checks::check(&config, &mut notes);
         notes.problems.sort_by_key(|problem| problem.line);
         notes.problems.dedup();
         (config, notes.problems)

@@ -16,12 +16,14 @@ mod failure;
 mod objects;
 mod puts;
 mod receipt;
+mod secrets;
 pub mod settings;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-pub use settings::{AzureSettings, CloudSettings, DirectorySettings, GcsSettings, Limits, S3Settings, Secret};
+pub use secrets::Secret;
+pub use settings::{AzureSettings, CloudSettings, DirectorySettings, GcsSettings, Limits, S3Settings};
 
 use crate::cloud::Cloud;
 use std::{path::PathBuf, sync::Arc};
@@ -43,12 +45,18 @@ pub enum OpenError {
     Path { cloud: String, path: PathBuf, source: std::io::Error },
 }
 
-/// Whether a cloud can be used as far as this machine can tell, as [`open`] would find it. Makes and changes nothing.
-pub fn check(settings: &CloudSettings, name: &str) -> Result<(), OpenError> {
-    match settings {
+/// Why a cloud cannot be used as far as this machine can tell, as [`open`] would find it: of secrets everything, of all else
+/// the first thing. Makes and changes nothing.
+pub fn check(settings: &CloudSettings, name: &str) -> Vec<OpenError> {
+    let missing = settings.missing_secrets();
+    if !missing.is_empty() {
+        return missing;
+    }
+    let checked = match settings {
         CloudSettings::Directory(directory) => directory::Directory::check(directory, name).map(drop),
         other => open(other, name).map(drop),
-    }
+    };
+    checked.err().into_iter().collect()
 }
 
 /// Makes a cloud ready for use. `name` stands in its errors, such as `a`. Connects only when first called.

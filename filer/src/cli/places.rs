@@ -1,13 +1,13 @@
 //! Settings from the command line: `--cloud-a s3://..` and `--set key=value`, merged into the settings of a new site.
 
 use super::CliError;
-use crate::config::{Config, Problem, SiteDir};
+use crate::config::{Config, Problem, SiteDir, holds_secret};
 use toml::{Table, Value};
 
 /// The `[clouds.primary]` or `[clouds.secondary]` that `spec` names.
 ///
 /// `dir:PATH`, `s3://BUCKET/PREFIX?..`, `azure://ACCOUNT/CONTAINER/PREFIX?..`, `gs://BUCKET/PREFIX?..`; behind the `?`
-/// further settings of the section, such as `region=eu-west-1&access_key_id_env=ID`.
+/// further settings of the section, such as `region=eu-west-1&access_key_id_env=ID`. None of them may be a secret.
 pub(super) fn cloud(spec: &str, name: &str) -> Result<Table, CliError> {
     let wrong = |why: &str| {
         CliError::Usage(format!(
@@ -24,6 +24,17 @@ pub(super) fn cloud(spec: &str, name: &str) -> Result<Table, CliError> {
     }
     let (scheme, rest) = spec.split_once("://").ok_or_else(|| wrong("has no kind"))?;
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if let Some(part) = secret_part(rest) {
+        let from = match scheme {
+            "azure" => "access_key_env=NAME (or sas_env=NAME)",
+            "gs" | "gcs" => "service_account_path=FILE",
+            _ => "access_key_id_env=NAME&secret_access_key_env=NAME",
+        };
+        return Err(CliError::Usage(format!(
+            "--cloud-{name} holds a secret, {part}, and a command line can be read by everybody on this machine; credentials \
+             belong into environment variables, or files (.._file=FILE), that the settings name: write {from} behind the ?"
+        )));
+    }
     let (kind, names): (_, &[&str]) = match scheme {
         "s3" => ("s3", &["bucket"]),
         "azure" => ("azure", &["account", "container"]),
@@ -45,6 +56,25 @@ pub(super) fn cloud(spec: &str, name: &str) -> Result<Table, CliError> {
         table.insert(key.into(), value.parse::<bool>().map_or(Value::from(value), Value::from));
     }
     Ok(table)
+}
+
+/// What of a cloud's place and settings (`rest`: behind the `://`) is a secret, in words that do not show it.
+fn secret_part(rest: &str) -> Option<String> {
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let host = |place: &str| place.split('/').next().unwrap_or_default().to_owned();
+    // A password may hold a slash or a question mark itself.
+    if host(place).contains('@') || (host(place).contains(':') && rest.contains('@')) {
+        return Some("user:password@ before its place".into());
+    }
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if holds_secret(key) {
+            return Some(format!("{key}=.. behind the ?"));
+        }
+        let url = unescaped(value)?;
+        let (_, place) = url.split_once("://")?;
+        host(place).contains('@').then(|| format!("user:password@ in {key}"))
+    })
 }
 
 fn unescaped(text: &str) -> Option<String> {

@@ -185,6 +185,50 @@ fn wrong_settings_write_nothing() {
     }
 }
 
+/// Whoever lists the processes of a machine reads their command lines, and shells keep them.
+#[test]
+fn a_secret_in_the_place_of_a_cloud_is_refused_and_not_repeated() {
+    let desk = Desk::new();
+    let d = desk.path("x");
+    for (cloud, part, advice) in [
+        ("s3://AKIA:hush@files/prefix", "user:password@ before its place", "secret_access_key_env=NAME"),
+        ("s3://AKIA:hush/and@files", "user:password@ before its place", "secret_access_key_env=NAME"),
+        (
+            "s3://files?access_key_id=id&secret_access_key=hush",
+            "secret_access_key=.. behind",
+            "secret_access_key_env=NAME",
+        ),
+        ("s3://files?region=x&session_token=hush", "session_token=.. behind", "secret_access_key_env=NAME"),
+        (
+            "s3://files?endpoint=https%3A%2F%2Fid%3Ahush%40host",
+            "user:password@ in endpoint",
+            "secret_access_key_env=NAME",
+        ),
+        ("azure://account/files?sv=2024&sig=hush", "sig=.. behind", "access_key_env=NAME (or sas_env=NAME)"),
+        ("azure://account/files?sas=hush", "sas=.. behind", "access_key_env=NAME (or sas_env=NAME)"),
+        ("gs://files?key=hush", "key=.. behind", "service_account_path=FILE"),
+        ("https://id:hush@host/files", "user:password@ before its place", "environment variables"),
+    ] {
+        for (flag, other) in [("--cloud-a", "--cloud-b"), ("--cloud-b", "--cloud-a")] {
+            let (code, said) = filer(&["init", "ams", "--dir", &d, flag, cloud, other, "dir:/c"]);
+            assert!(code == 2 && said.contains(flag) && said.contains(part) && said.contains(advice), "{code} {said}");
+            assert!(!said.contains("hush") && !Path::new(&d).exists(), "{said}");
+        }
+    }
+}
+
+#[test]
+fn every_environment_variable_that_a_cloud_lacks_is_listed() {
+    let desk = Desk::new();
+    let d = desk.path("ams");
+    let first = "s3://files?access_key_id_env=FILERMESH_NO_ID&secret_access_key_env=FILERMESH_NO_SECRET";
+    let second = "azure://account/files?access_key_env=FILERMESH_NO_KEY";
+    assert_eq!(filer(&["init", "ams", "--dir", &d, "--cloud-a", first, "--cloud-b", second]).0, 0);
+    let (code, said) = filer(&["check-config", "--dir", &d]);
+    let names = ["FILERMESH_NO_ID", "FILERMESH_NO_SECRET", "FILERMESH_NO_KEY"];
+    assert!(code == 2 && said.contains("3 problems") && names.iter().all(|name| said.contains(name)), "{code} {said}");
+}
+
 #[test]
 fn clouds_are_read_from_the_command_line() {
     let desk = Desk::new();
@@ -215,7 +259,9 @@ fn a_site_joins_with_a_request_a_signature_and_an_answer() {
         "--cloud-a",
         &format!("dir:{}", desk.path("store-a")),
         "--cloud-b",
-        "s3://files?access_key_id=id&secret_access_key=hush",
+        "s3://files?access_key_id=id",
+        "--set",
+        "clouds.secondary.secret_access_key=hush",
     ];
     let first = ["init", "ams", "--dir", &ams, "--listen", "0.0.0.0:7400", "--advertise", "ams.example.org:7400"];
     assert_eq!(filer(&[&first[..], &clouds].concat()).0, 0);

@@ -63,6 +63,17 @@ impl CloudsSettings {
     }
 }
 
+/// Whether a setting of this name holds a secret itself, and does not only say where it is. What nobody knows counts by its
+/// sound.
+pub(crate) fn holds_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    let says_where = ["_env", "_file", "_path"].iter().any(|end| key.ends_with(end));
+    let sounds =
+        ["secret", "password", "passwd", "token", "credential", "signature"].iter().any(|word| key.contains(word));
+    let is_one = |part: &str| part.ends_with("key") || matches!(part, "sas" | "sig" | "pwd");
+    key != "access_key_id" && !says_where && (sounds || key.split(['_', '-']).any(is_one))
+}
+
 /// The kinds of clouds.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum CloudKind {

@@ -204,14 +204,11 @@ fn every_problem_is_listed_with_its_line() {
         ),
         (
             "[segments]\nbytes_max = \"8 MiB\"\nbytes_max = \"4 MiB\"\n",
-            vec!["line 13: is no valid TOML here: duplicate key".into()],
+            vec!["line 13: is no valid TOML here (bytes_max = \"4 MiB\"): duplicate key".into()],
         ),
         (
             "[segments]\nbytes_max = 8 MiB\n[health]\nfailures_to_trip = 0\n",
-            vec![
-                "line 12: is no valid TOML here: string values must be quoted, expected literal string".into(),
-                "line 14: health.failures_to_trip 0 is out of range; give 1 to 1000000".into(),
-            ],
+            vec!["line 12: is no valid TOML here (bytes_max = 8 MiB): string values must be quoted, expected literal string".into()],
         ),
     ];
     for (added, expected) in table {
@@ -294,6 +291,51 @@ fn an_error_names_the_file_and_each_line() {
     assert!(text.starts_with("/site/filer.toml has 2 problems:\n  line 12: cache.x "), "{text}");
     let error = Config::load(Path::new("/nowhere/filer.toml")).unwrap_err();
     assert!(error.to_string().contains("/nowhere/filer.toml cannot be read"));
+}
+
+/// A log, a page, a file of another program: what is wrong is said once, and nothing is read out of it.
+#[test]
+fn a_text_that_is_no_toml_has_one_problem() {
+    for (text, beginning) in [
+        ("name: ams\nclouds:\n  - kind: s3\n".repeat(100), "line 1: is no valid TOML here (name: ams): "),
+        ("<html>\n<p>nothing\n".repeat(100), "line 1: is no valid TOML here (<html>): "),
+        (format!("{GOOD}[health\nfailures_to_trip = 0\ncolour = 1\n"), "line 11: is no valid TOML here ([health): "),
+        (format!("{GOOD}secret_access_key = hush\n"), "line 11: is no valid TOML here (secret_access_key ..): "),
+    ] {
+        let found = problems(&text);
+        assert!(found.len() == 1 && found[0].starts_with(beginning) && !found[0].contains("hush"), "{found:?}");
+    }
+}
+
+#[test]
+fn settings_that_hold_a_secret_are_known_by_name() {
+    for key in [
+        "secret_access_key",
+        "access_key",
+        "session_token",
+        "sas",
+        "secret",
+        "sig",
+        "key",
+        "X-Amz-Signature",
+        "accountKey",
+    ] {
+        assert!(holds_secret(key), "{key}");
+    }
+    for key in [
+        "access_key_id",
+        "access_key_id_env",
+        "secret_access_key_env",
+        "sas_file",
+        "service_account_path",
+        "token_file",
+        "unsigned_payload",
+        "keep_alive",
+        "region",
+        "",
+    ] {
+        assert!(!holds_secret(key), "{key}");
+    }
 }
 
 #[test]

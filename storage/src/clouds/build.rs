@@ -2,7 +2,7 @@
 
 use super::{
     AzureSettings, GcsSettings, Limits, OpenError, S3Settings, azure::Deleter, objects::Objects, receipt::Protocol,
-    settings::Source, wire::Connector,
+    wire::Connector,
 };
 use object_store::{
     Certificate, ClientOptions, RetryConfig, StaticCredentialProvider,
@@ -26,19 +26,7 @@ impl Objects {
         if let Some(endpoint) = &settings.endpoint {
             builder = builder.with_endpoint(endpoint);
         }
-        let id = Source {
-            name: "access_key_id",
-            value: settings.access_key_id.as_deref(),
-            env: settings.access_key_id_env.as_deref(),
-            file: settings.access_key_id_file.as_ref(),
-        };
-        let secret = Source {
-            name: "secret_access_key",
-            value: settings.secret_access_key.as_ref().map(|secret| secret.0.as_str()),
-            env: settings.secret_access_key_env.as_deref(),
-            file: settings.secret_access_key_file.as_ref(),
-        };
-        match (id.resolve()?, secret.resolve()?) {
+        match (settings.id().resolve()?, settings.secret().resolve()?) {
             (Some(id), Some(secret)) => builder = builder.with_access_key_id(id).with_secret_access_key(secret),
             (None, None) => {}
             (Some(_), None) => return Err(alone("access_key_id", "secret_access_key")),
@@ -63,20 +51,8 @@ impl Objects {
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint.into());
         }
-        let key = Source {
-            name: "access_key",
-            value: settings.access_key.as_ref().map(|key| key.0.as_str()),
-            env: settings.access_key_env.as_deref(),
-            file: settings.access_key_file.as_ref(),
-        };
-        let sas = Source {
-            name: "sas",
-            value: settings.sas.as_ref().map(|sas| sas.0.as_str()),
-            env: settings.sas_env.as_deref(),
-            file: settings.sas_file.as_ref(),
-        };
         let mut connector = Connector::default();
-        match (key.resolve()?, sas.resolve()?) {
+        match (settings.key().resolve()?, settings.signature().resolve()?) {
             (Some(key), None) => {
                 let key = AzureAccessKey::try_new(&key).map_err(|err| refused(err.into()))?;
                 connector.shared_key =

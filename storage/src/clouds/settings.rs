@@ -1,11 +1,11 @@
 //! How a cloud is reached, as the operator writes it.
 //!
-//! Owns: the settings of each kind of cloud, their defaults, and where secrets come from. A secret stands in the
-//! settings, in an environment variable or in a file; exactly one of the three. Does not own: what is done with them.
+//! Owns: the settings of each kind of cloud, and their defaults. Does not own: where secrets come from (`secrets`), what is
+//! done with any of it.
 
-use super::OpenError;
+use super::Secret;
 use serde::{Deserialize, Serialize};
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 /// One cloud.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -251,75 +251,9 @@ impl Limits {
     }
 }
 
-/// A secret. It is written to files as it is, and never shown by `Debug`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(redacted)")
-    }
-}
-
-/// The places a secret (or an id that goes with it) may come from.
-pub(super) struct Source<'a> {
-    /// The setting's name, such as `secret_access_key`.
-    pub name: &'static str,
-    pub value: Option<&'a str>,
-    pub env: Option<&'a str>,
-    pub file: Option<&'a PathBuf>,
-}
-
-impl Source<'_> {
-    /// The secret, if any place is given.
-    #[expect(clippy::disallowed_methods, reason = "secrets come from outside")]
-    pub fn resolve(&self) -> Result<Option<String>, OpenError> {
-        let name = self.name;
-        let wrong = |why: String| OpenError::Secret { name, why };
-        let found = match (self.value, self.env, self.file) {
-            (None, None, None) => return Ok(None),
-            (Some(value), None, None) => value.to_owned(),
-            (None, Some(variable), None) => {
-                std::env::var(variable).map_err(|err| wrong(format!("environment variable {variable}: {err}")))?
-            }
-            (None, None, Some(path)) => std::fs::read_to_string(path)
-                .map_err(|err| wrong(format!("file {}: {err}", path.display())))?
-                .trim_end_matches(['\r', '\n'])
-                .to_owned(),
-            _ => return Err(wrong(format!("give only one of {name}, {name}_env and {name}_file"))),
-        };
-        if found.is_empty() {
-            return Err(wrong("it is empty".into()));
-        }
-        Ok(Some(found))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
-
-    fn source<'a>(value: Option<&'a str>, env: Option<&'a str>, file: Option<&'a PathBuf>) -> Source<'a> {
-        Source { name: "secret_access_key", value, env, file }
-    }
-
-    #[test]
-    fn a_secret_comes_from_exactly_one_place() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(b"from-file\n").unwrap();
-        let path = file.path().to_path_buf();
-        assert_eq!(source(None, None, None).resolve().unwrap(), None);
-        assert_eq!(source(Some("plain"), None, None).resolve().unwrap().as_deref(), Some("plain"));
-        assert_eq!(source(None, None, Some(&path)).resolve().unwrap().as_deref(), Some("from-file"));
-        assert!(source(None, Some("PATH"), None).resolve().unwrap().is_some());
-        let two = source(Some("plain"), None, Some(&path)).resolve().unwrap_err().to_string();
-        assert!(two.contains("only one of secret_access_key"), "{two}");
-        let unset = source(None, Some("FILERMESH_NO_SUCH_VARIABLE"), None).resolve().unwrap_err().to_string();
-        assert!(unset.contains("FILERMESH_NO_SUCH_VARIABLE"), "{unset}");
-        assert!(source(Some(""), None, None).resolve().is_err());
-    }
 
     #[test]
     fn debug_and_redacted_show_no_secret() {
