@@ -15,7 +15,7 @@ CARGO = ROCKSDB_LIB_DIR="$$(.ci/rocksdb)" ROCKSDB_STATIC=1 cargo
 ROUNDS ?= 100
 MINUTES ?= 60
 
-.PHONY: help demo test check soak sim sabotage bench build packages packages-test azurite deny clean-cache
+.PHONY: help demo test check soak sim sabotage bench build release packages packages-test azurite deny clean-cache
 
 help: ## Lists what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -25,6 +25,10 @@ demo: build ## Three filers, two clouds, a failure and back; DIR=path for a tree
 
 build: packages ## Builds the filer, the demo and the test cloud.
 	@$(CARGO) build --locked -p filer -p tests --bins
+
+release: packages ## Builds the filer with optimisations, to be installed (docs/install.md), and says where it lies.
+	@$(CARGO) build --locked --release -p filer
+	echo "$$CARGO_TARGET_DIR/release/filer"
 
 test: packages packages-test azurite build ## Runs all tests; installs what they need.
 	@$(CARGO) test --locked --workspace

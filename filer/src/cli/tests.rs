@@ -110,6 +110,21 @@ fn command_lines_are_read() {
     }
 }
 
+/// Wrong settings keep the service down, and nothing else does.
+#[test]
+fn the_unit_for_systemd_says_what_the_program_takes() {
+    let unit = include_str!("../../filer.service");
+    let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let line = value("ExecStart").and_then(|line| line.strip_prefix("/usr/local/bin/")).unwrap();
+    let Ok(Command::Serve(serve)) = Cli::try_parse_from(line.split(' ')).map(|cli| cli.command) else {
+        panic!("{line}")
+    };
+    let state = Path::new("/var/lib").join(value("StateDirectory").unwrap());
+    assert_eq!((serve.dir, serve.config), (Some(state), None));
+    let wrong = CliError::Usage(String::new()).exit_code().to_string();
+    assert_eq!((value("Restart"), value("RestartPreventExitStatus")), (Some("on-failure"), Some(wrong.as_str())));
+}
+
 #[test]
 fn the_first_site_has_all_it_needs_and_is_never_overwritten() {
     let desk = Desk::new();
