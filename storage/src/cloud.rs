@@ -83,6 +83,12 @@ pub trait Cloud: Send + Sync + 'static {
     /// Reads `range` of an object: exactly that many bytes, or an error.
     async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError>;
 
+    /// Reads an object of so many bytes, to be kept elsewhere. No client waits for it, so it may take as long as all that
+    /// comes from this cloud at that time needs, where other reads have a deadline by their own bytes.
+    async fn get_whole(&self, key: &str, bytes: u64) -> Result<Bytes, CloudError> {
+        self.get(key, 0..bytes).await
+    }
+
     /// Size and, where the cloud tells it, MD5 of an object.
     async fn head(&self, key: &str) -> Result<Listed, CloudError>;
 

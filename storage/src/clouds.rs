@@ -14,12 +14,12 @@ pub mod conformance;
 mod directory;
 mod failure;
 mod objects;
-mod puts;
 mod receipt;
 mod secrets;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod transfers;
 mod wire;
 
 pub use secrets::Secret;

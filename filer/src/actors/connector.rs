@@ -84,7 +84,7 @@ pub struct FindObject {
     pub of: Header,
 }
 
-/// Read a whole object, whose MD5 is on record.
+/// Read a whole object, whose MD5 is on record, for a copy of it; no client may wait for that.
 #[derive(Message)]
 #[rtype(result = "Result<Bytes, AttemptError>")]
 pub struct GetObject {
@@ -285,7 +285,7 @@ impl Handler<GetObject> for ConnectorActor {
     fn handle(&mut self, GetObject { segment, bytes, md5 }: GetObject, ctx: &mut Self::Context) -> Self::Result {
         let (cloud, what) = (self.cloud.clone(), What { segment, bytes, kind: Kind::Whole });
         self.attempt(ctx, what, async move {
-            let body = cloud.get(&segment.key(), 0..bytes).await?;
+            let body = cloud.get_whole(&segment.key(), bytes).await?;
             let got = Md5::of(&body);
             if got != md5 {
                 let (expected, got) = (md5.to_string(), got.to_string());

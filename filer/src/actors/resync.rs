@@ -326,13 +326,18 @@ impl Tools {
                 };
                 // The sweep may delete it at any moment from the end of the grace period on, and a copy must not arrive
                 // behind that: one half of the period is for copies to begin, the other for them to end.
-                if row.dead_since_ns.is_some_and(|since_ns| !is_time_to_copy(since_ns)) {
+                let is_dying = || row.dead_since_ns.is_some_and(|since_ns| !is_time_to_copy(since_ns));
+                if is_dying() {
                     return Err(RepairError::Dying);
                 }
                 let Some(Object { bytes, md5, .. }) = row.object else {
                     return Ok(0);
                 };
                 let body = self.object(cloud.other(), segment, bytes, md5).await?;
+                // That may have taken half of the period. What has died only meanwhile has a whole one left, for both.
+                if is_dying() {
+                    return Err(RepairError::Dying);
+                }
                 self.connectors[cloud.index()].send(Put { segment, body, md5 }).await??;
                 (MissKind::Put, bytes)
             }

@@ -228,7 +228,7 @@ fn ca_file(value: &mut Option<PathBuf>, form: &mut Form<'_, '_>) {
 fn limits(limits: &mut Limits, form: &mut Form<'_, '_>) {
     let most = 3_600_000;
     form.set("connect_timeout", "Longest time to connect.", Millis(10..=most), &mut limits.connect_timeout_ms);
-    let doc = "Longest time for one attempt; time_per_mib is added for each MiB of it. A put has the time for all puts that are under\nway with it, as they share the link: up to half of segments.delete_grace.";
+    let doc = "Longest time for one attempt; time_per_mib is added for each MiB of it. A put has the time for all puts that are under\nway with it, as they share the link: up to half of segments.delete_grace. So has a get of a resync for all gets.";
     form.set("request_timeout", doc, Millis(10..=most), &mut limits.request_timeout_ms);
     form.set("time_per_mib", "", Millis(0..=most), &mut limits.ms_per_mib);
     let doc = "Idle connections that are kept.";

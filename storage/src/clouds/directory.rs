@@ -20,7 +20,7 @@ mod tests;
 
 use super::{
     DirectorySettings, Limits, OpenError,
-    puts::{Puts, within},
+    transfers::{Transfers, within},
 };
 use crate::{
     cloud::{Cloud, CloudError, Listed, Page, Receipt},
@@ -43,7 +43,8 @@ pub(super) struct Directory {
     inner: Arc<Inner>,
     name: String,
     limits: Limits,
-    puts: Puts,
+    puts: Transfers,
+    gets: Transfers,
     /// One for each call; who makes a call has one until it returns.
     turns: Arc<Semaphore>,
 }
@@ -73,8 +74,8 @@ impl Directory {
         let root = Self::root(settings)?;
         let inner = Arc::new(Inner::new(settings.path.clone(), root));
         let turns = Arc::new(Semaphore::new(settings.calls_in_flight_max.clamp(1, Semaphore::MAX_PERMITS)));
-        let (limits, puts) = (settings.limits.clone(), Puts::default());
-        let opened = Self { inner, name: name.into(), limits, puts, turns };
+        let (puts, gets) = Default::default();
+        let opened = Self { inner, name: name.into(), limits: settings.limits.clone(), puts, gets, turns };
         opened.prepare()?;
         Ok(opened)
     }
@@ -168,7 +169,14 @@ impl Cloud for Directory {
 
     async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {
         let (name, bytes) = (key.to_owned(), range.end.saturating_sub(range.start));
+        let _counted = self.gets.begin(bytes);
         self.run("getting", key, bytes, move |inner, _| inner.get(&name, range)).await
+    }
+
+    async fn get_whole(&self, key: &str, bytes: u64) -> Result<Bytes, CloudError> {
+        let (name, under_way) = (key.to_owned(), self.gets.begin(bytes));
+        let work = move |inner: &Inner, _: &Wanted| inner.get(&name, 0..bytes);
+        self.run_within("getting", key, || under_way.deadline(&self.limits), work).await
     }
 
     async fn head(&self, key: &str) -> Result<Listed, CloudError> {

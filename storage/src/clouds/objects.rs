@@ -4,8 +4,8 @@ use super::{
     Limits, OpenError,
     azure::Deleter,
     failure::cloud_error,
-    puts::{Put, Puts, within},
     receipt::{Protocol, answered_md5, azure_listed_md5s, is_encrypted_by_key, tag_md5},
+    transfers::{Transfer, Transfers, within},
     wire::{Exchange, Seen},
 };
 use crate::{
@@ -45,7 +45,8 @@ pub(super) struct Objects {
     /// Empty, or ends in `/`.
     prefix: String,
     limits: Limits,
-    puts: Puts,
+    puts: Transfers,
+    gets: Transfers,
     /// Whether an answer showed that tags of this bucket are no MD5s.
     tags_are_opaque: AtomicBool,
     /// How to delete, where the client does not delete one object by one request.
@@ -68,8 +69,9 @@ impl Objects {
             return Err(OpenError::Setting { name: "prefix", why: err.to_string() });
         }
         let tags_are_opaque = AtomicBool::new(limits.always_read_back);
-        let (name, limits, puts) = (name.to_owned(), limits.clone(), Puts::default());
-        Ok(Self { name, protocol, store, prefix, limits, puts, tags_are_opaque, deleter: None })
+        let (name, limits) = (name.to_owned(), limits.clone());
+        let (puts, gets) = Default::default();
+        Ok(Self { name, protocol, store, prefix, limits, puts, gets, tags_are_opaque, deleter: None })
     }
 
     fn attempted(&self, doing: &str, key: &str) -> String {
@@ -84,17 +86,17 @@ impl Objects {
         }
     }
 
-    /// One attempt with a deadline for `bytes` of body, or that of the put that it is a part of.
+    /// One attempt with a deadline for `bytes` of body, or that of what shares the link and that it is a part of.
     async fn call<T>(
         &self,
         attempted: &str,
         key: &str,
-        (bytes, put): (u64, Option<&Put>),
+        (bytes, shared): (u64, Option<&Transfer>),
         exchange: Exchange,
         work: impl Future<Output = object_store::Result<T>>,
     ) -> Result<(T, Seen), CloudError> {
         let exchange = Arc::new(exchange);
-        let deadline = || put.map_or_else(|| self.limits.deadline(bytes), |put| put.deadline(&self.limits));
+        let deadline = || shared.map_or_else(|| self.limits.deadline(bytes), |shared| shared.deadline(&self.limits));
         match within(deadline, exchange.run(work)).await {
             Ok(Ok(done)) => {
                 let seen = exchange.seen();
@@ -114,7 +116,7 @@ impl Objects {
         attempted: &str,
         key: &str,
         range: Range<u64>,
-        put: Option<&Put>,
+        shared: Option<&Transfer>,
     ) -> Result<(Bytes, u64), CloudError> {
         let path = self.path(attempted, key)?;
         let len = range.end - range.start;
@@ -137,7 +139,7 @@ impl Objects {
             }
             Ok((body.freeze(), total))
         };
-        let ((body, total), _) = self.call(attempted, key, (len, put), Exchange::getting(range), work).await?;
+        let ((body, total), _) = self.call(attempted, key, (len, shared), Exchange::getting(range), work).await?;
         if body.len() as u64 != len {
             let (expected, got) = (format!("{len} bytes"), format!("{} of {total} bytes", body.len()));
             return Err(CloudError::Corrupt { key: key.into(), expected, got });
@@ -145,7 +147,7 @@ impl Objects {
         Ok((body, total))
     }
 
-    async fn read_back(&self, key: &str, bytes: u64, put: &Put) -> Result<Md5, CloudError> {
+    async fn read_back(&self, key: &str, bytes: u64, put: &Transfer) -> Result<Md5, CloudError> {
         let attempted = self.attempted("reading back", key);
         let (body, total) = match bytes {
             0 => (Bytes::new(), self.head(key).await?.bytes),
@@ -199,7 +201,17 @@ impl Cloud for Objects {
             return self.head(key).await.map(|_| Bytes::new());
         }
         let attempted = self.attempted("getting", key);
+        let _counted = self.gets.begin(range.end - range.start);
         Ok(self.fetch(&attempted, key, range, None).await?.0)
+    }
+
+    async fn get_whole(&self, key: &str, bytes: u64) -> Result<Bytes, CloudError> {
+        if bytes == 0 {
+            return self.get(key, 0..0).await;
+        }
+        let attempted = self.attempted("getting", key);
+        let under_way = self.gets.begin(bytes);
+        Ok(self.fetch(&attempted, key, 0..bytes, Some(&under_way)).await?.0)
     }
 
     async fn head(&self, key: &str) -> Result<Listed, CloudError> {

@@ -219,9 +219,10 @@ pub struct Limits {
     /// For a whole attempt with an empty body, in milliseconds.
     pub request_timeout_ms: u64,
     /// Added for each MiB of body, begun or whole, in milliseconds. All puts under way share the link, so that a put has the
-    /// time for the bodies of all of them.
+    /// time for the bodies of all of them; a get of a whole object has it for all gets.
     pub ms_per_mib: u64,
-    /// For a put that shares its link, in milliseconds; a single put always has the time for its own body.
+    /// For a put, or a get of a whole object, that shares its link, in milliseconds; a single one always has the time for its own
+    /// body.
     pub put_ms_max: u64,
     /// Idle connections that are kept.
     pub idle_connections_max: usize,

@@ -106,14 +106,47 @@ async fn a_put_that_was_given_up_leaves_nothing() {
 }
 
 /// A FIFO that nobody writes to hangs whoever opens it, as a dead mount does.
+fn fifo(path: &Path) {
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+}
+
+/// What a resync reads shares the downlink, with what clients read too. A client that waits for its read waits no longer.
+#[tokio::test(start_paused = true)]
+async fn gets_of_whole_objects_share_their_deadline_and_other_gets_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { request_timeout_ms: 1_000, ms_per_mib: 1_000, ..Limits::default() };
+    let settings = DirectorySettings { calls_in_flight_max: 1, limits, ..DirectorySettings::new(dir.path()) };
+    let cloud = Directory::open(&settings, "a").unwrap();
+    let hangs = dir.path().join("hangs");
+    fifo(&hangs);
+    let mut gets = vec![
+        cloud.get_whole("hangs", 1 << 20),
+        cloud.get_whole("hangs", 2 << 20),
+        // Of a client.
+        cloud.get("hangs", 0..1 << 20),
+    ];
+    assert!(gets.iter_mut().all(|get| get.now_or_never().is_none()));
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let answer = gets.pop().unwrap().await;
+    assert!(matches!(answer, Err(CloudError::TimedOut { after_ms: 2_000, .. })), "{answer:?}");
+    tokio::time::advance(Duration::from_secs(3)).await;
+    for get in gets {
+        let answer = get.await;
+        assert!(matches!(answer, Err(CloudError::TimedOut { after_ms: 5_000, .. })), "{answer:?}");
+    }
+    // The one that hangs is let go.
+    drop(OpenOptions::new().write(true).open(&hangs).unwrap());
+    drop(cloud.turns.acquire().await.unwrap());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mount_that_hangs_takes_a_bounded_number_of_threads_and_every_call_has_its_deadline() {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { request_timeout_ms: 200, ms_per_mib: 0, ..Limits::default() };
     let settings = DirectorySettings { calls_in_flight_max: 3, limits, ..DirectorySettings::new(dir.path()) };
     let cloud = Arc::new(Directory::open(&settings, "a").unwrap());
-    let fifo = dir.path().join("hangs");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let hangs = dir.path().join("hangs");
+    fifo(&hangs);
     let calls = (0..10).map(|_| {
         let cloud = cloud.clone();
         tokio::spawn(async move { cloud.get("hangs", 0..1).await })
@@ -124,7 +157,7 @@ async fn a_mount_that_hangs_takes_a_bounded_number_of_threads_and_every_call_has
     }
     assert_eq!(cloud.turns.available_permits(), 0, "three calls hang, and no more were begun");
     // Once it answers, all is as before: whoever opened it is let go.
-    drop(OpenOptions::new().write(true).open(&fifo).unwrap());
+    drop(OpenOptions::new().write(true).open(&hangs).unwrap());
     drop(cloud.turns.acquire_many(3).await.unwrap());
     let body = Bytes::from_static(b"x");
     cloud.put("a", body.clone(), Md5::of(&body)).await.unwrap();

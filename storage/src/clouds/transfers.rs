@@ -1,9 +1,11 @@
-//! The puts under way to one cloud: they share its link, so how long one may take depends on all of them.
+//! The bodies under way to a cloud, or from it: they share its link, so how long one may take depends on all of them.
 //!
-//! A put's deadline grows with the most that was to be put at one time while it was under way. Who begins later counts too,
-//! as the link is shared from then on; what ended before does not, or a put that hangs beside quick ones would never end.
+//! A deadline that is shared grows with the most that was to be moved that way at one time while its body was under way. Who
+//! begins later counts too, as the link is shared from then on; what ended before does not, or a put that hangs beside quick
+//! ones would never end. Puts have such deadlines, and gets of whole objects, for which nobody waits. A client waits for other
+//! gets: they count, and have deadlines by their own bytes.
 //!
-//! Owns: who shares the link. Does not own: the attempts, nor how many puts are begun (`mirror`, `resync`).
+//! Owns: who shares the link. Does not own: the attempts, nor how many are begun (`mirror`, `resync`).
 
 use super::Limits;
 use std::{
@@ -14,57 +16,57 @@ use std::{
 };
 use tokio::time::{Instant, timeout};
 
-/// The puts to one cloud. A clone is another handle.
+/// The bodies that go one way. A clone is another handle.
 #[derive(Clone, Default)]
-pub(super) struct Puts(Arc<Mutex<State>>);
+pub(super) struct Transfers(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// Bytes of all puts under way.
+    /// Bytes of all that are under way.
     bytes: u64,
-    /// By each put under way: the most of these bytes since it began.
+    /// By each of them: the most of these bytes since it began.
     most_bytes: BTreeMap<u64, u64>,
     next: u64,
 }
 
-/// A put under way, until it is dropped.
-pub(super) struct Put {
-    puts: Puts,
+/// A body under way, until it is dropped.
+pub(super) struct Transfer {
+    all: Transfers,
     number: u64,
     bytes: u64,
 }
 
-impl Puts {
+impl Transfers {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no holder of the puts panics")
+        self.0.lock().expect("no holder of the transfers panics")
     }
 
-    /// Counts a put of so many bytes.
-    pub fn begin(&self, bytes: u64) -> Put {
+    /// Counts a body of so many bytes.
+    pub fn begin(&self, bytes: u64) -> Transfer {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
-        state.bytes += bytes;
+        state.bytes = state.bytes.saturating_add(bytes);
         let all = state.bytes;
         state.most_bytes.insert(number, all);
         state.most_bytes.values_mut().for_each(|most| *most = all.max(*most));
-        Put { puts: self.clone(), number, bytes }
+        Transfer { all: self.clone(), number, bytes }
     }
 }
 
-impl Put {
-    /// How long it may take, as it looks now.
+impl Transfer {
+    /// How long it may take when it shares the link, as it looks now.
     pub fn deadline(&self, limits: &Limits) -> Duration {
-        let shared = self.puts.state().most_bytes[&self.number];
+        let shared = self.all.state().most_bytes[&self.number];
         let most = Duration::from_millis(limits.put_ms_max);
         limits.deadline(shared).min(most).max(limits.deadline(self.bytes))
     }
 }
 
-impl Drop for Put {
+impl Drop for Transfer {
     fn drop(&mut self) {
-        let mut state = self.puts.state();
-        state.bytes -= self.bytes;
+        let mut state = self.all.state();
+        state.bytes = state.bytes.saturating_sub(self.bytes);
         state.most_bytes.remove(&self.number);
     }
 }
@@ -92,7 +94,7 @@ mod tests {
     const SEGMENT_BYTES: u64 = 8 << 20;
 
     /// A put of a segment that would take so long; gives after how many seconds it ended, and whether it was in time.
-    async fn put(puts: &Puts, limits: &Limits, takes_s: u64) -> (u64, bool) {
+    async fn put(puts: &Transfers, limits: &Limits, takes_s: u64) -> (u64, bool) {
         let start = Instant::now();
         let put = puts.begin(SEGMENT_BYTES);
         let ended = within(|| put.deadline(limits), sleep(Duration::from_secs(takes_s))).await;
@@ -102,7 +104,7 @@ mod tests {
     /// 10 Mbit/s for 128 MiB: every one of them takes all of the time.
     #[tokio::test(start_paused = true)]
     async fn segments_that_share_a_thin_uplink_are_all_put_in_time() {
-        let (puts, limits) = (Puts::default(), Limits::default());
+        let (puts, limits) = (Transfers::default(), Limits::default());
         let ended = join_all((0..16).map(|_| put(&puts, &limits, 107))).await;
         assert_eq!(ended, [(107, true); 16]);
         assert_eq!(put(&puts, &limits, 51).await, (50, false), "one that has the link for itself");
@@ -110,7 +112,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_put_that_hangs_ends_by_what_was_under_way_at_one_time_however_much_went_by() {
-        let (puts, limits) = (Puts::default(), Limits::default());
+        let (puts, limits) = (Transfers::default(), Limits::default());
         let quick = async {
             for _ in 0..1000 {
                 put(&puts, &limits, 1).await;
@@ -123,7 +125,7 @@ mod tests {
     /// A delete must come behind every put, so the deadline has a limit; one put alone has its own time in any case.
     #[tokio::test(start_paused = true)]
     async fn no_put_may_take_longer_than_the_longest() {
-        let puts = Puts::default();
+        let puts = Transfers::default();
         for (put_ms_max, ends_s) in [(90_000, 90), (1_000, 50)] {
             let limits = Limits { put_ms_max, ..Limits::default() };
             let ended = join_all((0..16).map(|_| put(&puts, &limits, 1_000_000))).await;
