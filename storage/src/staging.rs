@@ -51,6 +51,9 @@ pub struct Settings {
     pub seal_idle_ms: u64,
     /// Bytes from which on a segment is worth that.
     pub seal_idle_bytes_min: u64,
+    /// Bytes from which on an open segment is sealed at once while no other waits for its receipts: clouds that are quicker
+    /// than the writers need not wait for a full one.
+    pub seal_ahead_bytes_min: u64,
     /// Unreleased bytes on disk at which writers wait.
     pub bytes_max: u64,
     /// Bytes not yet written to disk at which a writer writes them itself before it adds more.
@@ -66,8 +69,9 @@ impl Default for Settings {
             segment_bytes_max: 8 << 20,
             frame_bytes_max: 1 << 20,
             seal_after_ms: 1000,
-            seal_idle_ms: 50,
+            seal_idle_ms: 20,
             seal_idle_bytes_min: 1 << 20,
+            seal_ahead_bytes_min: 4 << 20,
             bytes_max: 16 << 30,
             unwritten_bytes_max: 4 << 20,
             memory_bytes_max: 64 << 20,
@@ -216,15 +220,15 @@ impl Staging {
         let added: u64 = packed.parts.iter().map(|part| part.len() as u64).sum();
         entry.unwritten.extend(packed.parts);
         entry.unwritten_bytes += added;
-        let worth_it = self.settings.seal_idle_bytes_min;
-        let becomes_worth_it = entry.bytes < worth_it && entry.bytes + added >= worth_it;
+        let reaches = |bytes_min| entry.bytes < bytes_min && entry.bytes + added >= bytes_min;
+        let is_due_sooner = reaches(self.settings.seal_idle_bytes_min) || reaches(self.settings.seal_ahead_bytes_min);
         entry.bytes += added;
         entry.appended = Instant::now();
         state.unwritten_bytes += added;
         state.bytes += added;
         if full {
             self.close(&mut state);
-        } else if becomes_worth_it {
+        } else if is_due_sooner {
             self.turned.notify_one();
         }
         Ok(packed.extent)
@@ -283,12 +287,12 @@ impl Staging {
     }
 
     /// The next segment that was closed: because it is full, or, by this very call, because it is as old, or was left alone for
-    /// as long, as the settings want. It must be handed to [`Staging::finish`]. Meant for one caller at a time.
+    /// as long, as the settings want, or is worth it while the clouds have nothing to do. It must be handed to [`Staging::finish`]. Meant for one caller at a time.
     pub async fn next_closed(&self) -> Closed {
         loop {
             let due = {
                 let mut state = self.lock();
-                let due = state.open.map(|open| state.entries[&open].due(&self.settings));
+                let due = state.due(&self.settings);
                 if due.is_some_and(|due| Instant::now() >= due) {
                     self.close(&mut state);
                 }
@@ -378,6 +382,9 @@ impl Staging {
         state.bytes -= entry.bytes;
         state.unwritten_bytes -= entry.unwritten_bytes;
         state.memory_bytes -= entry.body.map_or(0, |body| body.len() as u64);
+        if state.may_go_ahead(&self.settings) {
+            self.turned.notify_one();
+        }
         drop(state);
         self.room.notify_waiters();
         Some(entry.bytes)

@@ -195,6 +195,7 @@ fn orders(config: &Config, notes: &mut Notes) {
     let sizes = [
         ("segments.frame_bytes_max", segments.frame_bytes_max, "segments.bytes_max", segments.bytes_max, 2),
         ("segments.seal_idle_bytes_min", segments.seal_idle_bytes_min, "segments.bytes_max", segments.bytes_max, 1),
+        ("segments.seal_ahead_bytes_min", segments.seal_ahead_bytes_min, "segments.bytes_max", segments.bytes_max, 1),
         ("segments.bytes_max", segments.bytes_max, "staging.bytes_max", config.staging.bytes_max, 2),
         (
             "segments.frame_bytes_max",

@@ -243,6 +243,7 @@ pub struct SegmentSettings {
     pub seal_after_ms: u64,
     pub seal_idle_ms: u64,
     pub seal_idle_bytes_min: u64,
+    pub seal_ahead_bytes_min: u64,
     /// To each cloud.
     pub puts_in_flight_max: u32,
     pub frame_bytes_max: u64,
@@ -254,8 +255,9 @@ impl Default for SegmentSettings {
         Self {
             bytes_max: 8 * MIB,
             seal_after_ms: SECOND,
-            seal_idle_ms: 50,
+            seal_idle_ms: 20,
             seal_idle_bytes_min: Self::worth_a_put(8 * MIB),
+            seal_ahead_bytes_min: Self::worth_no_wait(8 * MIB),
             puts_in_flight_max: 16,
             frame_bytes_max: MIB,
             delete_grace_ms: HOUR,
@@ -267,6 +269,11 @@ impl SegmentSettings {
     /// What makes a segment worth a put of its own, where nothing else is said of those of this size.
     pub(super) fn worth_a_put(bytes_max: u64) -> u64 {
         bytes_max / 8
+    }
+
+    /// What makes it go ahead while nothing else is on its way.
+    pub(super) fn worth_no_wait(bytes_max: u64) -> u64 {
+        bytes_max / 2
     }
 
     pub(super) fn form(&mut self, form: &mut Form<'_, '_>) {
@@ -290,12 +297,19 @@ impl SegmentSettings {
         );
         if form.reads() {
             self.seal_idle_bytes_min = Self::worth_a_put(self.bytes_max);
+            self.seal_ahead_bytes_min = Self::worth_no_wait(self.bytes_max);
         }
         form.set(
             "seal_idle_bytes_min",
             "What is worth a put of its own; an eighth of bytes_max where nothing else is said.",
             Bytes(0..=SEGMENT_BYTES_MAX),
             &mut self.seal_idle_bytes_min,
+        );
+        form.set(
+            "seal_ahead_bytes_min",
+            "From here on a segment is sealed at once while no other is on its way to the clouds; half of bytes_max where nothing\nelse is said. With the value of bytes_max none is: fewer puts, and data is in the clouds later.",
+            Bytes(0..=SEGMENT_BYTES_MAX),
+            &mut self.seal_ahead_bytes_min,
         );
         form.set("puts_in_flight_max", "Puts at once, to each cloud.", count(1..=1_024), &mut self.puts_in_flight_max);
         form.set(

@@ -73,6 +73,7 @@ fn what_is_worth_a_put_is_an_eighth_of_a_segment_unless_it_is_set() {
     ] {
         let config = parsed(&format!("{GOOD}{added}"));
         assert_eq!(config.segments.seal_idle_bytes_min, bytes, "{added}");
+        assert_eq!(config.segments.seal_ahead_bytes_min, config.segments.bytes_max / 2, "{added}");
         let text = config.to_toml(Path::new("/site"));
         assert!(text.contains(written), "{added}: {text}");
         assert_eq!(parsed(&text), config, "{added}");

@@ -21,6 +21,7 @@ pub(super) fn written(config: &Config, base: &Path) -> String {
     // What is written is compared with what would be read if it were left out.
     defaults.mesh.advertise = config.mesh.listen.to_string();
     defaults.segments.seal_idle_bytes_min = SegmentSettings::worth_a_put(config.segments.bytes_max);
+    defaults.segments.seal_ahead_bytes_min = SegmentSettings::worth_no_wait(config.segments.bytes_max);
     defaults.clouds = config.clouds.clone();
     for entry in [&mut defaults.clouds.primary, &mut defaults.clouds.secondary] {
         entry.forget();

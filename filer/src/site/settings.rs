@@ -37,6 +37,7 @@ pub fn of(config: &Config) -> Settings {
             seal_after_ms: config.segments.seal_after_ms,
             seal_idle_ms: config.segments.seal_idle_ms,
             seal_idle_bytes_min: config.segments.seal_idle_bytes_min,
+            seal_ahead_bytes_min: config.segments.seal_ahead_bytes_min,
             bytes_max: config.staging.bytes_max,
             ..Default::default()
         },

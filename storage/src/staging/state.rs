@@ -42,10 +42,24 @@ pub(super) struct Entry {
 
 impl Entry {
     /// When it is to be closed, if nothing is added meanwhile.
-    pub fn due(&self, settings: &Settings) -> Instant {
+    fn due(&self, settings: &Settings) -> Instant {
         let old = self.opened + Duration::from_millis(settings.seal_after_ms);
         let idle = self.appended + Duration::from_millis(settings.seal_idle_ms);
         if self.bytes < settings.seal_idle_bytes_min { old } else { old.min(idle) }
+    }
+}
+
+impl State {
+    /// When the open segment is to be closed, if nothing is added meanwhile.
+    pub fn due(&self, settings: &Settings) -> Option<Instant> {
+        let entry = &self.entries[&self.open?];
+        Some(if self.may_go_ahead(settings) { entry.appended } else { entry.due(settings) })
+    }
+
+    /// Whether the open segment is large enough not to wait for more while nothing else is on its way to the clouds.
+    pub fn may_go_ahead(&self, settings: &Settings) -> bool {
+        let alone = self.open.filter(|_| self.entries.len() == 1);
+        alone.is_some_and(|open| self.entries[&open].bytes >= settings.seal_ahead_bytes_min)
     }
 }
 

@@ -21,6 +21,7 @@ const BOOT_SETTINGS: Settings = Settings {
     seal_after_ms: 1000,
     seal_idle_ms: 1000,
     seal_idle_bytes_min: 375,
+    seal_ahead_bytes_min: 1 << 20,
     bytes_max: 1 << 20,
     unwritten_bytes_max: 700,
     memory_bytes_max: 4000,
@@ -118,6 +119,35 @@ async fn a_segment_that_is_worth_a_put_is_closed_when_nothing_is_added_any_more(
         waiting.await.expect("it does not panic");
         assert_eq!(start.elapsed().as_millis(), closed_ms, "{bytes} bytes, {seal_idle_bytes_min} are worth a put");
     }
+}
+
+/// Clouds that have nothing to do get what is worth a put at once; those that are slow, or away, get full segments.
+#[tokio::test(start_paused = true)]
+async fn a_segment_goes_ahead_while_no_other_is_on_its_way() {
+    let settings = Settings { seal_ahead_bytes_min: 600, seal_after_ms: 60_000, seal_idle_ms: 60_000, ..BOOT_SETTINGS };
+    let staging = Arc::new(open(MemoryDisk::new(), settings).await);
+    let next = || {
+        let staging = staging.clone();
+        tokio::spawn(async move { (staging.next_closed().await, Instant::now()) })
+    };
+    let start = Instant::now();
+    let waiting = next();
+    staging.append(FILES[0], 0, noise(300)).await.expect("there is room");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(!waiting.is_finished(), "300 bytes are not worth it");
+    staging.append(FILES[0], 300, noise(300)).await.expect("there is room");
+    let (first, at) = waiting.await.expect("it does not panic");
+    assert_eq!((at - start).as_millis(), 10);
+
+    let waiting = next();
+    staging.finish(first.segment).await.expect("the disk works");
+    staging.append(FILES[0], 600, noise(900)).await.expect("there is room");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(!waiting.is_finished(), "the first one is on its way");
+    assert!(staging.release(first.segment).await.is_some());
+    let (second, at) = waiting.await.expect("it does not panic");
+    assert_eq!((at - start).as_millis(), 20);
+    assert!(second.bytes > 900 && second.bytes < 3000, "{second:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,8 +35,8 @@ const MIB: usize = 1 << 20;
 /// What a filer puts at one time, in bytes and in number: the straight puts do the same.
 const SEGMENT_BYTES: usize = 8 * MIB;
 const PUTS_IN_FLIGHT: usize = 16;
-/// Small files and small puts under way at one time.
-const SMALL_IN_FLIGHT: usize = 64;
+/// Small files and small puts under way at one time, such as those of a few busy clients.
+const SMALL_IN_FLIGHT: usize = 256;
 /// How late an answer of a cloud is at least, in milliseconds, however small the request.
 const AWAY_MS: [u64; 2] = [0, 40];
 /// Of a small file, in bytes.

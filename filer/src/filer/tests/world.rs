@@ -81,6 +81,7 @@ pub fn settings() -> Settings {
         staging: staging::Settings {
             segment_bytes_max: 64 << 10,
             seal_idle_bytes_min: 8 << 10,
+            seal_ahead_bytes_min: 32 << 10,
             frame_bytes_max: 8 << 10,
             unwritten_bytes_max: 32 << 10,
             ..Default::default()
