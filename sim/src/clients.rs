@@ -19,7 +19,7 @@ use std::{
     rc::Rc,
     time::Duration,
 };
-use storage::cloudfs::{Handle, NewNode, ROOT};
+use storage::cloudfs::{Handle, NewNode, ROOT, read};
 use tokio::time::sleep;
 use tree::SharedTree;
 
@@ -231,7 +231,7 @@ pub async fn audit(world: &Rc<World>, shared: &Shared) -> Result<(), String> {
             let handle = file.handle;
             let read = insist(world, site, async move |filer: Filer| read_all(&filer, handle, 64 << 10).await).await;
             let (_, got) = match read {
-                Err(_) if file.may_fail(world) => continue,
+                Err(_) if file.may_fail_at_rest(world) => continue,
                 read => read.map_err(|e| format!("inode {} at filer {site}: {e}", handle.ino))?,
             };
             let checked = file.check_at_rest(world, &got);
@@ -258,5 +258,11 @@ impl File {
     /// Whether an error is what a client may get: a part of the file is lost with its filer, or by its filer's disk.
     pub fn may_fail(&self, world: &World) -> bool {
         self.removed.get() || world.has_bad_disk(self.site) || (world.is_mourning() && world.is_lost(self.site))
+    }
+
+    /// The same when nobody writes to it any more, and all is well: a part of what it consists of now is lost.
+    fn may_fail_at_rest(&self, world: &World) -> bool {
+        let extents = read::extents(&world.newest_tables(), self.handle.ino, 0..u64::MAX).unwrap_or_default();
+        self.removed.get() || extents.iter().any(|extent| world.may_be_lost(extent))
     }
 }

@@ -1,5 +1,6 @@
 //! Carries out a plan's faults, each at its time, and takes them back.
 
+mod disks;
 mod members;
 mod operators;
 
@@ -7,16 +8,15 @@ pub use operators::operate;
 
 use crate::{
     clients::Shared,
-    dice::Dice,
     plan::{Fault, What},
     recording::Lane,
     world::{World, clouds::Trouble, network::Way},
 };
+use disks::Part;
 use mesh::FilerId;
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 use storage::{
     cloudfs::{Copy, read},
-    disk::Disk,
     ids::CloudId,
 };
 use tokio::time::{Instant, sleep, sleep_until};
@@ -164,14 +164,13 @@ async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { 
             wait().await;
             files.set_bytes_max(None);
         }
-        What::FlipCache { filer, bits } => {
-            flip(world, FilerId(filer), bits, number, |file| !file.contains(".seg"), "cache bits flipped").await;
+        What::FlipCache { filer, bits } => disks::flip(world, FilerId(filer), number, Part::Cache, bits).await,
+        What::FlipStaging { filer, bits } => disks::flip(world, FilerId(filer), number, Part::Staging, bits).await,
+        What::UnreadableCache { filer, sectors } => {
+            disks::make_unreadable(world, FilerId(filer), number, Part::Cache, sectors).await;
         }
-        What::FlipStaging { filer, bits } => {
-            let id = FilerId(filer);
-            if flip(world, id, bits, number, |file| file.ends_with(".seg"), "staging bits flipped").await {
-                world.at(id, |site| site.has_bad_disk = true);
-            }
+        What::UnreadableStaging { filer, sectors } => {
+            disks::make_unreadable(world, FilerId(filer), number, Part::Staging, sectors).await;
         }
         What::ClockOff { filer, ms } => {
             hit("clock jumps");
@@ -196,6 +195,8 @@ fn lasts(what: &What) -> bool {
             | What::Add
             | What::FlipCache { .. }
             | What::FlipStaging { .. }
+            | What::UnreadableCache { .. }
+            | What::UnreadableStaging { .. }
             | What::Failover { .. }
             | What::Failback { .. }
     )
@@ -213,6 +214,8 @@ fn lane(what: &What) -> Lane {
         | What::FullDisk { filer, .. }
         | What::FlipCache { filer, .. }
         | What::FlipStaging { filer, .. }
+        | What::UnreadableCache { filer, .. }
+        | What::UnreadableStaging { filer, .. }
         | What::ClockOff { filer, .. } => Lane::Filer(FilerId(*filer)),
         _ => Lane::World,
     }
@@ -241,25 +244,12 @@ fn told(what: &What) -> String {
         What::FullDisk { left_bytes, .. } => format!("disk full: {left_bytes} bytes are left"),
         What::FlipCache { bits, .. } => format!("{bits} bits flip in the cache"),
         What::FlipStaging { bits, .. } => format!("{bits} bits flip in staging"),
+        What::UnreadableCache { sectors, .. } => format!("{sectors} sectors of the cache cannot be read any more"),
+        What::UnreadableStaging { sectors, .. } => format!("{sectors} sectors of staging cannot be read any more"),
         What::ClockOff { ms, .. } => format!("clock is off by {ms} ms"),
         What::Failover { .. } => "an operator wants the other cloud active".into(),
         What::Failback { .. } => "an operator wants the preferred cloud active".into(),
     }
-}
-
-/// Flips bits in some of the files that a filer has on disk; whether there were any.
-async fn flip(world: &World, id: FilerId, bits: u64, number: u64, of: fn(&str) -> bool, hit: &'static str) -> bool {
-    let (files, dice) =
-        (world.at(id, |site| site.files.clone()), Dice::of(world.plan.seed, &format!("flips {number}")));
-    let there: Vec<_> = files.list().await.unwrap_or_default();
-    let there: Vec<_> = there.into_iter().filter(|file| file.bytes > 0 && of(&file.name)).collect();
-    for _ in 0..if there.is_empty() { 0 } else { bits } {
-        let file = dice.pick(&there);
-        if files.flip(&file.name, dice.below(file.bytes) as usize, dice.below(8) as u8) {
-            world.coverage.hit(hit);
-        }
-    }
-    !there.is_empty()
 }
 
 fn name_of(trouble: Trouble) -> Option<&'static str> {

@@ -95,6 +95,16 @@ pub enum What {
         filer: u64,
         bits: u64,
     },
+    /// Sectors of the cached copies that a filer has on disk cannot be read any more.
+    UnreadableCache {
+        filer: u64,
+        sectors: u64,
+    },
+    /// Sectors of what a filer has staged cannot be read any more. What lies there may be lost, and nothing else.
+    UnreadableStaging {
+        filer: u64,
+        sectors: u64,
+    },
     /// A filer's clock jumps, and is right again at the end.
     ClockOff {
         filer: u64,
@@ -123,6 +133,8 @@ impl What {
             | Self::FullDisk { filer, .. }
             | Self::FlipCache { filer, .. }
             | Self::FlipStaging { filer, .. }
+            | Self::UnreadableCache { filer, .. }
+            | Self::UnreadableStaging { filer, .. }
             | Self::ClockOff { filer, .. }
             | Self::Failover { filer }
             | Self::Failback { filer } => vec![*filer],

@@ -285,7 +285,7 @@ async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
     let lost = world.lost_ids();
     let tables = world.newest_tables();
     judge(world, "both clouds are equal", listed_alike(&tables, &world.clouds, &lost));
-    let rebuilt = each_cloud_rebuilds(&tables, &world.clouds, |id| world.has_bad_disk(id));
+    let rebuilt = each_cloud_rebuilds(&tables, &world.clouds, |extent| world.may_be_lost(extent));
     if let Some(files) = judge(world, "each cloud rebuilds everything", rebuilt) {
         for file in shared.files().iter().filter(|file| !file.removed.get()) {
             let ino = file.handle.ino;

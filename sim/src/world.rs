@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod clouds;
+pub mod damage;
 pub mod disk;
 pub mod network;
 pub mod power;
@@ -20,6 +21,7 @@ use crate::{
 };
 use clock::SimClock;
 use clouds::SimCloud;
+use damage::Damage;
 use disk::SimDisk;
 use filer::filer::{Filer, Settings, Steps, Who, World as Effects};
 use futures::future::LocalBoxFuture;
@@ -40,7 +42,7 @@ use std::{
     time::Duration,
 };
 use storage::{
-    cloudfs::{Limits, read},
+    cloudfs::{Extent, Limits, read},
     disk::MemoryDisk,
     health,
     ids::CloudId,
@@ -72,8 +74,8 @@ pub struct Site {
     pub files: MemoryDisk,
     pub clock: Arc<SimClock>,
     pub pace: Arc<DiskPace>,
-    /// Bits have flipped in its staging: what only its disk had may be lost.
-    pub has_bad_disk: bool,
+    /// What its disk has damaged in its staging.
+    pub damage: Damage,
     power: Power,
     filer: Option<Filer>,
     jobs: Option<mpsc::UnboundedSender<Job>>,
@@ -212,7 +214,7 @@ impl World {
             files: MemoryDisk::default(),
             clock: Arc::new(SimClock::new(self.start, skew_ms)),
             pace: Arc::default(),
-            has_bad_disk: false,
+            damage: Damage::default(),
             power: Power::default(),
             filer: None,
             jobs: None,
@@ -255,9 +257,15 @@ impl World {
         self.at(id, |site| site.fate != Fate::Lives)
     }
 
-    /// Whether bits have flipped in a site's staging.
+    /// Whether a site's disk has damaged anything in its staging.
     pub fn has_bad_disk(&self, id: FilerId) -> bool {
-        self.at(id, |site| site.has_bad_disk)
+        self.at(id, |site| !site.damage.is_empty())
+    }
+
+    /// Whether the frame that an extent refers to lay, before any cloud had it, where a disk was damaged.
+    pub fn may_be_lost(&self, extent: &Extent) -> bool {
+        let frame = extent.frame_at.into()..u64::from(extent.frame_at) + u64::from(extent.frame_len);
+        self.at(extent.segment.filer, |site| site.damage.touches(extent.segment, &frame))
     }
 
     /// The sites that are lost.

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use mesh::{FilerId, kv::MemoryKv};
 use std::collections::{BTreeMap, BTreeSet};
 use storage::{
-    cloudfs::{Attr, NodeKind, read},
+    cloudfs::{Attr, Extent, NodeKind, read},
     ids::{CloudId, Md5, SegmentId},
-    segment::{FrameError, decode_frame},
+    segment::decode_frame,
 };
 
 /// Both clouds list the segments on record, with their MD5s, and no others. What a filer that was lost for ever had put and
@@ -42,20 +42,20 @@ pub fn listed_alike(tables: &MemoryKv, clouds: &[SimCloud; 2], lost: &BTreeSet<F
     Ok(())
 }
 
-/// The files that each cloud alone gives, by inode, with the record of their extents; none where a part of it says that it
-/// is lost, which only a filer with a bad disk may say. What a cloud has lost and was not given again is taken from the
+/// The files that each cloud alone gives, by inode, with the record of their extents; none where a part of it is lost, which
+/// only a frame may be that lay where a disk was damaged. What a cloud has lost and was not given again is taken from the
 /// other one.
 pub fn each_cloud_rebuilds(
     tables: &MemoryKv,
     clouds: &[SimCloud; 2],
-    bad_disk: impl Fn(FilerId) -> bool,
+    may_be_lost: impl Fn(&Extent) -> bool,
 ) -> Result<BTreeMap<u64, Option<Vec<u8>>>, String> {
     let mut files = BTreeMap::new();
     for attr in read::files(tables, 0, usize::MAX).map_err(|e| e.to_string())? {
         if attr.kind != NodeKind::File {
             continue;
         }
-        let [a, b] = [CloudId::A, CloudId::B].map(|from| rebuilt(tables, clouds, from, &attr, &bad_disk));
+        let [a, b] = [CloudId::A, CloudId::B].map(|from| rebuilt(tables, clouds, from, &attr, &may_be_lost));
         let [a, b] = [a?, b?];
         if a != b {
             return Err(format!("inode {} differs between the clouds", attr.handle.ino));
@@ -70,7 +70,7 @@ fn rebuilt(
     clouds: &[SimCloud; 2],
     from: CloudId,
     attr: &Attr,
-    bad_disk: &impl Fn(FilerId) -> bool,
+    may_be_lost: &impl Fn(&Extent) -> bool,
 ) -> Result<Option<Vec<u8>>, String> {
     let mut data = vec![0; attr.bytes as usize];
     let extents = read::extents(tables, attr.handle.ino, 0..attr.bytes).map_err(|e| e.to_string())?;
@@ -83,7 +83,8 @@ fn rebuilt(
         let (at, len) = (extent.frame_at as usize, extent.frame_len as usize);
         let raw = object.get(at..at + len).ok_or_else(|| wrong(format!("no frame at {at}")))?;
         let frame = match decode_frame(&Bytes::copy_from_slice(raw)) {
-            Err(FrameError::Lost { .. }) if bad_disk(extent.segment.filer) => return Ok(None),
+            // It says that it is lost, or is a part of what does, where nothing was left that says where frames began.
+            Err(_) if may_be_lost(&extent) => return Ok(None),
             frame => frame.map_err(|e| wrong(e.to_string()))?,
         };
         let (skip, len, at) = (extent.skip as usize, extent.len as usize, extent.offset as usize);

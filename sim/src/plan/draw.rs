@@ -77,11 +77,13 @@ impl Plan {
             Family::Network => self.network_fault(dice),
             Family::Operators if dice.per_mille(500) => What::Failover { filer },
             Family::Operators => What::Failback { filer },
-            Family::Disks => match dice.below(3) {
+            Family::Disks => match dice.below(4) {
                 0 => What::SlowSync { filer, ms: dice.between(20, 2_000) },
                 1 => What::FullDisk { filer, left_bytes: dice.below(200_000) },
-                _ if dice.per_mille(600) => What::FlipCache { filer, bits: dice.between(1, 40) },
-                _ => What::FlipStaging { filer, bits: dice.between(1, 4) },
+                2 if dice.per_mille(600) => What::FlipCache { filer, bits: dice.between(1, 40) },
+                2 => What::FlipStaging { filer, bits: dice.between(1, 4) },
+                _ if dice.per_mille(600) => What::UnreadableCache { filer, sectors: dice.between(1, 20) },
+                _ => What::UnreadableStaging { filer, sectors: dice.between(1, 4) },
             },
             // The time is agreed against one clock that is wrong by far, not against several.
             Family::Clocks => match clock_off_ms(dice) {

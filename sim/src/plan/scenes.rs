@@ -83,7 +83,7 @@ pub const SCENES: &[Scene] = &[
     ),
     drawn(
         "disks",
-        "full and slow disks, flipped bits, clocks that are wrong, crashes",
+        "full and slow disks, flipped bits, sectors that cannot be read, clocks that are wrong, crashes",
         &[Disks, Disks, Clocks, Crashes, Clouds],
         &[4_000, 10_000],
     ),
@@ -199,6 +199,20 @@ pub const SCENES: &[Scene] = &[
         plan.cloud(3_000, 30_000, 0, Trouble::Late { per_mille: 700, ms: 40_000 });
         plan.cloud(20_000, 60_000, 0, Trouble::Outage);
     }),
+    told(
+        "bad-sectors",
+        "while both clouds are out, sectors of staging cannot be read any more, and filers crash: that costs what lay there alone",
+        &["both clouds out", "staging sectors unreadable"],
+        |plan| {
+            plan.fault(5_000, 100_000, What::BothOut { second: 1, later_ms: 1_000, back_earlier_ms: -5_000 });
+            for (number, filer) in (1..=plan.filers).enumerate() {
+                let at_ms = 30_000 + 10_000 * number as u64;
+                plan.fault(at_ms, 0, What::UnreadableStaging { filer, sectors: 6 });
+                let what = What::Crash { filer, down_ms: 2_000, at_effect: None, again_after: None };
+                plan.fault(at_ms + 3_000, 0, what);
+            }
+        },
+    ),
     told(
         "new-handle-elsewhere",
         "names are made and looked up at all sites over lossy links: a replica that lags must not call a new handle stale",
