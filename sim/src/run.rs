@@ -271,10 +271,8 @@ async fn look(world: Rc<World>) {
         sleep(LOOK_EVERY * world.plan.rarely.max(1)).await;
         let tables = world.newest_tables();
         judge(&world, "the tree is a tree", check_invariants(&tables));
-        // Tables that a crash took back do not know yet what was released.
-        if !world.is_behind() {
-            judge(&world, "what is released is held", released_is_held(&tables, &world.clouds, &world.disks()));
-        }
+        let held = released_is_held(&tables, &world.clouds, &world.disks(), world.is_behind());
+        judge(&world, "what is released is held", held);
         for filer in world.filers() {
             judge(&world, "limits are kept", within_bounds(&filer, &world.settings));
         }
@@ -284,6 +282,7 @@ async fn look(world: Rc<World>) {
 async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
     let lost = world.lost_ids();
     let tables = world.newest_tables();
+    judge(world, "what is released is held", released_is_held(&tables, &world.clouds, &world.disks(), false));
     judge(world, "both clouds are equal", listed_alike(&tables, &world.clouds, &lost));
     let rebuilt = each_cloud_rebuilds(&tables, &world.clouds, |extent| world.may_be_lost(extent));
     if let Some(files) = judge(world, "each cloud rebuilds everything", rebuilt) {

@@ -311,7 +311,9 @@ impl World {
         newest.expect("a world has sites").tables.clone()
     }
 
-    /// Whether a crash has taken back what no tables have again yet: it is in the logs, and waits for a majority.
+    /// Whether a crash has taken back what no tables have again yet: it is in the logs, and waits for a majority. Right code
+    /// gets there: what is agreed is in synced logs, and a filer acts on it (it lets go of what is released) when its tables
+    /// say so, which are synced no sooner than with the next entry of its log.
     pub fn is_behind(&self) -> bool {
         read::newest_ns(&self.newest_tables()).unwrap_or(0) < self.rolled_back_ns.get()
     }
