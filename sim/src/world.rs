@@ -57,6 +57,10 @@ use tokio::{
 use watch::Watch;
 
 const CLOUDFS: u64 = 0xc10d;
+/// File data of one frame, in bytes.
+pub const FRAME_BYTES_MAX: usize = 8 << 10;
+/// Extents that one operation may take away.
+pub const EXTENTS_PER_OP_MAX: usize = 8;
 /// How long a client's call may take at a filer that has power once the world is healed, in milliseconds. Before, a change
 /// that may have been agreed waits for its outcome as long as the filer has no majority.
 const CALL_MS_MAX: u64 = 180_000;
@@ -150,7 +154,7 @@ fn settings(plan: &Plan) -> Settings {
             segment_bytes_max: 64 << 10,
             seal_idle_bytes_min: 8 << 10,
             seal_ahead_bytes_min: 32 << 10,
-            frame_bytes_max: 8 << 10,
+            frame_bytes_max: FRAME_BYTES_MAX,
             unwritten_bytes_max: 64 << 10,
             bytes_max: 4 << 20,
             memory_bytes_max: 256 << 10,
@@ -159,7 +163,7 @@ fn settings(plan: &Plan) -> Settings {
         cache: storage::cache::Settings { disk_bytes_max: 1 << 20, memory_bytes_max: 256 << 10 },
         health: health::Settings { failures_to_trip: plan.failures_to_trip, ..Default::default() },
         sweep: filer::actors::resync::SweepSettings { grace_ms: 120_000, ..Default::default() },
-        operations: Limits { extents_per_op_max: 8, cuts_pending_max: 2 },
+        operations: Limits { extents_per_op_max: EXTENTS_PER_OP_MAX, cuts_pending_max: 2 },
         steps: Steps { operation_ms_max: 5_000, ..Steps::default() },
         ..Settings::default()
     }
