@@ -34,8 +34,8 @@ pub fn released_is_held(
             }
             let Some(object) = row.object else {
                 let staged = disks.get(&id.filer).is_none_or(|disk| disk.has(&staging_file(*id)));
-                let put = || clouds.iter().any(|cloud| cloud.md5(&id.key()).is_some());
-                if !staged && !(is_behind && put()) {
+                let excused = is_behind && clouds.iter().any(|cloud| cloud.md5(&id.key()).is_some());
+                if !staged && !excused {
                     return Err(format!(
                         "segment {id} is in no cloud and not in staging, with {} bytes",
                         row.live_bytes
