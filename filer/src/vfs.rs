@@ -231,6 +231,7 @@ impl FileSystem for Vfs {
     }
 
     async fn read(&self, caller: &Caller, file: Handle, offset: u64, len: u32) -> Result<ReadData, FsError> {
+        self.caught_up().await?;
         self.read_data(caller, file, offset, len).await
     }
 
@@ -242,10 +243,12 @@ impl FileSystem for Vfs {
         data: Bytes,
         stable: Stable,
     ) -> Result<Written, FsError> {
+        self.caught_up().await?;
         self.write_data(caller, file, offset, data, stable).await
     }
 
     async fn commit(&self, caller: &Caller, file: Handle) -> Result<Changed, FsError> {
+        self.caught_up().await?;
         permissions::check_write(caller, &self.attr_or_surely_stale(file).await?)?;
         let found = self.look(file)?;
         let recorded = self.record(file).await?;
@@ -260,6 +263,7 @@ impl FileSystem for Vfs {
         set: SetAttr,
         how: CreateHow,
     ) -> Result<Made, FsError> {
+        self.caught_up().await?;
         self.create_file(caller, dir, name, set, how).await
     }
 
@@ -271,14 +275,17 @@ impl FileSystem for Vfs {
         node: NewNode,
         set: SetAttr,
     ) -> Result<Made, FsError> {
+        self.caught_up().await?;
         self.make_node(caller, dir, name, node, set).await
     }
 
     async fn remove(&self, caller: &Caller, dir: Handle, name: &[u8]) -> Result<Changed, FsError> {
+        self.caught_up().await?;
         self.remove_name(caller, dir, name, false).await
     }
 
     async fn rmdir(&self, caller: &Caller, dir: Handle, name: &[u8]) -> Result<Changed, FsError> {
+        self.caught_up().await?;
         self.remove_name(caller, dir, name, true).await
     }
 
@@ -288,10 +295,12 @@ impl FileSystem for Vfs {
         from: (Handle, &[u8]),
         to: (Handle, &[u8]),
     ) -> Result<(Changed, Changed), FsError> {
+        self.caught_up().await?;
         self.rename_entry(caller, from, to).await
     }
 
     async fn link(&self, caller: &Caller, file: Handle, dir: Handle, name: &[u8]) -> Result<Made, FsError> {
+        self.caught_up().await?;
         self.link_file(caller, file, dir, name).await
     }
 
@@ -307,6 +316,7 @@ impl FileSystem for Vfs {
     }
 
     async fn room(&self, _caller: &Caller, file: Handle) -> Result<(Room, Attr), FsError> {
+        self.caught_up().await?;
         let attr = self.attr_or_surely_stale(file).await?;
         let totals = read::totals(&*self.kv)?;
         let bytes_total = self.settings.room_bytes;

@@ -1,7 +1,9 @@
 //! How new what clients see is.
 //!
 //! A look at names and attributes waits until the local tables hold everything acknowledged anywhere before, which an
-//! index read confirms. Two settings allow less, and neither passes for it:
+//! index read confirms. Other calls are as new as the last look, and after a start as new as everything acknowledged before
+//! it: a crash may have taken from the tables what this filer's own clients were told. Two settings allow less, and neither
+//! passes for it:
 //!
 //! - *stale reads*: a look may be as old as an age that the setting states. The age counts from the moment before which
 //!   everything acknowledged is known to be in the local tables, that is, when the last index read that passed was asked.
@@ -42,6 +44,10 @@ pub struct FreshnessStatus {
 impl Freshness {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no holder of the freshness panics")
+    }
+
+    fn was_ever_confirmed(&self) -> bool {
+        self.state().confirmed.is_some()
     }
 
     fn is_within(&self, ms_max: u64) -> bool {
@@ -105,6 +111,11 @@ impl Vfs {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Waits until the local tables have what they had when this filer was stopped.
+    pub(super) async fn caught_up(&self) -> Result<(), FsError> {
+        if self.freshness.was_ever_confirmed() { Ok(()) } else { self.fresh().await }
     }
 
     /// How new what clients see is.

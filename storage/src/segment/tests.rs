@@ -135,6 +135,9 @@ fn write_in_part(file: &mut Vec<u8>, mended: &Mended, upto: usize, torn: usize) 
     }
 }
 
+/// Of a frame, before its codec.
+const MAGIC_BYTES: usize = 4;
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1024, ..ProptestConfig::default() })]
 
@@ -189,8 +192,18 @@ proptest! {
         }
         let mut partly = file.clone();
         write_in_part(&mut partly, &mended, upto, torn);
-        let again = mend(header(), &partly.into()).expect("it had frames before");
-        prop_assert_eq!(&again.sealed.body, body);
+        let again = mend(header(), &partly.into()).expect("it had frames before").sealed.body;
+        if &again != body {
+            // Up to its codec the header of a lost frame is that of a whole one: a torn write of it may give back what a flip
+            // has taken there. Then the frame is whole again, and right.
+            prop_assert!(torn <= MAGIC_BYTES, "another outcome after a torn write of {} bytes", torn);
+            for (packed, piece) in all.iter().zip(&pieces) {
+                match again.get(range(packed)).map(|raw| decode_frame(&Bytes::copy_from_slice(raw))) {
+                    Some(Ok(frame)) => prop_assert_eq!(&frame.data[..], &piece[..]),
+                    Some(Err(_)) | None => prop_assert!(!is_whole(packed)),
+                }
+            }
+        }
         let mut wholly = file;
         write_in_part(&mut wholly, &mended, usize::MAX - 1, 0);
         prop_assert_eq!(&wholly[..], &body[..]);

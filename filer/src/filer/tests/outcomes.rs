@@ -40,6 +40,7 @@ fn a_removal_whose_outcome_is_unknown_is_not_answered_and_takes_no_successor() {
         world.site(0).client().store("a", noise(1, 100)).await;
         world.settled().await;
         let (here, there) = follower_and_leader(world);
+        assert!(world.site(here).client().lookup(ROOT, "a").await.is_ok());
         // The proposal arrives and is applied, but the word of it does not come back.
         world.network.deafen(world.site(here).id);
         let mut removal = begin_removal(world, here, "a");
@@ -61,6 +62,7 @@ fn a_removal_whose_outcome_is_unknown_is_not_answered_and_takes_no_successor() {
 fn a_creation_that_was_cut_off_is_answered_as_its_own_when_the_link_is_back() {
     World::run(3, async |world| {
         let (here, there) = follower_and_leader(world);
+        assert!(world.site(here).client().getattr(ROOT).await.is_ok());
         world.network.deafen(world.site(here).id);
         let create = async move |filer: crate::filer::Filer| {
             filer

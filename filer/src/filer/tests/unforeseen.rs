@@ -249,6 +249,7 @@ fn what_was_deleted_meanwhile_is_not_repaired() {
         let file = world.site(0).client().store("a", noise(1, 3000)).await;
         world.settled().await;
         let key = world.clouds[0].objects().into_keys().next().expect("its segment");
+        assert!(world.site(2).client().getattr(file).await.is_ok());
         world.cut_off(2);
         world.clouds[1].answer(Call::Delete, Some(TEAPOT));
         world.site(0).client().remove(ROOT, "a").await.expect("a removal");
