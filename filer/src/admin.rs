@@ -63,11 +63,12 @@ pub trait Steering: Send + Sync + 'static {
         vec![]
     }
 
-    /// Makes the cloud of this name, or letter, active. Answers what was done.
-    async fn failover(&self, cloud: &str) -> Result<String, Refusal>;
+    /// Makes the cloud of this name, or letter, active; one that does not take and give data now only if it is meant `anyway`.
+    /// Answers what was done.
+    async fn failover(&self, cloud: &str, anyway: bool) -> Result<String, Refusal>;
 
-    /// Makes the preferred cloud active. Answers what was done.
-    async fn failback(&self) -> Result<String, Refusal>;
+    /// As [`Steering::failover`], to the preferred cloud.
+    async fn failback(&self, anyway: bool) -> Result<String, Refusal>;
 
     /// Takes the filer of this name out of the CloudFS. Answers what was done.
     async fn remove_peer(&self, name: &str) -> Result<String, Refusal>;

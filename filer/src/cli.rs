@@ -186,11 +186,21 @@ pub enum CloudCommand {
         #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         cloud: String,
         #[command(flatten)]
-        door: Door,
+        how: Move,
     },
-    /// Makes the primary cloud active again; refused unless it misses nothing
+    /// Makes the primary cloud active again; refused if it is active already, or misses anything
     #[command(after_help = format!("Examples:\n  filer cloud failback\n\n{EXIT_CODES}"))]
-    Failback(Door),
+    Failback(Move),
+}
+
+/// How the CloudFS is moved to another cloud.
+#[derive(Args, Debug)]
+pub struct Move {
+    #[command(flatten)]
+    pub door: Door,
+    /// Also to a cloud that does not take and give data now, as this filer sees
+    #[arg(long)]
+    pub anyway: bool,
 }
 
 /// `filer peers ..`
@@ -254,7 +264,9 @@ impl CliError {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::Site(SiteError::Missing { .. } | SiteError::Config(_)) => 2,
             Self::Refused(_) => 3,
-            Self::Client(ClientError::Unreachable { .. } | ClientError::TimedOut { .. }) => 4,
+            Self::Client(
+                ClientError::Unreachable { .. } | ClientError::WentAway { .. } | ClientError::TimedOut { .. },
+            ) => 4,
             Self::Client(ClientError::Refused(Refusal::Rules(_))) => 3,
             Self::Client(ClientError::Refused(Refusal::NotFound(_) | Refusal::Request(_))) => 2,
             Self::Client(ClientError::Refused(Refusal::Later(_))) => 5,
@@ -387,10 +399,12 @@ async fn ask(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
             let text = if list.json { json(&status.clouds) } else { page::clouds(&status) };
             say(out, &text)
         }
-        Command::Cloud { command: CloudCommand::Failover { cloud, door } } => {
-            say(out, &client(&door)?.failover(&cloud).await?)
+        Command::Cloud { command: CloudCommand::Failover { cloud, how } } => {
+            say(out, &client(&how.door)?.failover(&cloud, how.anyway).await?)
         }
-        Command::Cloud { command: CloudCommand::Failback(door) } => say(out, &client(&door)?.failback().await?),
+        Command::Cloud { command: CloudCommand::Failback(how) } => {
+            say(out, &client(&how.door)?.failback(how.anyway).await?)
+        }
         Command::Peers { command: Some(PeersCommand::Remove { name, door }), .. } => {
             say(out, &client(&door)?.remove_peer(&name).await?)
         }

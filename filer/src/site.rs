@@ -3,6 +3,7 @@
 //! Owns: opening what the filer works with, in an order in which a wrong setting changes nothing; the doors; the end.
 //! Does not own: the filer (`filer`), the doors' words (`admin`, `nfs`).
 
+mod greeting;
 mod removed;
 mod renewal;
 mod settings;
@@ -15,6 +16,7 @@ use crate::{
     nfs::{NfsServer, SecretSource},
 };
 use anyhow::Context;
+use greeting::{Greetings, greet_clouds};
 use mesh::{
     FilerId,
     clock::{Clock, Random, SeededRandom},
@@ -144,7 +146,9 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
         None => None,
     };
     let counters = nfs.as_ref().map(NfsServer::counters);
-    let site = Arc::new(Site::new(filer.clone(), mesh.clone(), renewal.clone(), config.clone(), counters));
+    let greetings = Arc::new(Greetings::default());
+    let site =
+        Arc::new(Site::new(filer.clone(), mesh.clone(), renewal.clone(), greetings.clone(), config.clone(), counters));
     let stop = Arc::new(Notify::new());
     let stopped = |stop: &Arc<Notify>| {
         let stop = stop.clone();
@@ -161,7 +165,7 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     drop(site);
 
     // Only now, as every door is open: a port in use ends the start before anything was agreed.
-    greet_clouds(&filer, &config);
+    greet_clouds(&greetings, &filer, &config);
     let living = filer.clone();
     tokio::task::spawn_local(async move { living.run(recovered).await });
     tokio::task::spawn_local(keep_out(outside, filer.clone(), mesh.clone()));
@@ -200,25 +204,6 @@ async fn end_of(filer: &Filer) -> anyhow::Result<()> {
                 }
             }
         }
-    }
-}
-
-/// Tries each cloud once, so that wrong credentials or addresses are said plainly at the start. Whether a cloud has
-/// failed is judged as ever.
-fn greet_clouds(filer: &Filer, config: &Config) {
-    for cloud in CloudId::BOTH {
-        let (entry, client) = (config.clouds.entry(cloud), filer.world.clouds[cloud.index()].clone());
-        let (name, place, me) = (entry.name.clone(), entry.settings.place(), filer.who.me);
-        tokio::spawn(async move {
-            let body = bytes::Bytes::from_static(storage::cloud::PROBE);
-            match client.probe(&format!("probes/{:016x}", me.0), body).await {
-                Ok(()) => tracing::info!(cloud = %name, %place, "the cloud takes and gives data"),
-                Err(error) => tracing::error!(
-                    cloud = %name, %place, %error,
-                    "the cloud does not take and give data: check its section of the configuration; writes stay in staging until it does, or until it is tripped"
-                ),
-            }
-        });
     }
 }
 

@@ -1,4 +1,7 @@
 //! How lengths of time and numbers of things are told to people: in errors, in the log, on pages.
+//!
+//! `storage::cloudfs` makes the texts of decisions with them, which are part of the replicated state: whoever changes a word
+//! has filers of two builds disagree on it, and must raise the state's format.
 
 /// A length of time, as exact as people need it: two units at most, and nothing that is zero.
 pub fn span(ms: u64) -> String {

@@ -231,12 +231,16 @@ impl Handler<GetFrames> for ConnectorActor {
             // The cloud has given something wrong, or that is what was put: the whole object tells.
             more_bytes.fetch_add(bytes, Relaxed);
             let whole = cloud.get(&segment.key(), 0..bytes).await?;
-            if Md5::of(&whole) == md5 {
-                let run = whole.slice(start as usize..end as usize);
-                if let Err((at, lost)) = check_run(of, file, &frames, &run) {
-                    return Ok(Err((at, lost.to_string())));
-                }
+            let whole_md5 = Md5::of(&whole);
+            if whole_md5 != md5 {
+                let (expected, got) = (md5.to_string(), whole_md5.to_string());
+                return Err(CloudError::Corrupt { key: segment.key(), expected, got });
             }
+            let run = whole.slice(start as usize..end as usize);
+            if let Err((at, lost)) = check_run(of, file, &frames, &run) {
+                return Ok(Err((at, lost.to_string())));
+            }
+            // It was damaged on its way.
             let (expected, got) = (format!("a frame at byte {at}"), wrong.to_string());
             Err(CloudError::Corrupt { key: segment.key(), expected, got })
         });

@@ -23,7 +23,7 @@ use std::{
 };
 use storage::{
     cache::DiskCache,
-    cloudfs::{CloudState, Copy, Miss, MissKind, Object, OpBody, read},
+    cloudfs::{CloudState, Copy, Miss, MissKind, Object, OpBody, Segment, read},
     grace::Grace,
     ids::{CloudId, Epoch, Md5, SegmentId},
     resync::{
@@ -299,13 +299,8 @@ impl Tools {
         is_time_to_copy: impl Fn(u64) -> bool,
     ) -> Result<u64, RepairError> {
         let Miss { cloud, segment, .. } = miss;
-        // Look again: the row may have become a delete, or be gone, since it was read. Behind a barrier: tables of a filer
-        // that was away show rows of long ago, and a copy of what was deleted since would stay in the cloud for ever.
-        self.door.barrier().await?;
-        let (miss, row) = {
-            let view = self.kv.view();
-            (read::miss(&*view, cloud, segment)?, read::segment(&*view, segment)?)
-        };
+        // The row may have become a delete, or be gone, since it was read.
+        let (miss, row) = self.missed(cloud, segment).await?;
         let (kind, bytes) = match miss {
             None => return Ok(0),
             Some(Miss { kind: MissKind::Delete, .. }) => {
@@ -326,16 +321,20 @@ impl Tools {
                 };
                 // The sweep may delete it at any moment from the end of the grace period on, and a copy must not arrive
                 // behind that: one half of the period is for copies to begin, the other for them to end.
-                let is_dying = || row.dead_since_ns.is_some_and(|since_ns| !is_time_to_copy(since_ns));
-                if is_dying() {
+                let is_dying = |row: &Segment| row.dead_since_ns.is_some_and(|since_ns| !is_time_to_copy(since_ns));
+                if is_dying(&row) {
                     return Err(RepairError::Dying);
                 }
                 let Some(Object { bytes, md5, .. }) = row.object else {
                     return Ok(0);
                 };
                 let body = self.object(cloud.other(), segment, bytes, md5).await?;
-                // That may have taken half of the period. What has died only meanwhile has a whole one left, for both.
-                if is_dying() {
+                // That may have taken half of the period, and the row may have become another one meanwhile.
+                let (miss, row) = self.missed(cloud, segment).await?;
+                if !miss.is_some_and(|miss| miss.kind == MissKind::Put) {
+                    return Ok(0);
+                }
+                if row.is_none_or(|row| is_dying(&row)) {
                     return Err(RepairError::Dying);
                 }
                 self.connectors[cloud.index()].send(Put { segment, body, md5 }).await??;
@@ -344,6 +343,14 @@ impl Tools {
         };
         self.door.propose(OpBody::Repaired { cloud, segment, kind, epoch }).await?;
         Ok(bytes)
+    }
+
+    /// What the record says of a segment that a cloud missed. Behind a barrier: tables of a filer that was away show rows of
+    /// long ago, and a copy of what was deleted since would stay in the cloud for ever.
+    async fn missed(&self, cloud: CloudId, segment: SegmentId) -> Result<(Option<Miss>, Option<Segment>), RepairError> {
+        self.door.barrier().await?;
+        let view = self.kv.view();
+        Ok((read::miss(&*view, cloud, segment)?, read::segment(&*view, segment)?))
     }
 
     /// A whole object: from this filer's disk where it is there and right, otherwise from a cloud.

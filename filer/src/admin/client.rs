@@ -27,9 +27,12 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody is behind the socket, or went away before the whole answer had come: it may have been done.
+    /// Nobody is behind the socket.
     #[error("no filer answers at {} (start it with: filer serve)", socket.display())]
-    Unreachable { socket: PathBuf, source: BoxError },
+    Unreachable { socket: PathBuf, source: std::io::Error },
+    /// Whoever was there went away before the whole answer had come.
+    #[error("the filer at {} went away before it had answered; what was asked of it may have been done", socket.display())]
+    WentAway { socket: PathBuf, source: BoxError },
     /// The filer is there and says nothing.
     #[error("the filer at {} gave no answer within {}", socket.display(), span(*after_ms))]
     TimedOut { socket: PathBuf, after_ms: u64 },
@@ -58,14 +61,14 @@ impl AdminClient {
         self.get("/v1/status").await
     }
 
-    /// Makes the cloud of this name, or letter, active.
-    pub async fn failover(&self, cloud: &str) -> Result<String, ClientError> {
-        self.tell(&format!("/v1/clouds/{}/failover", escaped(cloud))).await
+    /// Makes the cloud of this name, or letter, active; `anyway`: though it does not take and give data now.
+    pub async fn failover(&self, cloud: &str, anyway: bool) -> Result<String, ClientError> {
+        self.tell(&format!("/v1/clouds/{}/failover?anyway={anyway}", escaped(cloud))).await
     }
 
     /// Makes the preferred cloud active.
-    pub async fn failback(&self) -> Result<String, ClientError> {
-        self.tell("/v1/clouds/failback").await
+    pub async fn failback(&self, anyway: bool) -> Result<String, ClientError> {
+        self.tell(&format!("/v1/clouds/failback?anyway={anyway}")).await
     }
 
     /// Takes a filer out of the CloudFS.
@@ -121,7 +124,7 @@ impl AdminClient {
         let stream = tokio::time::timeout(Duration::from_millis(CONNECT_MS_MAX), UnixStream::connect(&self.socket))
             .await
             .map_err(|_| timed_out(CONNECT_MS_MAX))?
-            .map_err(|source| self.unreachable(source.into()))?;
+            .map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
         let answered = tokio::time::timeout(Duration::from_millis(ms_max), exchange(stream, method, path)).await;
         let (status, body) = answered.map_err(|_| timed_out(ms_max))?.map_err(|source| self.broken(source))?;
         if !status.is_success() {
@@ -131,18 +134,14 @@ impl AdminClient {
         serde_json::from_slice(&body).map_err(|e| self.unusable(e.to_string()))
     }
 
-    /// An exchange that did not end well: what came was no HTTP, or too much of it; otherwise nobody was there to say it.
+    /// An exchange that did not end well: what came was no HTTP, or too much of it; otherwise whoever was there is gone.
     fn broken(&self, source: BoxError) -> ClientError {
         let no_http = source.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
         if no_http || source.is::<LengthLimitError>() {
             self.unusable(source.to_string())
         } else {
-            self.unreachable(source)
+            ClientError::WentAway { socket: self.socket.clone(), source }
         }
-    }
-
-    fn unreachable(&self, source: BoxError) -> ClientError {
-        ClientError::Unreachable { socket: self.socket.clone(), source }
     }
 
     fn unusable(&self, what: String) -> ClientError {

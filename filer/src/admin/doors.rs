@@ -183,8 +183,8 @@ async fn metrics_page(State(site): State<Arc<dyn Steering>>) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::metrics_text(&status, &extra)).into_response()
 }
 
-/// Whether the filer answers at all. One that lost the majority, or both clouds, or was removed, as peers say, still serves
-/// what it has.
+/// Whether the filer answers at all. One that lost the majority, or both clouds, still serves what it has. That it was
+/// removed is said, and no more: a peer that lies must not have it taken out of service.
 async fn health_page(State(site): State<Arc<dyn Steering>>) -> Response {
     match routes::status_of(&*site).await {
         Ok(status) => {

@@ -50,6 +50,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Rows {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Move {
+    #[serde(default)]
+    anyway: bool,
+}
+
+/// A [`Move`], in the same way.
+struct Moves(Move);
+
+impl<S: Send + Sync> FromRequestParts<S> for Moves {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        Ok(Self(Query::<Move>::try_from_uri(&parts.uri).map_err(|e| Refusal::Request(e.body_text()))?.0))
+    }
+}
+
 impl Rows {
     fn limit(&self) -> usize {
         self.0.limit.unwrap_or(ROWS_DEFAULT)
@@ -94,13 +112,18 @@ pub(super) fn routes(site: Arc<dyn Steering>) -> Router {
         .route("/v1/clouds", get(async |State(site): Site| status_of(&*site).await.map(|status| Json(status.clouds))))
         .route(
             "/v1/clouds/{cloud}/failover",
-            post(async |State(site): Site, Path(cloud): Path<String>| done(site.failover(&cloud)).await),
+            post(async |State(site): Site, Path(cloud): Path<String>, Moves(Move { anyway }): Moves| {
+                done(site.failover(&cloud, anyway)).await
+            }),
         )
         .route(
             "/v1/clouds/failover",
             post(async || Refusal::Request("name the cloud that is to be active: /v1/clouds/CLOUD/failover".into())),
         )
-        .route("/v1/clouds/failback", post(async |State(site): Site| done(site.failback()).await))
+        .route(
+            "/v1/clouds/failback",
+            post(async |State(site): Site, Moves(Move { anyway }): Moves| done(site.failback(anyway)).await),
+        )
         .route(
             "/v1/peers/{name}/remove",
             post(async |State(site): Site, Path(name): Path<String>| done(site.remove_peer(&name)).await),

@@ -58,8 +58,10 @@ fn head(status: &Status) -> String {
     };
     let majority = match (status.has_majority, status.majority_ms_ago) {
         (true, _) => "yes".into(),
-        (false, Some(ms)) => format!("NO, for {}: writes stay in staging, and nothing can be decided", span(ms)),
-        (false, None) => "NO: writes stay in staging, and nothing can be decided".to_string(),
+        (false, Some(ms)) => {
+            format!("NO, for {}: clients wait, and nothing can be decided; filer peers shows who is missing", span(ms))
+        }
+        (false, None) => "NO: clients wait, and nothing can be decided; filer peers shows who is missing".to_string(),
     };
     let certificate = match &status.certificate {
         Certificate { revoked: true, .. } => "IS REVOKED: peers refuse this filer".into(),

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 /// The `[clouds.primary]` or `[clouds.secondary]` that `spec` names.
 ///
-/// `dir:PATH`, `s3://BUCKET/PREFIX?..`, `azure://ACCOUNT/CONTAINER/PREFIX?..`, `gs://BUCKET/PREFIX?..`; behind the `?`
+/// `dir:PATH?..`, `s3://BUCKET/PREFIX?..`, `azure://ACCOUNT/CONTAINER/PREFIX?..`, `gs://BUCKET/PREFIX?..`; behind the `?`
 /// further settings of the section, such as `region=eu-west-1&access_key_id_env=ID`. None of them may be a secret.
 pub(super) fn cloud(spec: &str, name: &str) -> Result<Table, CliError> {
     let wrong = |why: &str| {
@@ -16,13 +16,16 @@ pub(super) fn cloud(spec: &str, name: &str) -> Result<Table, CliError> {
         ))
     };
     let mut table = Table::from_iter([("name".to_string(), Value::from(name))]);
-    if let Some(path) = spec.strip_prefix("dir:") {
+    if let Some(place) = spec.strip_prefix("dir:") {
+        let (path, query) = place.split_once('?').unwrap_or((place, ""));
         let path = std::path::absolute(path).map_err(|_| wrong("has no path"))?;
         table.insert("kind".into(), "directory".into());
         table.insert("path".into(), path.to_string_lossy().into_owned().into());
+        add(&mut table, query, &wrong)?;
         return Ok(table);
     }
-    let (scheme, rest) = spec.split_once("://").ok_or_else(|| wrong("has no kind"))?;
+    // Before anything of it is repeated.
+    let (scheme, rest) = spec.split_once("://").unwrap_or(("", spec));
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     if let Some(part) = secret_part(rest) {
         let from = match scheme {
@@ -39,6 +42,7 @@ pub(super) fn cloud(spec: &str, name: &str) -> Result<Table, CliError> {
         "s3" => ("s3", &["bucket"]),
         "azure" => ("azure", &["account", "container"]),
         "gs" | "gcs" => ("gcs", &["bucket"]),
+        "" => return Err(wrong("has no kind")),
         _ => return Err(wrong("is of no known kind")),
     };
     table.insert("kind".into(), kind.into());
@@ -50,12 +54,18 @@ pub(super) fn cloud(spec: &str, name: &str) -> Result<Table, CliError> {
     if let Some(prefix) = parts.next() {
         table.insert("prefix".into(), prefix.into());
     }
+    add(&mut table, query, &wrong)?;
+    Ok(table)
+}
+
+/// Adds the settings behind the `?`.
+fn add(table: &mut Table, query: &str, wrong: &dyn Fn(&str) -> CliError) -> Result<(), CliError> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').ok_or_else(|| wrong(&format!("has \"{pair}\" without =")))?;
         let value = unescaped(value).ok_or_else(|| wrong(&format!("has a broken %-escape in \"{key}\"")))?;
-        table.insert(key.into(), value.parse::<bool>().map_or(Value::from(value), Value::from));
+        table.insert(key.into(), value.parse::<bool>().map_or(Value::from(value.clone()), Value::from));
     }
-    Ok(table)
+    Ok(())
 }
 
 /// What of a cloud's place and settings (`rest`: behind the `://`) is a secret, in words that do not show it.

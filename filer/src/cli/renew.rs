@@ -20,7 +20,7 @@ use crate::{
 use clap::Args;
 use mesh::net::{Identity, SigningRequest, identity};
 use std::{
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -121,7 +121,12 @@ fn put_in_place(path: &Path, dir: &SiteDir, site: &SiteFile, out: &mut dyn Write
     remove(&request_path(dir, site))?;
     let key = if with_new_key { ", with its new key," } else { "" };
     let used = used_from_now_on(dir, identity.serial());
-    let idle = matches!(&used, Err(CliError::Client(ClientError::Unreachable { .. })));
+    // Nothing else says that no filer runs: a socket that may not be used, or is not this filer's, says nothing.
+    let idle = matches!(
+        &used,
+        Err(CliError::Client(ClientError::Unreachable { source, .. }))
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+    );
     let how = match &used {
         Ok(()) => "The filer serves with it from now on.",
         Err(_) if idle => "No filer of this site runs; the next one takes it into use.",

@@ -86,8 +86,8 @@ async fn may_be_revoked(
     client: &AdminClient,
 ) -> Result<(), CliError> {
     let (name, status, id) = (&revoke.name, client.status().await?, filer.to_string());
-    if !status.peers.iter().any(|peer| peer.id == id && peer.connected) {
-        // Nobody hears it now, so nobody loses it.
+    if !status.peers.iter().any(|peer| peer.id == id) {
+        // It has not joined, or was taken out: nobody counts on it. One that is merely not reached may be back any moment.
         return Ok(());
     }
     if revoke.but_newest {
@@ -110,12 +110,11 @@ async fn may_be_revoked(
     }
 }
 
-/// How many filers that vote are reached without this one, and how many there are, where it takes the majority along.
+/// How many filers that vote are reached without this one, and how many there are, where those are no majority.
 fn without(status: &Status, id: &str) -> Option<(usize, usize)> {
     let voters: Vec<&Peer> = status.peers.iter().filter(|peer| peer.voter).collect();
-    let reached = voters.iter().filter(|peer| peer.connected).count();
     let left = voters.iter().filter(|peer| peer.connected && peer.id != id).count();
-    (2 * reached > voters.len() && 2 * left <= voters.len()).then_some((left, voters.len()))
+    (voters.iter().any(|peer| peer.id == id) && 2 * left <= voters.len()).then_some((left, voters.len()))
 }
 
 #[cfg(test)]
@@ -133,11 +132,11 @@ mod tests {
         };
         for (n, reached, taken) in [
             (2, &[1, 2][..], Some((1, 2))),
-            (2, &[1], None),
+            (2, &[1], Some((1, 2))),
             (3, &[1, 2, 3], None),
             (3, &[1, 2], Some((1, 3))),
             (3, &[1, 3], None),
-            (3, &[1], None),
+            (3, &[1], Some((1, 3))),
             (4, &[1, 2, 3, 4], None),
             (4, &[1, 2, 3], Some((2, 4))),
             (5, &[1, 2, 3, 4], None),

@@ -2,11 +2,11 @@
 //!
 //! What lies behind that place may be read in another sense than it was written in, so nothing more is said.
 
-use super::{Problem, clouds::holds_secret, form::Notes};
+use super::{Problem, form::Notes};
 use toml::de::Error;
 
-/// The longest excerpt, in characters.
-const EXCERPT_CHARS_MAX: usize = 32;
+/// The longest name that is shown, in bytes.
+const EXCERPT_BYTES_MAX: usize = 32;
 
 /// The first of the faults in `text`.
 pub(super) fn first(faults: &[Error], text: &str, notes: &Notes) -> Option<Problem> {
@@ -18,15 +18,21 @@ pub(super) fn first(faults: &[Error], text: &str, notes: &Notes) -> Option<Probl
     Some(Problem { line, setting: String::new(), what })
 }
 
-/// The beginning of a line, to be shown. It ends behind the name of a secret: what follows may be the secret.
+/// What of a line can be shown: the name of a setting or a section. Anything else may be a secret, or a part of one, and this
+/// may go to a log.
 fn excerpt(line: &str) -> String {
     let line = line.trim();
-    let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let secret = line.split(|c: char| !is_of_a_name(c)).find(|word| holds_secret(word));
-    let end = secret.and_then(|word| line.find(word).map(|at| at + word.len()));
-    let shown = &line[..end.unwrap_or(line.len())];
-    let cut: String = shown.chars().take(EXCERPT_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if cut.len() < line.len() { format!("{} ..", cut.trim_end()) } else { cut }
+    let is_of_a_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-. []".contains(c);
+    let end = line.find(|c: char| !is_of_a_name(c)).unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    let is_a_name = rest.starts_with(['=', ':']) || (rest.is_empty() && name.starts_with('['));
+    match name.trim() {
+        name if is_a_name && name.len() <= EXCERPT_BYTES_MAX => match rest {
+            "" => name.to_string(),
+            _ => format!("{name} .."),
+        },
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -37,13 +43,17 @@ mod tests {
     fn an_excerpt_is_short_and_shows_no_secret() {
         for (line, shown) in [
             ("", ""),
-            ("  bytes_max = 8 MiB", "bytes_max = 8 MiB"),
+            ("  bytes_max = 8 MiB", "bytes_max .."),
             ("secret_access_key = hush", "secret_access_key .."),
-            ("primary = { kind = s3, sas = hush }", "primary = { kind = s3, sas .."),
             ("access_key: hush", "access_key .."),
-            ("access_key_file = /etc/azure", "access_key_file = /etc/azure"),
-            ("\u{1b}[2J x", " [2J x"),
-            ("abcdefghijklmnopqrstuvwxyz0123456789", "abcdefghijklmnopqrstuvwxyz012345 .."),
+            ("endpoint = https://id:hush@host", "endpoint .."),
+            ("[health", "[health"),
+            ("[[nfs.exports]", "[[nfs.exports]"),
+            ("FILER_S3_PW=hush", ""),
+            ("wJalrXUtnFEMI/K7MDENG", ""),
+            ("hush", ""),
+            ("\u{1b}[2J x", ""),
+            ("abcdefghijklmnopqrstuvwxyz0123456789 = 1", ""),
         ] {
             assert_eq!(excerpt(line), shown);
         }

@@ -69,6 +69,15 @@ fn clouds(config: &Config, notes: &mut Notes) {
         let what = format!("\"{}\" is the name of clouds.primary too; give each cloud a name of its own", primary.name);
         notes.problem("clouds.secondary.name", what);
     }
+    for (setting, name, other, letter) in [
+        ("clouds.primary.name", &primary.name, "secondary", "b"),
+        ("clouds.secondary.name", &secondary.name, "primary", "a"),
+    ] {
+        if name == letter {
+            let what = format!("\"{name}\" is how commands and logs call the {other} cloud; choose another name");
+            notes.problem(setting, what);
+        }
+    }
     let same = match (&primary.settings, &secondary.settings) {
         (CloudSettings::Directory(a), CloudSettings::Directory(b)) => overlap(&a.path, &b.path),
         _ => primary.kind_of() == secondary.kind_of() && store(primary) == store(secondary),

@@ -177,6 +177,13 @@ fn endpoint(
     form: &mut Form<'_, '_>,
 ) {
     let url = Text(|url| match url.split_once("://") {
+        // It goes into files and onto pages that hold no secret.
+        Some((_, rest)) if rest.split('/').next().is_some_and(|host| host.contains('@')) => {
+            Err("holds user:password@; credentials have settings of their own, write the address alone".into())
+        }
+        Some((_, rest)) if rest.contains(['?', '#']) => {
+            Err("has more than an address behind a ? or #; write the address alone".into())
+        }
         Some(("http" | "https", host)) if !host.is_empty() => Ok(()),
         _ => Err(format!("\"{url}\" is no address; write such as \"https://s3.example.org\"")),
     });

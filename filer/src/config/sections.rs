@@ -13,6 +13,7 @@ use storage::{
     cloudfs::TripPolicy,
     segment::{FRAME_BYTES_MAX, SEGMENT_BYTES_MAX},
 };
+use tracing_subscriber::filter::LevelFilter;
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -525,7 +526,16 @@ impl LogSettings {
             "How much is logged: error, warn, info, debug or trace; also for one part, such as \"info,storage=debug\".";
         let filter = Text(|filter| {
             let parsed = tracing_subscriber::EnvFilter::try_new(filter).map(drop);
+            // A misspelt level would be taken for a part of the program, and silence all others.
+            let no_level = |word: &&str| !word.contains(['=', '[']) && word.parse::<LevelFilter>().is_err();
+            let misspelt = match filter.split(',').map(str::trim).find(no_level) {
+                Some(word) => {
+                    Err(format!("\"{word}\" is no level; write error, warn, info, debug or trace, or PART=LEVEL"))
+                }
+                None => Ok(()),
+            };
             text().0(filter)
+                .and(misspelt)
                 .and(parsed.map_err(|e| format!("\"{filter}\" is no log filter ({e}); write such as \"info\"")))
         });
         form.set("filter", doc, filter, &mut self.filter);

@@ -204,12 +204,17 @@ fn every_problem_is_listed_with_its_line() {
             ],
         ),
         (
+            "[log]\nfilter = \"wran\"\n",
+            vec!["line 12: log.filter \"wran\" is no level; write error, warn, info, debug or trace, or PART=LEVEL".into()],
+        ),
+        ("[log]\nfilter = \"warn,openraft=error,filer::nfs=debug\"\n", vec![]),
+        (
             "[segments]\nbytes_max = \"8 MiB\"\nbytes_max = \"4 MiB\"\n",
-            vec!["line 13: is no valid TOML here (bytes_max = \"4 MiB\"): duplicate key".into()],
+            vec!["line 13: is no valid TOML here (bytes_max ..): duplicate key".into()],
         ),
         (
             "[segments]\nbytes_max = 8 MiB\n[health]\nfailures_to_trip = 0\n",
-            vec!["line 12: is no valid TOML here (bytes_max = 8 MiB): string values must be quoted, expected literal string".into()],
+            vec!["line 12: is no valid TOML here (bytes_max ..): string values must be quoted, expected literal string".into()],
         ),
     ];
     for (added, expected) in table {
@@ -261,6 +266,14 @@ fn every_problem_of_the_clouds_is_listed() {
             ],
         ),
         (
+            "name = \"a\"\ndata_dir = \"d\"\n[clouds.primary]\nkind = \"directory\"\nname = \"b\"\npath = \"c\"\n\
+             [clouds.secondary]\nkind = \"gcs\"\nname = \"y\"\nbucket = \"g\"\nanonymous = true\nendpoint = \"https://id:hush@host\"\n",
+            vec![
+                "line 5: clouds.primary.name \"b\" is how commands and logs call the secondary cloud; choose another name",
+                "line 12: clouds.secondary.endpoint holds user:password@; credentials have settings of their own, write the address alone",
+            ],
+        ),
+        (
             "name = \"a\"\ndata_dir = \"d\"\n[clouds.primary]\nkind = \"directory\"\nname = \"x\"\npath = \"c\"\n\
              [clouds.secondary]\nkind = \"directory\"\nname = \"y\"\npath = \"c/sub\"\n",
             vec![
@@ -298,8 +311,8 @@ fn an_error_names_the_file_and_each_line() {
 #[test]
 fn a_text_that_is_no_toml_has_one_problem() {
     for (text, beginning) in [
-        ("name: ams\nclouds:\n  - kind: s3\n".repeat(100), "line 1: is no valid TOML here (name: ams): "),
-        ("<html>\n<p>nothing\n".repeat(100), "line 1: is no valid TOML here (<html>): "),
+        ("name: ams\nclouds:\n  - kind: s3\n".repeat(100), "line 1: is no valid TOML here (name ..): "),
+        ("<html>\n<p>nothing\n".repeat(100), "line 1: is no valid TOML here: "),
         (format!("{GOOD}[health\nfailures_to_trip = 0\ncolour = 1\n"), "line 11: is no valid TOML here ([health): "),
         (format!("{GOOD}secret_access_key = hush\n"), "line 11: is no valid TOML here (secret_access_key ..): "),
     ] {

@@ -1,5 +1,8 @@
 //! What happens to a piece that the active cloud did not give: it is asked again, and what it lacks is put there again.
 //!
+//! A copy is wrong when the whole of it is read twice with the same wrong MD5. What differs each time is damaged on its way, and
+//! the copy may be right: to put it again would risk it, as a cloud that damages reads may damage what it is given.
+//!
 //! Whether a copy belongs there is the word of `actors::resync`. Its put is no proof that reads are right from then on, so
 //! each is followed by a wait like any failure, and there are a few of them at most.
 
@@ -51,11 +54,18 @@ impl Reader {
     async fn ask_again(&self, cloud: CloudId, run: &Run, object: &Object) {
         let (segment, start) = (run.segment, Instant::now());
         let (mut failures, mut repairs) = (0u32, 0u32);
+        let mut last_wrong = None;
         while start.elapsed() < Duration::from_millis(self.settings.suspect_ms_max) {
             match self.parts.connectors[cloud.index()].send(self.get_frames(run, object)).await {
                 Ok(Err(AttemptError::Failed { source, .. })) => {
                     // The cloud is there, its copy is not (or is wrong): the other one has it.
-                    let lacks = matches!(source, CloudError::NotFound { .. } | CloudError::Corrupt { .. });
+                    let lacks = match source {
+                        CloudError::NotFound { .. } => true,
+                        CloudError::Corrupt { expected, got, .. } if expected == object.md5.to_string() => {
+                            last_wrong.replace(got.clone()) == Some(got)
+                        }
+                        _ => false,
+                    };
                     if lacks && repairs < self.settings.repairs_max {
                         match self.parts.resync.send(PutAgain { cloud, segment }).await {
                             Ok(Ok(())) => {

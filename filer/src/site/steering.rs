@@ -1,8 +1,9 @@
 //! What the site shows its operator, and does for it.
 
-use super::{Renewal, removed};
+use super::{Renewal, greeting::Greetings, removed};
 use crate::{
     actors::{
+        connector::Probe,
         health::Views,
         mesh::Decide,
         mirror::Receipts,
@@ -27,7 +28,7 @@ use mesh::{
     kv::KvRead,
     net::{MeshStats, QuicMesh},
     peers::Peers,
-    words::counted,
+    words::{counted, span},
 };
 use std::{
     collections::BTreeMap,
@@ -52,6 +53,7 @@ pub struct Site {
     filer: Filer,
     mesh: Arc<QuicMesh>,
     renewal: Arc<Mutex<Renewal>>,
+    greetings: Arc<Greetings>,
     config: Config,
     nfs: Option<Arc<Counters>>,
 }
@@ -153,6 +155,30 @@ fn failing(streak: Streak, trips_at: u32) -> Failing {
     }
 }
 
+/// Why one more cloud may not fail without harm, though the record has both healthy: what this filer sees of the clouds, and
+/// of filers that it does not reach.
+fn doubt(clouds: &[Cloud], peers: &[Peer], failures_to_warn: u32) -> Option<String> {
+    let of_cloud = |cloud: &Cloud| match (&cloud.failing, &cloud.why) {
+        (Some(failing), _) if failing.failures >= failures_to_warn => Some(format!(
+            "cloud {} is failing: {} in a row of one piece of data, for {}",
+            cloud.name,
+            counted(failing.failures.into(), "failure"),
+            span(failing.since_ms_ago)
+        )),
+        (None, Some(why)) => Some(format!("cloud {} has not taken and given data yet: {why}", cloud.name)),
+        _ => None,
+    };
+    let of_peer = |peer: &Peer| {
+        let bytes = peer.staged_bytes.filter(|bytes| *bytes > 0 && !peer.connected)?;
+        Some(format!(
+            "filer {} is not reached, and said last that it holds {} that are not in both clouds",
+            peer.name,
+            counted(bytes, "byte")
+        ))
+    };
+    clouds.iter().find_map(of_cloud).or_else(|| peers.iter().find_map(of_peer))
+}
+
 fn failed(error: impl std::fmt::Display) -> Refusal {
     Refusal::Failed(error.to_string())
 }
@@ -162,10 +188,11 @@ impl Site {
         filer: Filer,
         mesh: Arc<QuicMesh>,
         renewal: Arc<Mutex<Renewal>>,
+        greetings: Arc<Greetings>,
         config: Config,
         nfs: Option<Arc<Counters>>,
     ) -> Self {
-        Self { filer, mesh, renewal, config, nfs }
+        Self { filer, mesh, renewal, greetings, config, nfs }
     }
 
     fn cloud_name(&self, cloud: CloudId) -> &str {
@@ -288,6 +315,7 @@ impl Site {
                     shown.why = shown.why.or_else(|| seen.last_failure.clone());
                 }
             }
+            shown.why = shown.why.or_else(|| self.greetings.why(cloud));
             if let Some(progress) = progress.filter(|_| status.state == CloudState::Resyncing) {
                 let progress = progress[cloud.index()];
                 shown.resync = Some(Resync {
@@ -329,9 +357,21 @@ impl Site {
         }
     }
 
-    /// Makes a cloud active, by the operator's wish.
-    async fn activate(&self, to: CloudId) -> Result<String, Refusal> {
-        let epoch = self.roles()?.epoch;
+    /// Makes a cloud active, by the operator's wish; unless it is meant `anyway`, only one that takes and gives data now.
+    async fn activate(&self, to: CloudId, anyway: bool) -> Result<String, Refusal> {
+        let roles = self.roles()?;
+        // What the rules refuse is refused by their words.
+        let may_move = roles.active != to && roles.cloud(to).state == CloudState::Healthy;
+        if may_move && !anyway {
+            let probe = Probe { filer: self.filer.who.me };
+            if let Err(error) = self.filer.actors.connectors[to.index()].send(probe).await.map_err(failed)? {
+                return Err(Refusal::Rules(format!(
+                    "cloud {} does not take and give data now, as this filer sees: {error}. --anyway moves to it all the same",
+                    self.cloud_name(to)
+                )));
+            }
+        }
+        let epoch = roles.epoch;
         let roles = self.decide(OpBody::Activate { to, epoch, by: BY_OPERATOR.into() }).await?;
         let [active, preferred] = [roles.active, roles.preferred].map(|cloud| self.cloud_name(cloud));
         Ok(activated(active, roles.epoch, roles.held_by_operator.then_some(preferred)))
@@ -492,9 +532,10 @@ impl Steering for Site {
             status.epoch = roles.epoch.0;
             status.active = self.cloud_name(roles.active).into();
             status.preferred = self.cloud_name(roles.preferred).into();
-            status.why_not = self.why_not(&roles, status.has_majority);
-            status.absorbs_failure = status.why_not.is_none();
             status.clouds = self.clouds(&roles).await;
+            let doubts = || doubt(&status.clouds, &status.peers, self.config.health.failures_to_warn);
+            status.why_not = self.why_not(&roles, status.has_majority).or_else(doubts);
+            status.absorbs_failure = status.why_not.is_none();
             status.decisions = self.decision_rows(DECISIONS_SHOWN_MAX).unwrap_or_default();
         } else {
             status.why_not = Some("the CloudFS's roles are not known yet".into());
@@ -526,14 +567,14 @@ impl Steering for Site {
         extra
     }
 
-    async fn failover(&self, cloud: &str) -> Result<String, Refusal> {
+    async fn failover(&self, cloud: &str, anyway: bool) -> Result<String, Refusal> {
         let to = cloud_called(cloud, CloudId::BOTH.map(|cloud| self.cloud_name(cloud)))?;
-        self.activate(to).await
+        self.activate(to, anyway).await
     }
 
-    async fn failback(&self) -> Result<String, Refusal> {
+    async fn failback(&self, anyway: bool) -> Result<String, Refusal> {
         let to = self.roles()?.preferred;
-        self.activate(to).await
+        self.activate(to, anyway).await
     }
 
     async fn remove_peer(&self, name: &str) -> Result<String, Refusal> {
@@ -650,6 +691,24 @@ mod tests {
         ] {
             assert_eq!(numbers.get(name), Some(&value), "{name}");
         }
+    }
+
+    #[test]
+    fn a_cloud_that_fails_or_a_filer_that_is_away_with_data_is_a_doubt() {
+        let cloud = |failures, why: Option<&str>| {
+            let failing = (failures > 0).then_some(Failing { failures, since_ms_ago: 23_000, ..Failing::default() });
+            Cloud { failing, why: why.map(Into::into), ..Cloud::new("aws", "s3", Role::Active) }
+        };
+        let peer =
+            |connected, bytes| Peer { name: "fra".into(), connected, staged_bytes: Some(bytes), ..Peer::default() };
+        assert_eq!(doubt(&[cloud(0, None)], &[peer(true, 9), peer(false, 0)], 8), None);
+        assert_eq!(doubt(&[cloud(7, Some("503"))], &[], 8), None, "now and then a call fails");
+        let why = doubt(&[cloud(0, None), cloud(34, Some("503"))], &[], 8);
+        assert_eq!(why.as_deref(), Some("cloud aws is failing: 34 failures in a row of one piece of data, for 23 s"));
+        let why = doubt(&[cloud(0, Some("403 Forbidden"))], &[], 8);
+        assert_eq!(why.as_deref(), Some("cloud aws has not taken and given data yet: 403 Forbidden"));
+        let why = doubt(&[cloud(0, None)], &[peer(false, 3_000_000)], 8).unwrap();
+        assert!(why.starts_with("filer fra is not reached, and said last that it holds 3000000 bytes"), "{why}");
     }
 
     #[test]

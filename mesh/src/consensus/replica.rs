@@ -135,19 +135,20 @@ impl Consensus {
         let core = &*self.core;
         let leader = core.live_leader();
         let majority_ms_ago = core.majority_ago().map(|ago| ago.as_millis() as u64);
+        let (applied, removed, revoked) = (core.shared.applied(), core.shared.removed(), core.shared.revoked());
         core.look(|metrics| {
             let membership = metrics.membership_config.membership();
             let node = |id: FilerId| membership.get_node(&id).map(|member| (id, member.clone()));
             ConsensusStatus {
                 term: metrics.current_term,
                 leader,
-                applied: core.shared.applied(),
+                applied,
                 last_log: metrics.last_log_index.unwrap_or(0),
                 voters: membership.voter_ids().filter_map(node).collect(),
                 learners: membership.learner_ids().filter_map(node).collect(),
                 majority_ms_ago,
-                removed: core.shared.removed(),
-                revoked: core.shared.revoked(),
+                removed,
+                revoked,
             }
         })
     }

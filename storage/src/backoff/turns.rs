@@ -1,7 +1,8 @@
 //! Whose turn it is to try a piece of data at one cloud.
 //!
 //! A piece that works is tried by a few at once. From its first failure on it is tried by one at a time, with a growing
-//! wait in between, however many want it. So failures in a row are spread over time, and their count says for how long
+//! wait in between, however many want it; only a client's read goes beside another attempt that is no read, since
+//! the copy of a whole segment over a thin link may take minutes. So failures in a row are spread over time, and their count says for how long
 //! the cloud did not give that piece, not how many asked in one moment. Who reads shares the failure of another's read
 //! (it joins) instead of waiting for a turn of its own, so that readers look elsewhere soon; all others wait.
 //!
@@ -75,6 +76,8 @@ struct Piece {
     /// Not to be tried before.
     at_ms: u64,
     under_way: usize,
+    /// Those of them that join.
+    joining: usize,
     /// In the order asked, and whether each joins.
     waiting: VecDeque<(u64, bool)>,
 }
@@ -82,6 +85,16 @@ struct Piece {
 impl Piece {
     fn is_wanted(&self) -> bool {
         self.under_way > 0 || !self.waiting.is_empty()
+    }
+
+    /// Which of those who wait is the next to begin, if there is room for it.
+    fn next(&self, attempts_max: usize) -> Option<usize> {
+        match self.failures {
+            0 => (self.under_way < attempts_max && !self.waiting.is_empty()).then_some(0),
+            _ if self.under_way == 0 => (!self.waiting.is_empty()).then_some(0),
+            _ if self.under_way == 1 && self.joining == 0 => self.waiting.iter().position(|(_, joins)| *joins),
+            _ => None,
+        }
     }
 }
 
@@ -110,8 +123,12 @@ impl Turns {
 
     /// When to call again with [`Input::Tick`].
     pub fn deadline_ms(&self) -> Option<u64> {
-        let waits = |piece: &&Piece| piece.under_way == 0 && !piece.waiting.is_empty();
+        let waits = |piece: &&Piece| piece.next(self.attempts_max()).is_some();
         self.pieces.values().filter(waits).map(|piece| piece.at_ms).min()
+    }
+
+    fn attempts_max(&self) -> usize {
+        self.settings.attempts_per_piece_max.max(1)
     }
 
     /// Forgets everything: whoever waits or tries is to be told so by the caller.
@@ -161,6 +178,7 @@ impl Turns {
     ) {
         let piece = self.pieces.get_mut(&id).expect("what is under way keeps its piece");
         piece.under_way -= 1;
+        piece.joining -= usize::from(joins);
         if !failed {
             (piece.failures, piece.at_ms) = (0, 0);
             return;
@@ -177,15 +195,13 @@ impl Turns {
 
     /// Begins what a piece has room for now.
     fn begin(&mut self, now_ms: u64, id: SegmentId, outputs: &mut Vec<Output>) {
-        let Some(piece) = self.pieces.get_mut(&id) else {
+        let attempts_max = self.attempts_max();
+        let Some(piece) = self.pieces.get_mut(&id).filter(|piece| now_ms >= piece.at_ms) else {
             return;
         };
-        let at_once_max = if piece.failures == 0 { self.settings.attempts_per_piece_max.max(1) } else { 1 };
-        while piece.under_way < at_once_max && now_ms >= piece.at_ms {
-            let Some((ask, joins)) = piece.waiting.pop_front() else {
-                break;
-            };
+        while let Some((ask, joins)) = piece.next(attempts_max).and_then(|at| piece.waiting.remove(at)) {
             piece.under_way += 1;
+            piece.joining += usize::from(joins);
             self.waiting -= 1;
             self.under_way.insert(ask, (id, joins));
             outputs.push(Output::Begin { ask });

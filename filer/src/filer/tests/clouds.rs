@@ -168,7 +168,10 @@ impl Cloud for MemoryCloud {
     async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {
         self.begin(Call::Get, key).await?;
         let mut state = self.state();
-        let on_the_way = state.damaged_on_the_way.get_mut(key).filter(|reads| **reads > 0).map(|reads| *reads -= 1);
+        let on_the_way = state.damaged_on_the_way.get_mut(key).filter(|reads| **reads > 0).map(|reads| {
+            *reads -= 1;
+            *reads as usize
+        });
         let object = state.objects.get(key).ok_or_else(|| CloudError::NotFound { key: key.into() })?;
         if range.end > object.len() as u64 || range.start > range.end {
             return Err(CloudError::Failed { attempted: format!("Get {key}"), why: "416, no such range".into() });
@@ -178,8 +181,9 @@ impl Cloud for MemoryCloud {
             return Ok(part);
         }
         let mut wrong = part.to_vec();
-        let middle = wrong.len() / 2;
-        wrong[middle] ^= 4;
+        // What lies there is the same each time; what happens on the way is not.
+        let at = (wrong.len() / 2 + on_the_way.unwrap_or(0)) % wrong.len();
+        wrong[at] ^= 4;
         Ok(wrong.into())
     }
 

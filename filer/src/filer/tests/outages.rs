@@ -183,6 +183,25 @@ fn a_flipped_bit_or_a_lost_object_is_noticed_counted_and_repaired() {
     });
 }
 
+/// A cloud that damages what it sends may damage what it is given: a right copy must not be put again. (Found by a seed.)
+#[test]
+fn a_copy_whose_reads_are_damaged_on_their_way_is_not_put_again() {
+    World::run(2, async |world| {
+        let file = world.site(0).client().store("a", noise(1, 3000)).await;
+        world.settled().await;
+        let key = world.clouds[0].objects().into_keys().next().expect("its segment");
+        world.clouds[0].damage_on_the_way(&key, 40);
+        let puts = world.clouds[0].attempts(Call::Put).get(&key).copied();
+        assert_eq!(world.site(1).client().read_all(file).await, Ok(noise(1, 3000)));
+        let stats = &world.site(1).filer().reader.stats;
+        assert!(stats.fallback_reads.load(Relaxed) > 0);
+        sleep(Duration::from_secs(300)).await;
+        assert!(world.clouds[0].attempts(Call::Get)[&key] > 40, "it is asked until it is right");
+        assert_eq!(world.clouds[0].attempts(Call::Put).get(&key).copied(), puts);
+        assert_eq!(stats.repaired.load(Relaxed), 0);
+    });
+}
+
 #[test]
 fn what_only_a_dead_filer_has_comes_later_and_is_right_when_it_is_back() {
     World::run(3, async |world| {
