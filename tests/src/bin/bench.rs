@@ -4,8 +4,9 @@
 //! the same two cloud servers, at once, through the same client library. Absolute numbers are printed for the reader;
 //! only the ratios mean something elsewhere. The filer has the settings that it has when nobody sets any.
 //!
-//! Small files are compared twice: with the servers beside the filer, which is no place where a cloud is, and with each of
-//! their answers as late as one from a cloud is.
+//! Small files are compared twice: with the servers beside the filer, where both ways are bound by the processor, and with each
+//! of their answers as late as one from a cloud is. The second ratio says how much a client's calls under way at one time can
+//! make up for the distance, and has no target.
 //!
 //! A target that is missed is an exit code of 1, and so is a run in which anything failed on the way: numbers of a filer
 //! that had to try again say nothing.
@@ -168,7 +169,12 @@ impl Bench {
         for remote in &self.remotes {
             remote.heal().await?;
         }
-        Ok(report("files a second through NFS, of straight puts a second", median(&mut ratios), SMALL_RATIO_MIN))
+        let (what, ratio) = ("files a second through NFS, of straight puts a second", median(&mut ratios));
+        if away_ms > 0 {
+            println!("  {what}: {ratio:.2}");
+            return Ok(true);
+        }
+        Ok(report(what, ratio, SMALL_RATIO_MIN))
     }
 
     /// Resident memory while a huge file passes.
