@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "runs are started from outside, on threads and in processes")]
 
+use mimalloc::MiMalloc;
 use sim::{
     plan::{Faults, Plan, SCENES},
     run::{How, run},
@@ -11,8 +12,12 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+/// As in the simulator's program.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 /// Fresh seeds that are run when nothing else is said.
-const FRESH_SEEDS: u64 = 24;
+const FRESH_SEEDS: u64 = 12;
 /// Runs at one time.
 const JOBS: usize = 2;
 
