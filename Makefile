@@ -26,7 +26,7 @@ demo: build ## Three filers, two clouds, a failure and back; DIR=path for a tree
 build: packages ## Builds the filer, the demo and the test cloud.
 	@$(CARGO) build --locked -p filer -p tests --bins
 
-release: packages ## Builds the filer with optimisations, to be installed (docs/install.md), and says where it lies.
+release: packages ## Builds the filer with optimisations, to be installed (INSTALL.md), and says where it lies.
 	@$(CARGO) build --locked --release -p filer
 	echo "$$CARGO_TARGET_DIR/release/filer"
 
