@@ -274,6 +274,11 @@ fn activated(active: &str, epoch: Epoch, held_from: Option<&str>) -> String {
     format!("cloud {active} is active, epoch {epoch}{held}")
 }
 
+/// A filer's name among `names`, or its id where it has none there: it may be a member no more.
+fn name_in(names: &BTreeMap<FilerId, String>, filer: FilerId) -> String {
+    names.get(&filer).cloned().unwrap_or_else(|| filer.to_string())
+}
+
 fn failed(error: impl std::fmt::Display) -> Refusal {
     Refusal::Failed(error.to_string())
 }

@@ -3,7 +3,7 @@
 //!
 //! Owns: what is on the page, from where. Does not own: its form (`admin::status`), how it is printed (`cli::page`).
 
-use super::Site;
+use super::{Site, name_in};
 use crate::{
     actors::{
         health::Views,
@@ -57,7 +57,7 @@ impl Site {
             up_ms: self.filer.up_ms(),
             has_majority: consensus.leader.is_some(),
             majority_ms_ago: consensus.majority_ms_ago,
-            leader: consensus.leader.map(|id| names.get(&id).cloned().unwrap_or_else(|| id.to_string())),
+            leader: consensus.leader.map(|id| name_in(&names, id)),
             term: consensus.term,
             applied: consensus.applied,
             peers: self.peers(),
@@ -231,8 +231,7 @@ impl Site {
             let lacks = |segment: &SegmentId| !receipts.get(segment).is_some_and(|given| given[cloud.index()]);
             let unprotected = unreleased.iter().filter(|(segment, _)| lacks(segment)).map(|(_, ns)| *ns).min();
             shown.oldest_unprotected_ms = unprotected.map(|ns| self.filer.ms_since(ns));
-            let name = |filer: &FilerId| names.get(filer).cloned().unwrap_or_else(|| filer.to_string());
-            shown.reached_by = status.reached_by.iter().map(name).collect();
+            shown.reached_by = status.reached_by.iter().map(|filer| name_in(&names, *filer)).collect();
             if let Some(health) = &health {
                 let seen = &health[cloud.index()];
                 shown.failing = seen.streak.map(|streak| failing(streak, self.config.health.failures_to_trip));

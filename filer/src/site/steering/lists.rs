@@ -3,7 +3,7 @@
 //! Owns: the rows, and where the next page begins. Does not own: the record (`cloudfs::read`), the rows' form
 //! (`admin::status`).
 
-use super::{Site, failed};
+use super::{Site, failed, name_in};
 use crate::admin::{
     FileRow, Page, Refusal, SegmentRow,
     status::{DecisionRow, ExtentRow},
@@ -78,7 +78,7 @@ impl Site {
     /// The last `limit` decisions, newest first.
     pub(super) fn decision_rows(&self, limit: usize) -> Result<Vec<DecisionRow>, Refusal> {
         let names = self.names();
-        let name = |filer: FilerId| names.get(&filer).cloned().unwrap_or_else(|| filer.to_string());
+        let name = |filer: FilerId| name_in(&names, filer);
         let decisions = read::decisions(&*self.filer.world.kv, limit).map_err(failed)?;
         let row = |decision: Decision| DecisionRow {
             epoch: decision.epoch.0,
