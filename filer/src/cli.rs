@@ -21,7 +21,7 @@ pub use log::start_log;
 
 use crate::{
     admin::{AdminClient, ClientError, Refusal, Status},
-    config::{Config, ConfigError, SiteDir, SiteError},
+    config::{Config, ConfigError, SiteDir, SiteError, SiteFile},
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use mesh::net::IdentityError;
@@ -47,27 +47,25 @@ Exit codes:
 
 /// Serves one file system at many sites, and keeps it in two clouds.
 #[derive(Debug, Parser)]
-#[command(name = "filer", version, max_term_width = 100, after_help = MAIN_HELP)]
+#[command(name = "filer", version, max_term_width = 100, after_help = main_help())]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
 
-const MAIN_HELP: &str = "\
+fn main_help() -> String {
+    format!(
+        "\
 Examples:
   filer init ams --dir /var/lib/filer        make the first site of a new CloudFS
   filer serve --dir /var/lib/filer           serve it
   filer status --dir /var/lib/filer          see how it is
 
-Exit codes:
-  0  done
-  1  failed
-  2  wrong usage or settings
-  3  refused by the rules, such as a failover to a cloud that misses something
-  4  no filer answers
-  5  most filers cannot be reached: nothing can be decided now, try again later
+{EXIT_CODES}
 
-The settings are in filer.toml in the site's directory; filer check-config checks them.";
+The settings are in filer.toml in the site's directory; filer check-config checks them."
+    )
+}
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -342,6 +340,16 @@ pub fn exit_code(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 
 fn site_dir(dir: &Path) -> Result<SiteDir, CliError> {
     SiteDir::new(dir).map_err(|source| CliError::System { what: format!("finding {}", dir.display()), source })
+}
+
+/// The site in `dir`, which must be the CloudFS's first: the authority is there. `what` is done there alone.
+fn first_site(dir: &SiteDir, what: &str) -> Result<SiteFile, CliError> {
+    let site = dir.site()?;
+    if site.first {
+        return Ok(site);
+    }
+    let why = format!("{} has no authority: {what} at the CloudFS's first site", dir.root().display());
+    Err(CliError::Refused(why))
 }
 
 fn say(out: &mut dyn Write, text: &str) -> Result<(), CliError> {

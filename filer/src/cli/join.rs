@@ -13,6 +13,7 @@
 use super::{
     CliError, Dir,
     bundle::Bundle,
+    first_site,
     init::{self, Init, VALID_DAYS, random_filer_id, read_text},
     issued::{Issued, IssuedCertificate},
     places, say, site_dir,
@@ -104,12 +105,7 @@ pub(super) fn request(name: &str, dir: &SiteDir, out: &mut dyn Write) -> Result<
 /// `filer sign`.
 pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
     let dir = site_dir(&sign.dir.dir)?;
-    let site = dir.site()?;
-    if !site.first {
-        let what =
-            format!("{} has no authority: requests are signed at the CloudFS's first site", dir.root().display());
-        return Err(CliError::Refused(what));
-    }
+    let site = first_site(&dir, "requests are signed")?;
     let config = dir.config()?;
     let authority = MeshCa::load(&dir.authority())?;
     let csr = read_text(&sign.request)?;

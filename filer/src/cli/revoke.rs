@@ -3,7 +3,7 @@
 //! It is not undone, so it is refused where it takes more than its operator may know: the majority, or a filer that was
 //! to go on with its newest certificate and does not serve with it yet. A flag for each says that it is meant.
 
-use super::{CliError, Dir, chain, issued::Issued, say, site_dir};
+use super::{CliError, Dir, chain, first_site, issued::Issued, say, site_dir};
 use crate::admin::{AdminClient, Status, status::Peer};
 use clap::Args;
 use mesh::FilerId;
@@ -48,12 +48,7 @@ pub struct Revoke {
 pub(super) async fn run(revoke: Revoke, out: &mut dyn Write) -> Result<(), CliError> {
     let (name, but_newest) = (&revoke.name, revoke.but_newest);
     let dir = site_dir(&revoke.dir.dir)?;
-    let site = dir.site()?;
-    if !site.first {
-        let what =
-            format!("{} has no authority: certificates are revoked at the CloudFS's first site", dir.root().display());
-        return Err(CliError::Refused(what));
-    }
+    let site = first_site(&dir, "certificates are revoked")?;
     let unknown = || CliError::Usage(format!("no certificate was ever signed for a filer {name}"));
     let mut issued = Issued::find(&dir, name)?.ok_or_else(unknown)?;
     if *name == site.name && !but_newest {
