@@ -151,14 +151,11 @@ fn settings(plan: &Plan) -> Settings {
             ..usual
         },
         staging: staging::Settings {
-            segment_bytes_max: 64 << 10,
-            seal_idle_bytes_min: 8 << 10,
-            seal_ahead_bytes_min: 32 << 10,
             frame_bytes_max: FRAME_BYTES_MAX,
             unwritten_bytes_max: 64 << 10,
             bytes_max: 4 << 20,
             memory_bytes_max: 256 << 10,
-            ..Default::default()
+            ..staging::Settings::default().with_segments(64 << 10)
         },
         cache: storage::cache::Settings { disk_bytes_max: 1 << 20, memory_bytes_max: 256 << 10 },
         health: health::Settings { failures_to_trip: plan.failures_to_trip, ..Default::default() },

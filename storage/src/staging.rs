@@ -70,11 +70,33 @@ impl Default for Settings {
             frame_bytes_max: 1 << 20,
             seal_after_ms: 1000,
             seal_idle_ms: 20,
-            seal_idle_bytes_min: 1 << 20,
-            seal_ahead_bytes_min: 4 << 20,
+            seal_idle_bytes_min: Self::worth_a_put(8 << 20),
+            seal_ahead_bytes_min: Self::worth_no_wait(8 << 20),
             bytes_max: 16 << 30,
             unwritten_bytes_max: 4 << 20,
             memory_bytes_max: 64 << 20,
+        }
+    }
+}
+
+impl Settings {
+    /// What makes a segment worth a put of its own, where nothing else is said of segments of this length.
+    pub fn worth_a_put(segment_bytes_max: u64) -> u64 {
+        segment_bytes_max / 8
+    }
+
+    /// What makes one go ahead while no other is on its way, likewise.
+    pub fn worth_no_wait(segment_bytes_max: u64) -> u64 {
+        segment_bytes_max / 2
+    }
+
+    /// The same limits for segments of another length.
+    pub fn with_segments(self, bytes_max: u64) -> Self {
+        Self {
+            segment_bytes_max: bytes_max,
+            seal_idle_bytes_min: Self::worth_a_put(bytes_max),
+            seal_ahead_bytes_min: Self::worth_no_wait(bytes_max),
+            ..self
         }
     }
 }

@@ -269,12 +269,12 @@ impl Default for SegmentSettings {
 impl SegmentSettings {
     /// What makes a segment worth a put of its own, where nothing else is said of those of this size.
     pub(super) fn worth_a_put(bytes_max: u64) -> u64 {
-        bytes_max / 8
+        storage::staging::Settings::worth_a_put(bytes_max)
     }
 
     /// What makes it go ahead while nothing else is on its way.
     pub(super) fn worth_no_wait(bytes_max: u64) -> u64 {
-        bytes_max / 2
+        storage::staging::Settings::worth_no_wait(bytes_max)
     }
 
     pub(super) fn form(&mut self, form: &mut Form<'_, '_>) {

@@ -13,7 +13,6 @@ use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed, time::Duration
 use storage::{
     cloudfs::{Copy, Limits, ROOT, read},
     ids::SegmentId,
-    staging,
 };
 use tokio::time::sleep;
 
@@ -201,12 +200,7 @@ fn names_move_and_go_while_data_is_not_on_record() {
 
 #[test]
 fn commits_that_race_with_writes_lose_none() {
-    let staging = staging::Settings {
-        segment_bytes_max: 5000,
-        seal_idle_bytes_min: 625,
-        seal_ahead_bytes_min: 2500,
-        ..settings().staging
-    };
+    let staging = settings().staging.with_segments(5000);
     World::run_with(2, Settings { staging, ..settings() }, async |world| {
         let file = world.site(0).client().create("a").await;
         let writers: Vec<_> = (0..8u64)

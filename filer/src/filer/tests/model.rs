@@ -112,7 +112,7 @@ proptest! {
     #[test]
     fn a_file_is_what_was_written(actions in actions()) {
         // Small frames and segments, so that writes lie over parts of earlier ones, in the same and in others.
-        let staging = staging::Settings { segment_bytes_max: 4000, seal_idle_bytes_min: 500, seal_ahead_bytes_min: 2000, frame_bytes_max: 700, ..settings().staging };
+        let staging = staging::Settings { frame_bytes_max: 700, ..settings().staging.with_segments(4000) };
         World::run_with(2, Settings { staging, ..settings() }, async |world| check(world, actions).await);
     }
 }

@@ -17,19 +17,13 @@ use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Duration
 use storage::{
     cloudfs::{Handle, ROOT},
     disk::Disk,
-    staging,
 };
 use tokio::time::sleep;
 
 #[test]
 fn a_filer_that_loses_power_in_the_middle_has_what_it_acknowledged() {
     for cut_ms in [0u64, 1, 3, 7, 20, 60, 200, 700, 1100, 1500] {
-        let staging = staging::Settings {
-            segment_bytes_max: 6000,
-            seal_idle_bytes_min: 750,
-            seal_ahead_bytes_min: 3000,
-            ..settings().staging
-        };
+        let staging = settings().staging.with_segments(6000);
         World::run_with(1, Settings { staging, ..settings() }, async |world| {
             let file = world.site(0).client().create("a").await;
             let (noted, mut committed) = tokio::sync::mpsc::unbounded_channel();

@@ -79,12 +79,9 @@ pub fn settings() -> Settings {
     Settings {
         consensus: consensus::Settings { spawning: Spawning::Local, ..Default::default() },
         staging: staging::Settings {
-            segment_bytes_max: 64 << 10,
-            seal_idle_bytes_min: 8 << 10,
-            seal_ahead_bytes_min: 32 << 10,
             frame_bytes_max: 8 << 10,
             unwritten_bytes_max: 32 << 10,
-            ..Default::default()
+            ..staging::Settings::default().with_segments(64 << 10)
         },
         steps: Steps { operation_ms_max: 5_000, ..Steps::default() },
         ..Settings::default()
