@@ -19,6 +19,8 @@ const TIME_PX: f64 = 1040.0;
 const LEFT_PX: f64 = 130.0;
 /// Moments written below the lanes, at most.
 const TICKS_MAX: u64 = 12;
+/// Samples further apart than this belong to two stretches, in milliseconds.
+const GAP_MS: u64 = 2_500;
 
 /// Where a moment stands.
 #[derive(Clone, Copy)]

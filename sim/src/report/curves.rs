@@ -1,6 +1,6 @@
 //! Curves: bytes in staging, rows of the missed-write log, ages of unprotected bytes.
 
-use super::{Scale, round};
+use super::{GAP_MS, Scale, round};
 use crate::{
     recording::{Lane, Sample},
     run::Outcome,
@@ -12,8 +12,6 @@ use storage::ids::CloudId;
 
 /// Height of a curve, in pixels.
 const HEIGHT_PX: f64 = 90.0;
-/// Moments further apart than this are not joined, in milliseconds.
-const GAP_MS: u64 = 2_500;
 /// Colours that the page has for lines.
 const COLOURS: usize = 7;
 

@@ -1,6 +1,6 @@
 //! Lanes: what each cloud and each filer was, what was wrong with it, and the events that matter.
 
-use super::{Scale, round, told_ms};
+use super::{GAP_MS, Scale, round, told_ms};
 use crate::{
     recording::{Band, Lane, Mark, Sample},
     run::Outcome,
@@ -21,8 +21,6 @@ const LETTER_PX: f64 = 6.2;
 /// Room for the numbers of marks, and how wide one of them is.
 const TOP_PX: f64 = 24.0;
 const NUMBER_PX: f64 = 16.0;
-/// Moments of a sample that belong together, at most this far apart.
-const GAP_MS: u64 = 2_500;
 
 #[derive(Serialize)]
 pub struct Rect {
