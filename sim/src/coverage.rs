@@ -53,6 +53,7 @@ pub const NAMES: &[&str] = &[
     "credentials revoked",
     "torn writes",
     "tables rolled back",
+    "reads behind a crash",
     "slow syncs",
     "writes without room",
     "staging bits flipped",

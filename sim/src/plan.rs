@@ -177,6 +177,10 @@ pub struct Plan {
     /// little work quick.
     #[serde(default = "one")]
     pub rarely: u32,
+    /// How long a client goes on reading a file that it has closed, in milliseconds. It keeps the file open, and looks at no
+    /// attributes first: so a read of it may be its filer's first call after a start.
+    #[serde(default)]
+    pub read_back_ms: u64,
     /// How far each site's clock is ahead of the right time, in milliseconds; right where none is given.
     pub skews_ms: Vec<i64>,
     pub faults: Vec<Fault>,

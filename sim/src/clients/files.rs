@@ -6,10 +6,14 @@ use filer::{
     filer::Filer,
     fs::{FileSystem, FsError, SetAttr, Stable},
 };
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
+use tokio::time::{Instant, sleep};
 
 /// Longest file, in bytes.
 const FILE_BYTES_MAX: u64 = 96 << 10;
+/// Time between two reads of a file that was closed: once the first is answered, and until it is.
+const READ_BACK_EVERY: Duration = Duration::from_millis(100);
+const READ_BACK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The filer began a new run: what was not closed is to be sent again.
 struct StartedAnew;
@@ -40,7 +44,8 @@ impl Client {
                 return self.wrong(format!("a commit of inode {}: {error}", file.handle.ino));
             }
             if self.run() == run {
-                return file.history.borrow_mut().close();
+                file.history.borrow_mut().close();
+                return self.read_back(&file).await;
             }
             run = self.send_again(&file).await;
         }
@@ -108,16 +113,44 @@ impl Client {
         });
         match read.await {
             Ok(_) if self.run() != run => {}
-            Ok(read) => {
-                self.world.coverage.hit("reads verified");
-                self.world.coverage.add("bytes verified", read.data.len() as u64);
-                let checked = file.history.borrow().check_own(at as usize, &read.data, len as usize);
-                if let Err(what) = checked {
-                    self.wrong(format!("inode {}, its own: {what}", handle.ino));
-                }
-            }
+            Ok(read) => self.check_own(file, at, len, &read.data),
             Err(_) if file.may_fail(&self.world) => {}
             Err(error) => self.wrong(format!("a read of inode {}: {error}", handle.ino)),
+        }
+    }
+
+    /// Checks what the writer itself was given, when it asked for so many bytes.
+    fn check_own(&self, file: &File, at: u64, asked: u64, got: &[u8]) {
+        self.world.coverage.hit("reads verified");
+        self.world.coverage.add("bytes verified", got.len() as u64);
+        if let Err(what) = file.history.borrow().check_own(at as usize, got, asked as usize) {
+            self.wrong(format!("inode {}, its own: {what}", file.handle.ino));
+        }
+    }
+
+    /// The writer goes on reading what it has closed, for as long as the plan says, and until it is answered: exactly that,
+    /// through crashes of its filer, which it asks again at once when it is back.
+    async fn read_back(&self, file: &File) {
+        let (handle, run) = (file.handle, self.run());
+        let end = Instant::now() + Duration::from_millis(self.world.plan.read_back_ms);
+        let mut answered = true;
+        while Instant::now() < end || !answered {
+            let read = self.world.call(self.site, async move |filer: Filer| {
+                filer.vfs.read(&caller(), handle, 0, FILE_BYTES_MAX as u32).await
+            });
+            answered = match read.await {
+                Ok(Err(FsError::Later(_))) | Err(_) => false,
+                Ok(Ok(read)) => {
+                    if self.run() != run {
+                        self.world.coverage.hit("reads behind a crash");
+                    }
+                    self.check_own(file, 0, FILE_BYTES_MAX, &read.data);
+                    true
+                }
+                Ok(Err(_)) if file.may_fail(&self.world) => return,
+                Ok(Err(error)) => return self.wrong(format!("a read of inode {}: {error}", handle.ino)),
+            };
+            sleep(if answered { READ_BACK_EVERY } else { READ_BACK_AGAIN }).await;
         }
     }
 
@@ -135,7 +168,7 @@ impl Client {
             match read {
                 Ok(Err(FsError::Later(_))) | Err(_) if self.world.healed.get() => return,
                 Ok(Err(FsError::Later(_))) | Err(_) => {
-                    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+                    sleep(Duration::from_millis(400)).await;
                 }
                 Ok(read) => break read.map(|read| (opened, read)),
             }

@@ -35,6 +35,7 @@ impl Plan {
             operations_max: None,
             failures_to_trip: 160,
             rarely: 1,
+            read_back_ms: 0,
             skews_ms: Vec::new(),
             faults: Vec::new(),
         };

@@ -222,6 +222,27 @@ pub const SCENES: &[Scene] = &[
             plan.fault(1_000, 115_000, What::Lossy { lost_per_mille: 150, twice_per_mille: 50, jitter_ms: 300 });
         },
     ),
+    told(
+        "reads-behind-a-crash",
+        "filers with slow disks lose power and start cut off, and whoever has closed a file reads on: a crash takes nothing from them",
+        &["tables rolled back", "reads behind a crash", "partitions", "slow links"],
+        |plan| {
+            (plan.clients_per_site, plan.think_ms, plan.read_back_ms) = (3, 200, 600);
+            for number in 0..20 {
+                let (filer, at_ms) = (1 + number % plan.filers, 5_000 + 5_000 * number);
+                // What is applied while a sync takes long is in no table that lasts, and its clients have their answers.
+                plan.fault(at_ms, 2_050, What::SlowSync { filer, ms: 400 });
+                let crash = What::Crash { filer, down_ms: 100, at_effect: None, again_after: None };
+                plan.fault(at_ms + 2_000, 0, crash);
+                // It has it from the others again, later.
+                let away = match number % 2 {
+                    0 => What::Partition { side: vec![filer] },
+                    _ => What::SlowLink { filer, delay_ms: 400, bytes_per_s: 200_000 },
+                };
+                plan.fault(at_ms + 2_000, 2_500, away);
+            }
+        },
+    ),
 ];
 
 const fn drawn(name: &'static str, text: &'static str, families: &'static [Family], every_ms: &'static [u64]) -> Scene {
