@@ -243,6 +243,21 @@ pub const SCENES: &[Scene] = &[
             }
         },
     ),
+    told(
+        "damaged-on-the-way",
+        "the active cloud damages reads on their way and puts for good, and the standby is resynced from it: no right copy is put again",
+        &["flipped reads", "truncated reads", "wrong MD5s", "fallback reads", "resyncs finished"],
+        |plan| {
+            // Far more than damage makes in a row: the active cloud must not trip, or nobody would repair it.
+            (plan.clients_per_site, plan.think_ms, plan.failures_to_trip) = (2, 200, 40);
+            let flipped = Trouble::Flipped { per_mille: 500 };
+            for trouble in [flipped, Trouble::Truncated { per_mille: 100 }, Trouble::WrongMd5 { per_mille: 600 }] {
+                plan.cloud(5_000, 175_000, 0, trouble);
+            }
+            plan.cloud(80_000, 80_000, 1, Trouble::Outage);
+            plan.cloud(150_000, 30_000, 1, Trouble::WrongMd5 { per_mille: 300 });
+        },
+    ),
 ];
 
 const fn drawn(name: &'static str, text: &'static str, families: &'static [Family], every_ms: &'static [u64]) -> Scene {
