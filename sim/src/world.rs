@@ -56,7 +56,8 @@ use tokio::{
 };
 use watch::Watch;
 
-const CLOUDFS: u64 = 0xc10d;
+/// The number of the CloudFS.
+pub const CLOUDFS: u64 = 0xc10d;
 /// File data of one frame, in bytes.
 pub const FRAME_BYTES_MAX: usize = 8 << 10;
 /// Extents that one operation may take away.

@@ -1,15 +1,22 @@
 //! After healing the missed-write log is empty, both clouds are equal, and each alone rebuilds everything.
 //!
 //! Why it matters: a failover is safe because it makes no difference which cloud is read.
+//!
+//! What a disk has damaged before any cloud had it may be lost. Then the object says so: it is a right segment, and a frame of
+//! it that is lost has a lost frame in its place, or lay behind the end of what was left. So much right code does whatever the
+//! damage was, a flipped bit or a sector: whole frames stay where they are, and what is put has passed all its checksums.
 
-use crate::world::clouds::SimCloud;
+use crate::world::{CLOUDFS, clouds::SimCloud};
 use bytes::Bytes;
 use mesh::{FilerId, kv::MemoryKv};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 use storage::{
     cloudfs::{Attr, Extent, NodeKind, read},
     ids::{CloudId, Md5, SegmentId},
-    segment::decode_frame,
+    segment::{Found, FrameState, Header, decode_frame, survey},
 };
 
 /// Both clouds list the segments on record, with their MD5s, and no others. What a filer that was lost for ever had put and
@@ -80,16 +87,62 @@ fn rebuilt(
         let there = &clouds[if lost { from.other() } else { from }.index()];
         let wrong = |why: String| format!("inode {} from cloud {from}: {key}: {why}", attr.handle.ino);
         let object: Bytes = there.object(&key).ok_or_else(|| wrong("it is not there".into()))?;
-        let (at, len) = (extent.frame_at as usize, extent.frame_len as usize);
-        let raw = object.get(at..at + len).ok_or_else(|| wrong(format!("no frame at {at}")))?;
-        let frame = match decode_frame(&Bytes::copy_from_slice(raw)) {
-            // It says that it is lost, or is a part of what does, where nothing was left that says where frames began.
-            Err(_) if may_be_lost(&extent) => return Ok(None),
-            frame => frame.map_err(|e| wrong(e.to_string()))?,
+        let place = place_of(&extent);
+        let frame = match object.get(place.clone()).map(|raw| decode_frame(&object.slice_ref(raw))) {
+            Some(Ok(frame)) => frame,
+            _ if may_be_lost(&extent) && says_lost(extent.segment, &object, &place) => return Ok(None),
+            Some(Err(error)) => return Err(wrong(error.to_string())),
+            None => return Err(wrong(format!("no frame at {}", place.start))),
         };
         let (skip, len, at) = (extent.skip as usize, extent.len as usize, extent.offset as usize);
         let piece = frame.data.get(skip..skip + len).ok_or_else(|| wrong("its frame is too short".into()))?;
         data[at..at + len].copy_from_slice(piece);
     }
     Ok(Some(data))
+}
+
+/// Where an extent's frame lies in its object, in bytes.
+fn place_of(extent: &Extent) -> Range<usize> {
+    let at = extent.frame_at as usize;
+    at..at + extent.frame_len as usize
+}
+
+/// Whether a segment's object says itself that the frame of this place is lost. A lost frame need not begin there: where nothing
+/// was left that says where frames begin, it takes the place of several.
+fn says_lost(segment: SegmentId, object: &[u8], place: &Range<usize>) -> bool {
+    let survey = survey(&Header { cloudfs: CLOUDFS, segment }, object);
+    let lies_there = |frame: &Found| frame.range.start < place.end && place.start < frame.range.end;
+    let mut lost = survey.frames.iter().filter(|frame| frame.state == FrameState::Lost);
+    survey.sealed && (place.end > survey.frames_end || lost.any(lies_there))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::{
+        cloudfs::Handle,
+        segment::{Packer, mend},
+    };
+
+    #[test]
+    fn a_segment_that_was_mended_says_which_frames_it_lacks() {
+        let segment = SegmentId { filer: FilerId(1), number: 7 };
+        let header = Header { cloudfs: CLOUDFS, segment };
+        let (mut packer, _) = Packer::new(header);
+        let places = [1_u8, 2, 3].map(|number| {
+            let (file, data) = (Handle { ino: 5, generation: 1 }, Bytes::from(vec![number; 900]));
+            place_of(&packer.pack(file, 900 * u64::from(number), 1, data).extent)
+        });
+        let whole = packer.seal().body;
+        let lost = |object: &[u8]| places.each_ref().map(|place| says_lost(segment, object, place));
+        assert_eq!(lost(&whole), [false; 3]);
+        let mut flipped = whole.to_vec();
+        flipped[places[1].end - 1] ^= 1;
+        assert_eq!(lost(&flipped), [false; 3], "it is damaged, and nothing says so");
+        let mended = mend(header, &Bytes::from(flipped)).expect("other frames are whole");
+        assert_eq!(lost(&mended.sealed.body), [false, true, false]);
+        let torn = whole.slice(..places[2].end - 1);
+        let mended = mend(header, &torn).expect("other frames are whole");
+        assert_eq!(lost(&mended.sealed.body), [false, false, true]);
+    }
 }
