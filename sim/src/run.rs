@@ -226,10 +226,12 @@ async fn well(world: &Rc<World>) {
                 faults::operate(world, filers[0].who.me, true).await;
             }
             let drained = filers.iter().all(|filer| filer.staging.status().segments == 0);
-            let mut applied = filers.iter().map(|filer| filer.consensus.status().applied);
-            let first = applied.next();
-            if all_up && !world.is_mourning() && clouds_well && drained && applied.all(|applied| Some(applied) == first)
-            {
+            let agree = || {
+                let mut applied = filers.iter().map(|filer| filer.consensus.status().applied);
+                let first = applied.next();
+                applied.all(|applied| Some(applied) == first)
+            };
+            if all_up && !world.is_mourning() && clouds_well && drained && agree() {
                 return;
             }
             sleep(Duration::from_millis(100)).await;
@@ -243,12 +245,12 @@ async fn sample(world: Rc<World>) {
     loop {
         sleep(SAMPLE_EVERY * world.plan.rarely.max(1)).await;
         let filer = |filer: filer::filer::Filer| {
-            let (staging, log) = (filer.staging.status(), filer.consensus.status());
+            let staging = filer.staging.status();
             let now = FilerNow {
                 staged_bytes: staging.bytes,
                 unprotected_ms: staging.oldest_wall_ns.map_or(0, |wall_ns| filer.ms_since(wall_ns)),
                 epoch: filer.roles.get().map_or(0, |roles| roles.epoch.0),
-                leader: log.leader.map(|leader| leader.0),
+                leader: filer.consensus.leader().map(|leader| leader.0),
             };
             (filer.who.me, now)
         };

@@ -31,7 +31,16 @@ pub struct Trace {
 
 /// Virtual milliseconds as minutes, seconds and milliseconds.
 pub fn moment(ms: u64) -> String {
-    format!("{:02}:{:02}.{:03}", ms / 60_000, ms / 1000 % 60, ms % 1000)
+    Moment(ms).to_string()
+}
+
+struct Moment(u64);
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(ms) = self;
+        write!(f, "{:02}:{:02}.{:03}", ms / 60_000, ms / 1000 % 60, ms % 1000)
+    }
 }
 
 impl Trace {
@@ -56,7 +65,7 @@ impl Trace {
         let mut inner = self.lock();
         let mut line = std::mem::take(&mut inner.line);
         line.clear();
-        let _ = write!(line, "{} {who} {what}", moment(now_ms));
+        let _ = write!(line, "{} {who} {what}", Moment(now_ms));
         inner.hash = fnv(inner.hash, line.as_bytes());
         inner.keep(line);
     }

@@ -116,10 +116,20 @@ struct Drain {
     progress: Progress,
 }
 
+/// How many of the rows held are what.
+#[derive(Default)]
+struct Counts {
+    /// Have not failed.
+    fresh: usize,
+    in_flight: usize,
+}
+
 impl Drain {
-    /// How many rows that have not failed are held.
-    fn fresh(&self) -> usize {
-        self.rows.values().filter(|row| row.failures == 0).count()
+    fn counts(&self) -> Counts {
+        self.rows.values().fold(Counts::default(), |counts, row| Counts {
+            fresh: counts.fresh + usize::from(row.failures == 0),
+            in_flight: counts.in_flight + usize::from(row.in_flight),
+        })
     }
 }
 
@@ -150,12 +160,13 @@ impl Resync {
         let roles = self.roles.as_ref()?;
         let due = |cloud: CloudId| {
             let drain = &self.drains[cloud.index()];
-            let room = drain.fresh() <= self.settings.rows_held_max / 2;
-            let look = (!drain.looking && room).then_some(drain.look_at_ms);
+            let counts = drain.counts();
+            let may_look = !drain.looking && counts.fresh <= self.settings.rows_held_max / 2;
+            let look = may_look.then_some(drain.look_at_ms);
             // A row for which there is no room has no time of its own.
-            let has_room = self.room(drain) > 0;
-            let rows = drain.rows.values().filter(|row| !row.in_flight && has_room);
-            rows.map(|row| row.at_ms).chain(look).min()
+            let has_room = self.room(&counts) > 0;
+            let rows = has_room.then(|| drain.rows.values().filter(|row| !row.in_flight).map(|row| row.at_ms));
+            rows.into_iter().flatten().chain(look).min()
         };
         CloudId::BOTH
             .into_iter()
@@ -165,9 +176,8 @@ impl Resync {
     }
 
     /// How many more rows may be begun.
-    fn room(&self, drain: &Drain) -> usize {
-        let under_way = drain.rows.values().filter(|row| row.in_flight).count();
-        self.settings.rows_in_flight_max.saturating_sub(under_way)
+    fn room(&self, counts: &Counts) -> usize {
+        self.settings.rows_in_flight_max.saturating_sub(counts.in_flight)
     }
 
     /// Whether a row is this filer's to carry out.
@@ -205,7 +215,7 @@ impl Resync {
     fn failed(&mut self, now_ms: u64, random: &dyn Random, cloud: CloudId, segment: SegmentId) {
         let Settings { attempt_backoff, rows_failing_max, .. } = self.settings;
         let drain = &mut self.drains[cloud.index()];
-        let failing = drain.rows.len() - drain.fresh();
+        let failing = drain.rows.len() - drain.counts().fresh;
         let Some(row) = drain.rows.get_mut(&segment).filter(|row| row.in_flight) else {
             return;
         };
@@ -244,7 +254,7 @@ impl Resync {
         if !drain.looking {
             return;
         }
-        let room = self.settings.rows_held_max.saturating_sub(drain.fresh());
+        let room = self.settings.rows_held_max.saturating_sub(drain.counts().fresh);
         more = more && !rows.is_empty() || rows.len() > room;
         rows.truncate(room);
         let last = rows.last().filter(|_| more).copied();
@@ -271,12 +281,12 @@ impl Resync {
         };
         let mut outputs = Vec::new();
         for cloud in CloudId::BOTH.into_iter().filter(|cloud| roles.cloud(*cloud).state == CloudState::Resyncing) {
-            let room = self.room(&self.drains[cloud.index()]);
+            let counts = self.drains[cloud.index()].counts();
+            let room = self.room(&counts);
             let drain = &mut self.drains[cloud.index()];
-            let fresh = drain.fresh();
-            if !drain.looking && now_ms >= drain.look_at_ms && fresh <= self.settings.rows_held_max / 2 {
+            if !drain.looking && now_ms >= drain.look_at_ms && counts.fresh <= self.settings.rows_held_max / 2 {
                 drain.looking = true;
-                let limit = self.settings.rows_held_max - fresh;
+                let limit = self.settings.rows_held_max - counts.fresh;
                 outputs.push(Output::Look { cloud, after: drain.after, limit });
             }
             for _ in 0..room {

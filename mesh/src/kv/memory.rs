@@ -7,11 +7,12 @@ use super::{ARRIVING, Batch, Change, Durability, Kv, KvError, KvRead, Pair, Rang
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 /// A view shares the rows; the next write to a table that is still viewed copies it.
-type Tables = BTreeMap<Table, Arc<BTreeMap<Vec<u8>, Bytes>>>;
+type Tables = BTreeMap<Table, Arc<BTreeMap<Bytes, Bytes>>>;
 
 /// Tables in memory. A clone is another handle to the same tables.
 #[derive(Clone, Default)]
@@ -25,49 +26,71 @@ struct State {
     /// Batches written so far.
     written: u64,
     /// What takes back each batch that is not durable yet, oldest first, with its number.
-    undo: VecDeque<(u64, Batch)>,
+    undo: VecDeque<(u64, Vec<Undo>)>,
+}
+
+/// Takes back one change.
+enum Undo {
+    /// Gives a row what it held before: `None` when it was not there.
+    Restore { table: Table, key: Bytes, old: Option<Bytes> },
+    /// Swaps the state and the arriving one again.
+    SwapState,
 }
 
 struct MemoryView(Tables);
 
 impl State {
-    fn rows(&mut self, table: Table) -> &mut BTreeMap<Vec<u8>, Bytes> {
+    fn rows(&mut self, table: Table) -> &mut BTreeMap<Bytes, Bytes> {
         Arc::make_mut(self.tables.entry(table).or_default())
     }
 
     /// Makes a change; gives what takes it back.
-    fn change(&mut self, change: Change, undo: &mut Vec<Change>) {
-        let put_back = |table, key: Vec<u8>, old: Option<Bytes>| match old {
-            Some(value) => Change::Put { table, key, value: value.to_vec() },
-            None => Change::Delete { table, key },
-        };
+    fn change(&mut self, change: Change, undo: &mut Vec<Undo>) {
         match change {
             Change::Put { table, key, value } => {
+                let key = Bytes::from(key);
                 let old = self.rows(table).insert(key.clone(), value.into());
-                undo.push(put_back(table, key, old));
+                undo.push(Undo::Restore { table, key, old });
             }
             Change::Delete { table, key } => {
-                if let Some(old) = self.rows(table).remove(&key) {
-                    undo.push(put_back(table, key, Some(old)));
+                if let Some((key, old)) = self.rows(table).remove_entry(&key[..]) {
+                    undo.push(Undo::Restore { table, key, old: Some(old) });
                 }
             }
             Change::SwapState => {
-                let (state, arrived) = (self.tables.remove(&STATE), self.tables.remove(&ARRIVING));
-                self.tables.extend(state.map(|rows| (ARRIVING, rows)));
-                self.tables.extend(arrived.map(|rows| (STATE, rows)));
-                undo.push(Change::SwapState);
+                self.swap_state();
+                undo.push(Undo::SwapState);
             }
             Change::DeleteRange { table, from, to } => {
                 if from >= to {
                     return;
                 }
                 let rows = self.rows(table);
-                let keys: Vec<Vec<u8>> = rows.range(from..to).map(|(key, _)| key.clone()).collect();
+                let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+                let keys: Vec<Bytes> = rows.range::<[u8], _>(range).map(|(key, _)| key.clone()).collect();
                 for key in keys {
                     let old = rows.remove(&key);
-                    undo.push(put_back(table, key, old));
+                    undo.push(Undo::Restore { table, key, old });
                 }
             }
+        }
+    }
+
+    fn swap_state(&mut self) {
+        let (state, arrived) = (self.tables.remove(&STATE), self.tables.remove(&ARRIVING));
+        self.tables.extend(state.map(|rows| (ARRIVING, rows)));
+        self.tables.extend(arrived.map(|rows| (STATE, rows)));
+    }
+
+    fn take_back(&mut self, undo: Undo) {
+        match undo {
+            Undo::Restore { table, key, old: Some(value) } => {
+                self.rows(table).insert(key, value);
+            }
+            Undo::Restore { table, key, old: None } => {
+                self.rows(table).remove(&key);
+            }
+            Undo::SwapState => self.swap_state(),
         }
     }
 
@@ -76,7 +99,7 @@ impl State {
         batch.0.into_iter().for_each(|change| self.change(change, &mut undo));
         undo.reverse();
         self.written += 1;
-        self.undo.push_back((self.written, Batch(undo)));
+        self.undo.push_back((self.written, undo));
     }
 
     fn sync(&mut self, up_to: u64) {
@@ -108,8 +131,8 @@ impl MemoryKv {
         let mut state = self.lock();
         let kept = keep(state.undo.len()).min(state.undo.len());
         let lost = state.undo.split_off(kept);
-        for (_, Batch(undo)) in lost.into_iter().rev() {
-            undo.into_iter().for_each(|change| state.change(change, &mut Vec::new()));
+        for (_, undo) in lost.into_iter().rev() {
+            undo.into_iter().for_each(|undo| state.take_back(undo));
         }
         // What lasted is on the disk.
         state.undo.clear();
@@ -120,7 +143,7 @@ fn scan_tables(tables: &Tables, table: Table, range: Range<'_>, limit: usize, ba
     let Some(table) = tables.get(&table).filter(|_| !is_empty_range(range)) else {
         return Vec::new();
     };
-    let pairs = table.range::<[u8], _>(range).map(|(k, v)| (Bytes::copy_from_slice(k), v.clone()));
+    let pairs = table.range::<[u8], _>(range).map(|(k, v)| (k.clone(), v.clone()));
     if backwards { pairs.rev().take(limit).collect() } else { pairs.take(limit).collect() }
 }
 

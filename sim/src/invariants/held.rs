@@ -32,9 +32,10 @@ pub fn released_is_held(
             if row.live_bytes == 0 {
                 continue;
             }
+            let key = id.key();
             let Some(object) = row.object else {
                 let staged = disks.get(&id.filer).is_none_or(|disk| disk.has(&staging_file(*id)));
-                let excused = is_behind && clouds.iter().any(|cloud| cloud.md5(&id.key()).is_some());
+                let excused = is_behind && clouds.iter().any(|cloud| cloud.md5(&key).is_some());
                 if !staged && !excused {
                     return Err(format!(
                         "segment {id} is in no cloud and not in staging, with {} bytes",
@@ -44,7 +45,7 @@ pub fn released_is_held(
                 continue;
             };
             for cloud in CloudId::BOTH {
-                let (there, key) = (&clouds[cloud.index()], id.key());
+                let there = &clouds[cloud.index()];
                 match object.copies[cloud.index()] {
                     Copy::Stored if there.has_lost(&key) => {}
                     Copy::Stored if there.md5(&key) == Some(object.md5) => {}

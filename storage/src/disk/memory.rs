@@ -21,6 +21,8 @@ struct State {
     /// The names now, and those a crash leaves.
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
+    /// Whether a name was given, changed or taken away since the last sync.
+    names_changed: bool,
     files: BTreeMap<u64, Stored>,
     next_file: u64,
     bytes_max: Option<u64>,
@@ -89,9 +91,22 @@ impl State {
         self.names.values().map(|number| self.files[number].bytes.len() as u64).sum()
     }
 
+    /// Whether there is no room for so many bytes more.
+    fn is_full_for(&self, more: u64) -> bool {
+        self.bytes_max.is_some_and(|bytes_max| self.used_bytes() + more > bytes_max)
+    }
+
     fn drop_nameless(&mut self) {
-        let (now, durable) = (&self.names, &self.durable_names);
-        self.files.retain(|number, _| now.values().chain(durable.values()).any(|named| named == number));
+        let named: BTreeSet<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
+        self.files.retain(|number, _| named.contains(number));
+    }
+
+    /// A file lost a name: it is gone unless a crash may give it back.
+    fn lost_its_name(&mut self, number: u64) {
+        self.names_changed = true;
+        if !self.names.values().chain(self.durable_names.values()).any(|named| *named == number) {
+            self.files.remove(&number);
+        }
     }
 }
 
@@ -188,15 +203,15 @@ impl Disk for MemoryDisk {
         let whole = parts.concat();
         let (start, end) = place("writing", file, offset, whole.len() as u64)?;
         let mut state = self.state();
-        let (len, used, bytes_max) =
-            (state.find(file).map_or(0, |stored| stored.bytes.len()), state.used_bytes(), state.bytes_max);
-        if bytes_max.is_some_and(|bytes_max| used + end.saturating_sub(len) as u64 > bytes_max) {
+        let len = state.find(file).map_or(0, |stored| stored.bytes.len());
+        if state.is_full_for(end.saturating_sub(len) as u64) {
             return Err(DiskError::Full { attempted: "writing", file: file.into() });
         }
         if !state.names.contains_key(file) {
             let number = state.next_file;
             state.next_file += 1;
             state.names.insert(file.into(), number);
+            state.names_changed = true;
             state.files.insert(number, Stored::default());
         }
         state.find(file)?.change(start, &whole, len.max(end));
@@ -206,14 +221,18 @@ impl Disk for MemoryDisk {
     async fn sync(&self, file: &str) -> Result<(), DiskError> {
         let mut state = self.state();
         state.find(file)?.undo.clear();
+        state.syncs += 1;
         let number = state.names[file];
+        if !state.names_changed && state.durable_names.get(file) == Some(&number) {
+            return Ok(());
+        }
+        state.names_changed = false;
         let State { names, durable_names, .. } = &mut *state;
         let durable: BTreeSet<u64> = durable_names.values().copied().chain([number]).collect();
         // A name that went to a file that is not synced yet still stands for the file that had it before.
         durable_names.retain(|name, _| names.get(name).is_some_and(|named| !durable.contains(named)));
         let moved = names.iter().filter(|(_, named)| durable.contains(named));
         durable_names.extend(moved.map(|(name, named)| (name.clone(), *named)));
-        state.syncs += 1;
         state.drop_nameless();
         Ok(())
     }
@@ -234,12 +253,11 @@ impl Disk for MemoryDisk {
     async fn truncate(&self, file: &str, bytes: u64) -> Result<(), DiskError> {
         let (_, len) = place("truncating", file, bytes, 0)?;
         let mut state = self.state();
-        let (used, bytes_max) = (state.used_bytes(), state.bytes_max);
-        let stored = state.find(file)?;
-        let more = len.saturating_sub(stored.bytes.len()) as u64;
-        if more > 0 && bytes_max.is_some_and(|bytes_max| used + more > bytes_max) {
+        let more = len.saturating_sub(state.find(file)?.bytes.len()) as u64;
+        if more > 0 && state.is_full_for(more) {
             return Err(DiskError::Full { attempted: "truncating", file: file.into() });
         }
+        let stored = state.find(file)?;
         stored.change(len.min(stored.bytes.len()), &[], len);
         Ok(())
     }
@@ -249,16 +267,19 @@ impl Disk for MemoryDisk {
         let mut state = self.state();
         state.find(file)?;
         if let Some(number) = state.names.remove(file) {
-            state.names.insert(to.into(), number);
+            state.names_changed = true;
+            if let Some(replaced) = state.names.insert(to.into(), number) {
+                state.lost_its_name(replaced);
+            }
         }
-        state.drop_nameless();
         Ok(())
     }
 
     async fn remove(&self, file: &str) -> Result<(), DiskError> {
         let mut state = self.state();
-        state.names.remove(file);
-        state.drop_nameless();
+        if let Some(number) = state.names.remove(file) {
+            state.lost_its_name(number);
+        }
         Ok(())
     }
 

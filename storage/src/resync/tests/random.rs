@@ -68,7 +68,7 @@ proptest! {
                 _ => Input::Tick,
             });
             let drain = &resync.drains[0];
-            prop_assert!(drain.fresh() <= 10 && drain.rows.len() <= 15);
+            prop_assert!(drain.counts().fresh <= 10 && drain.rows.len() <= 15);
             prop_assert!(drain.rows.values().filter(|row| row.in_flight).count() <= 3);
             prop_assert!(outputs.len() <= 4, "at most a look and what there is room for");
             prop_assert!(resync.deadline_ms().is_none_or(|deadline_ms| deadline_ms > now_ms));

@@ -106,7 +106,7 @@ impl World {
             match output {
                 Output::Look { cloud, after, limit } => {
                     assert_eq!((cloud, site.looks.len()), (A, 0), "one look at a time");
-                    assert!(limit > 0 && limit + site.resync.drains[0].fresh() <= site.settings.rows_held_max);
+                    assert!(limit > 0 && limit + site.resync.drains[0].counts().fresh <= site.settings.rows_held_max);
                     site.looks.push((after, limit));
                     site.looks_made += 1;
                 }
@@ -117,7 +117,7 @@ impl World {
                 }
             }
         }
-        let (held, fresh) = (site.resync.drains[0].rows.len(), site.resync.drains[0].fresh());
+        let (held, fresh) = (site.resync.drains[0].rows.len(), site.resync.drains[0].counts().fresh);
         site.most_held = site.most_held.max(fresh);
         site.most_failing = site.most_failing.max(held - fresh);
         assert!(site.most_failing <= site.settings.rows_failing_max);
