@@ -11,6 +11,7 @@ mod steering;
 
 use crate::{
     admin::{AdminSocket, MetricsDoor, TokenDoor},
+    cloud_names,
     config::{Config, SiteDir},
     filer::{Filer, OWNER_KEY, Who, World, check_owner},
     nfs::{NfsServer, SecretSource},
@@ -72,6 +73,7 @@ pub async fn serve(config: Config, dir: SiteDir) -> anyhow::Result<()> {
 
 #[expect(clippy::disallowed_methods, reason = "a site's tables lie in a real directory")]
 async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
+    cloud_names::tell(CloudId::BOTH.map(|cloud| config.clouds.entry(cloud).name.clone()));
     let site = dir.site()?;
     // Before its files are read: no change of them is missed.
     let renewal = Arc::new(Mutex::new(Renewal::of(dir.identity())));
