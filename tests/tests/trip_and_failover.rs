@@ -91,6 +91,11 @@ async fn exactly_160_failures_on_one_piece_move_the_cloudfs_and_it_comes_back() 
     let decision = &ams.admin().decisions().await.unwrap()[0];
     assert!(decision.carried && decision.text.contains("160 consecutive failures"), "{decision:?}");
     assert_eq!((decision.filer.as_str(), decision.ballots.len()), ("ams", 3), "{decision:?}");
+    let told =
+        ["WARN", "roles of the clouds have changed", "by=ams", "cloud east has failed (160 consecutive failures"];
+    for site in &mesh.sites {
+        site.until_logged(&told, SOON).await.unwrap();
+    }
 
     // While it is away, it is sent nothing but probes.
     let before = mark(&east).await;
