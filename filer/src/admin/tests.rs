@@ -364,6 +364,8 @@ fn the_metrics_page_parses_and_says_what_the_status_says() {
         ("filer_peer_connected{peer=\"fra\"}", 0.0),
         ("filer_peer_heard_seconds{peer=\"fra\"}", 12.0),
         ("filer_peer_epoch{peer=\"fra\"}", 6.0),
+        ("filer_peer_staged_bytes{peer=\"fra\"}", 4096.0),
+        ("filer_peer_oldest_unprotected_seconds{peer=\"fra\"}", 900.0),
         ("filer_certificate_left_seconds", 1_036_800.0),
         ("filer_certificate_ends_soon", 1.0),
         ("filer_revoked_certificates", 1.0),
@@ -372,6 +374,22 @@ fn the_metrics_page_parses_and_says_what_the_status_says() {
         ("filer_extra_bytes", 5.0),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name} in\n{text}");
+    }
+}
+
+/// What nobody has said is no number: a zero would say that all is safe.
+#[test]
+fn a_peer_that_has_not_said_what_it_holds_is_no_zero() {
+    let mut status = troubled();
+    (status.peers[1].staged_bytes, status.peers[1].oldest_unprotected_ms) = (None, None);
+    let silent = metrics_text(&status, &[]);
+    assert!(!silent.contains("filer_peer_staged_bytes{") && !silent.contains("_unprotected_seconds{peer"), "{silent}");
+    status.peers[1].staged_bytes = Some(0);
+    let empty = metrics_text(&status, &[]);
+    for line in
+        ["filer_peer_staged_bytes{peer=\"fra\"} 0.0\n", "filer_peer_oldest_unprotected_seconds{peer=\"fra\"} 0.0\n"]
+    {
+        assert!(empty.contains(line), "{line} in\n{empty}");
     }
 }
 
