@@ -95,7 +95,10 @@ impl HealthActor {
                 let (segment, failures, trips_at) = (streak.piece, streak.failures, self.settings.failures_to_trip);
                 tracing::warn!(cloud = %called(*cloud), %segment, failures, trips_at, %why, "the cloud is failing");
             }
-            News::Works { cloud } => tracing::info!(cloud = %called(*cloud), "the cloud works again"),
+            News::Works { cloud } => {
+                let quiet_for = span(self.settings.works_again_ms);
+                tracing::info!(cloud = %called(*cloud), %quiet_for, "the cloud works again");
+            }
         }
     }
 

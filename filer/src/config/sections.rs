@@ -152,6 +152,7 @@ pub enum Failback {
 pub struct HealthSettings {
     pub failures_to_trip: u32,
     pub failures_to_warn: u32,
+    pub works_again_after_ms: u64,
     pub attempt_backoff_ms_min: u64,
     pub attempt_backoff_ms_max: u64,
     pub brown_out_latency_ms: u64,
@@ -168,6 +169,7 @@ impl Default for HealthSettings {
         Self {
             failures_to_trip: 160,
             failures_to_warn: 8,
+            works_again_after_ms: 5 * MINUTE,
             attempt_backoff_ms_min: 10,
             attempt_backoff_ms_max: SECOND,
             brown_out_latency_ms: 10 * SECOND,
@@ -194,6 +196,12 @@ impl HealthSettings {
             "Consecutive failures on one piece of data after which the log warns that a cloud is failing, before it has failed.",
             count(1..=1_000_000),
             &mut self.failures_to_warn,
+        );
+        form.set(
+            "works_again_after",
+            "The log says that it works again when none has failed so often for this long: what fails now and then is told once.",
+            Millis(0..=DAY),
+            &mut self.works_again_after_ms,
         );
         form.set(
             "attempt_backoff_min",
