@@ -171,7 +171,8 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let living = filer.clone();
     tokio::task::spawn_local(async move { living.run(recovered).await });
     tokio::task::spawn_local(keep_out(outside, filer.clone(), mesh.clone()));
-    tokio::task::spawn_local(removed::watch(filer.who.me, filer.consensus.clone(), mesh.clone()));
+    let look_ms = config.mesh.removal_look_every_ms;
+    tokio::task::spawn_local(removed::watch(filer.who.me, filer.consensus.clone(), mesh.clone(), look_ms));
     tokio::task::spawn_local(renew_certificate(mesh.clone(), renewal));
     tokio::task::spawn_local(watch_certificate(mesh.clone(), config.mesh.certificate_warn_ms));
 
