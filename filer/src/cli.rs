@@ -261,6 +261,8 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::Site(SiteError::Missing { .. } | SiteError::Config(_)) => 2,
+            // What was given is no request, or asks for a length of time that no certificate may have.
+            Self::Identity(IdentityError::Request { .. } | IdentityError::Validity { .. }) => 2,
             Self::Refused(_) => 3,
             Self::Client(
                 ClientError::Unreachable { .. } | ClientError::WentAway { .. } | ClientError::TimedOut { .. },

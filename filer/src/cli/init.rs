@@ -1,7 +1,7 @@
 //! `filer init`: a site's directory.
 
 use super::{
-    CliError, address,
+    CliError, address, chain,
     issued::{Issued, IssuedCertificate},
     join, places, say, site_dir,
 };
@@ -247,4 +247,9 @@ pub(super) fn read_text(path: &std::path::Path) -> Result<String, CliError> {
     let read = std::fs::File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text));
     read.map_err(|source| SiteError::File { path: path.into(), done: "read", source })?;
     Ok(text)
+}
+
+/// The text of a small file that the command line names. One that cannot be read is named wrongly.
+pub(super) fn read_given(path: &std::path::Path) -> Result<String, CliError> {
+    read_text(path).map_err(|error| CliError::Usage(chain(&error)))
 }

@@ -14,7 +14,7 @@ use super::{
     CliError, Dir,
     bundle::Bundle,
     first_site,
-    init::{self, Init, VALID_DAYS, random_filer_id, read_text},
+    init::{self, Init, VALID_DAYS, random_filer_id, read_given, read_text},
     issued::{Issued, IssuedCertificate},
     places, say, site_dir,
 };
@@ -108,7 +108,7 @@ pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
     let site = first_site(&dir, "requests are signed")?;
     let config = dir.config()?;
     let authority = MeshCa::load(&dir.authority())?;
-    let csr = read_text(&sign.request)?;
+    let csr = read_given(&sign.request)?;
 
     // The name is in the request, and the request is believed once the authority has read it.
     let probe = authority.sign(&csr, FilerId(1), 1, &SystemClock)?;
@@ -227,7 +227,7 @@ fn peers_of(site: &SiteFile, config: &Config, status: Option<Status>) -> Vec<Sit
 
 /// `filer init --certificate`: the rest of the site.
 pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Write) -> Result<(), CliError> {
-    let bundle = Bundle::read(&read_text(path)?, path)?;
+    let bundle = Bundle::read(&read_given(path)?, path)?;
     let name = &init.name;
     let refused = |what: String| CliError::Refused(format!("{}: {what}", path.display()));
     if bundle.name != *name {
