@@ -4,6 +4,7 @@
 //! Does not own: the filer (`filer`), the doors' words (`admin`, `nfs`).
 
 mod greeting;
+mod ports;
 mod removed;
 mod renewal;
 mod settings;
@@ -40,6 +41,7 @@ use storage::{
 };
 use tokio::{sync::Notify, task::LocalSet};
 
+pub(crate) use ports::unavailable;
 pub(crate) use renewal::Renewal;
 
 /// The machine's clock.
@@ -97,6 +99,8 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let clouds = [opened[0].clone(), opened[1].clone()];
     // First of the doors: it also tells whether a filer serves this site already.
     let admin = AdminSocket::bind(&config.admin.socket)?;
+    let taken = unavailable(&config);
+    anyhow::ensure!(taken.is_empty(), "this filer cannot serve here:\n  {}", taken.join("\n  "));
     let address = config.mesh.advertise.clone();
     let who = Who {
         me: site.filer,

@@ -281,7 +281,8 @@ pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Writ
             text += &format!("  {problem}\n");
         }
     }
-    say(out, &format!("{text}  filer check-config --dir {root}\n  filer serve --dir {root}"))
+    let taken = init::still_taken(&config);
+    say(out, &format!("{text}  filer check-config --dir {root}\n  filer serve --dir {root}{taken}"))
 }
 
 /// The identity of a site with this bundle and this key; checked, in a directory aside, to belong together. `other_key`:
