@@ -72,10 +72,17 @@ pub(crate) fn troubled() -> Status {
                 oldest_unprotected_ms: Some(900_000),
                 epoch: Some(6),
                 version: Some("0.0.9".into()),
+                certificate: Some(Certificate {
+                    serial: "4e02".into(),
+                    left_ms: 12 * 86_400_000,
+                    ends_soon: true,
+                    revoked: false,
+                }),
                 ..Peer::default()
             },
         ],
         clouds: vec![primary, secondary],
+        removed_filers: vec!["0000002c".into()],
         revoked: vec![RevokedRow {
             serial: "4f00".into(),
             filer: FilerName { id: "0000002c".into(), name: "old".into() },
