@@ -88,7 +88,7 @@ pub(crate) fn troubled() -> Status {
             filer: FilerName { id: "0000002c".into(), name: "old".into() },
         }],
         certificate: Certificate { serial: "4e01".into(), left_ms: 12 * 86_400_000, ends_soon: true, revoked: false },
-        dead: Dead { segments: 9, undeleted: 4, why: Some("cloud a: access denied".into()) },
+        dead: Dead { segments: 9, undeleted: 4, why: Some("cloud aws: access denied".into()) },
         staging: Staging { bytes: 3 << 20, bytes_max: 10 << 30, segments: 2, oldest_unprotected_ms: Some(1_500) },
         decisions: vec![DecisionRow {
             epoch: 7,

@@ -82,8 +82,8 @@ impl Site {
             },
             tasks: vec![
                 alive("cache", actors.cache.connected()),
-                alive("connector a", actors.connectors[0].connected()),
-                alive("connector b", actors.connectors[1].connected()),
+                alive(&format!("connector {}", self.cloud_name(CloudId::A)), actors.connectors[0].connected()),
+                alive(&format!("connector {}", self.cloud_name(CloudId::B)), actors.connectors[1].connected()),
                 alive("health", actors.health.connected()),
                 alive("mirror", actors.mirror.connected()),
                 alive("resync", actors.resync.connected()),
