@@ -20,7 +20,10 @@ mod tests;
 pub use log::start_log;
 
 use crate::{
-    admin::{AdminClient, ClientError, Refusal, Status},
+    admin::{
+        AdminClient, ClientError, Refusal, Status,
+        status::{Peer, RevokedRow},
+    },
     config::{Config, ConfigError, SiteDir, SiteError, SiteFile},
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -85,7 +88,7 @@ pub enum Command {
         #[command(subcommand)]
         command: CloudCommand,
     },
-    /// Shows the filers of the CloudFS and revoked certificates, or takes a filer out
+    /// Shows the filers of the CloudFS, their certificates, and what was removed or revoked; or takes a filer out
     #[command(args_conflicts_with_subcommands = true, after_help = format!("Examples:\n  filer peers\n  filer peers --json\n  filer peers remove fra\n\n{EXIT_CODES}"))]
     Peers {
         #[command(subcommand)]
@@ -261,6 +264,8 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::Site(SiteError::Missing { .. } | SiteError::Config(_)) => 2,
+            // What was given is no request, or asks for a length of time that no certificate may have.
+            Self::Identity(IdentityError::Request { .. } | IdentityError::Validity { .. }) => 2,
             Self::Refused(_) => 3,
             Self::Client(
                 ClientError::Unreachable { .. } | ClientError::WentAway { .. } | ClientError::TimedOut { .. },
@@ -421,11 +426,29 @@ async fn ask(command: Command, out: &mut dyn Write) -> Result<(), CliError> {
         }
         Command::Peers { command: None, look } => {
             let status = client(&look.door)?.status().await?;
-            let text = if look.json { json(&status.peers) } else { page::peers(&status) + &page::revoked(&status) };
+            let lists = [page::peers, page::certificates, page::removed, page::revoked];
+            let text = if look.json { json(&Peers::of(&status)) } else { lists.map(|list| list(&status)).concat() };
             say(out, &text)
         }
         Command::Revoke(revoke) => revoke::run(revoke, out).await,
         other => Err(CliError::Usage(format!("{other:?} asks no filer"))),
+    }
+}
+
+/// What `filer peers --json` shows.
+#[derive(serde::Serialize)]
+struct Peers<'a> {
+    /// This one first.
+    filers: &'a [Peer],
+    /// Ids of those that were removed: neither they nor their names come back.
+    removed: &'a [String],
+    /// Certificates that are refused before their end.
+    revoked: &'a [RevokedRow],
+}
+
+impl<'a> Peers<'a> {
+    fn of(status: &'a Status) -> Self {
+        Self { filers: &status.peers, removed: &status.removed_filers, revoked: &status.revoked }
     }
 }
 

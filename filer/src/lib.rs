@@ -8,6 +8,7 @@ pub mod actors;
 pub mod admin;
 #[cfg(feature = "serve")]
 pub mod cli;
+pub mod cloud_names;
 #[cfg(feature = "serve")]
 pub mod config;
 pub mod door;

@@ -4,6 +4,7 @@
 //! Does not own: the filer (`filer`), the doors' words (`admin`, `nfs`).
 
 mod greeting;
+mod ports;
 mod removed;
 mod renewal;
 mod settings;
@@ -11,6 +12,7 @@ mod steering;
 
 use crate::{
     admin::{AdminSocket, MetricsDoor, TokenDoor},
+    cloud_names,
     config::{Config, SiteDir},
     filer::{Filer, OWNER_KEY, Who, World, check_owner},
     nfs::{NfsServer, SecretSource},
@@ -39,6 +41,7 @@ use storage::{
 };
 use tokio::{sync::Notify, task::LocalSet};
 
+pub(crate) use ports::unavailable;
 pub(crate) use renewal::Renewal;
 
 /// The machine's clock.
@@ -72,6 +75,7 @@ pub async fn serve(config: Config, dir: SiteDir) -> anyhow::Result<()> {
 
 #[expect(clippy::disallowed_methods, reason = "a site's tables lie in a real directory")]
 async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
+    cloud_names::tell(CloudId::BOTH.map(|cloud| config.clouds.entry(cloud).name.clone()));
     let site = dir.site()?;
     // Before its files are read: no change of them is missed.
     let renewal = Arc::new(Mutex::new(Renewal::of(dir.identity())));
@@ -95,6 +99,8 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let clouds = [opened[0].clone(), opened[1].clone()];
     // First of the doors: it also tells whether a filer serves this site already.
     let admin = AdminSocket::bind(&config.admin.socket)?;
+    let taken = unavailable(&config);
+    anyhow::ensure!(taken.is_empty(), "this filer cannot serve here:\n  {}", taken.join("\n  "));
     let address = config.mesh.advertise.clone();
     let who = Who {
         me: site.filer,
@@ -169,7 +175,8 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let living = filer.clone();
     tokio::task::spawn_local(async move { living.run(recovered).await });
     tokio::task::spawn_local(keep_out(outside, filer.clone(), mesh.clone()));
-    tokio::task::spawn_local(removed::watch(filer.who.me, filer.consensus.clone(), mesh.clone()));
+    let look_ms = config.mesh.removal_look_every_ms;
+    tokio::task::spawn_local(removed::watch(filer.who.me, filer.consensus.clone(), mesh.clone(), look_ms));
     tokio::task::spawn_local(renew_certificate(mesh.clone(), renewal));
     tokio::task::spawn_local(watch_certificate(mesh.clone(), config.mesh.certificate_warn_ms));
 

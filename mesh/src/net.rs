@@ -30,5 +30,6 @@ pub mod tls;
 
 pub use identity::{Identity, IdentityError, MeshCa, SigningRequest};
 pub use quic::{QuicMesh, StartError};
+pub use session::PeerCertificate;
 pub use settings::{MeshSettings, SettingsError};
 pub use stats::{MeshStats, RefusedCertificates};

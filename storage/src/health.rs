@@ -27,6 +27,9 @@ pub struct Settings {
     pub failures_to_trip: u32,
     /// Consecutive failures on one piece of data after which people are told.
     pub failures_to_warn: u32,
+    /// They are told that it works again when no piece has failed so often for this long, in milliseconds: a piece that fails
+    /// now and then must not fill the log.
+    pub works_again_ms: u64,
     /// An answer that takes longer than this, and than its bytes take at `bytes_per_s_min`, is slow, in milliseconds.
     pub slow_ms: u64,
     /// Least throughput that counts as healthy, in bytes per second: a thin uplink is no brown-out of a cloud.
@@ -52,6 +55,7 @@ impl Default for Settings {
         Self {
             failures_to_trip: 160,
             failures_to_warn: 8,
+            works_again_ms: 300_000,
             slow_ms: 10_000,
             bytes_per_s_min: 256 << 10,
             slow_for_ms: 120_000,
@@ -101,12 +105,13 @@ pub enum Output {
     Failback { to: CloudId, epoch: Epoch },
 }
 
-/// What people are told of a cloud that has not failed yet: once when it begins to fail, and once when it works again.
+/// What people are told of a cloud that has not failed yet: once when it begins to fail, and once when it has worked again
+/// for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// A piece has failed [`Settings::failures_to_warn`] times in a row. `why`: the last failure.
     Fails { cloud: CloudId, streak: Streak, why: String },
-    /// No piece has failed so often any more.
+    /// No piece has failed so often for [`Settings::works_again_ms`].
     Works { cloud: CloudId },
 }
 
@@ -169,7 +174,8 @@ impl Health {
             let watch = &self.clouds[cloud.index()];
             let probe = (roles.cloud(cloud).state == CloudState::Failed && !watch.probing).then_some(watch.probe_at_ms);
             let ask = (!watch.asking && self.wish(cloud).is_some()).then_some(watch.ask_at_ms);
-            probe.into_iter().chain(ask).min()
+            let works = watch.calm_since_ms.map(|since_ms| since_ms.saturating_add(self.settings.works_again_ms));
+            probe.into_iter().chain(ask).chain(works).min()
         };
         CloudId::BOTH.into_iter().filter_map(due).min()
     }
@@ -199,24 +205,33 @@ impl Health {
                     watch.look |= watch.seen_ms.is_none_or(|seen_ms| seen_ms < since_ms);
                 }
             }
-            Input::Tick => {}
+            Input::Tick => CloudId::BOTH.into_iter().for_each(|cloud| self.tell(now_ms, cloud)),
         }
         self.orders(now_ms)
     }
 
-    /// Notes what people are to be told after an attempt.
+    /// Notes what people are to be told, after an attempt or a while.
     fn tell(&mut self, now_ms: u64, cloud: CloudId) {
-        let limit = self.settings.failures_to_warn;
-        let streak = self.streak(now_ms, cloud).filter(|streak| streak.failures >= limit);
+        let (failures, works_again_ms) = (self.settings.failures_to_warn, self.settings.works_again_ms);
+        let streak = self.streak(now_ms, cloud).filter(|streak| streak.failures >= failures);
         let watch = &mut self.clouds[cloud.index()];
-        if watch.told == streak.is_some() {
-            return;
+        match streak {
+            Some(streak) => {
+                watch.calm_since_ms = None;
+                if !std::mem::replace(&mut watch.told, true) {
+                    let why = watch.last_failure.clone().unwrap_or_default();
+                    self.news.push(News::Fails { cloud, streak, why });
+                }
+            }
+            None if watch.told => {
+                let since_ms = *watch.calm_since_ms.get_or_insert(now_ms);
+                if now_ms >= since_ms.saturating_add(works_again_ms) {
+                    (watch.told, watch.calm_since_ms) = (false, None);
+                    self.news.push(News::Works { cloud });
+                }
+            }
+            None => {}
         }
-        watch.told = streak.is_some();
-        self.news.push(match streak {
-            Some(streak) => News::Fails { cloud, streak, why: watch.last_failure.clone().unwrap_or_default() },
-            None => News::Works { cloud },
-        });
     }
 
     fn probed(&mut self, now_ms: u64, random: &dyn Random, cloud: CloudId, failed: Option<String>) {

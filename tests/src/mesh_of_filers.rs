@@ -40,6 +40,7 @@ const QUICK: &[&str] = &[
     "health.attempt_backoff_max=20 ms",
     "health.probe_backoff_min=50 ms",
     "health.probe_backoff_max=200 ms",
+    "health.works_again_after=1 s",
     "segments.seal_after=100 ms",
     // The shortest with `QUICK_CLOUD`: twice the longest put.
     "segments.delete_grace=10 s",

@@ -186,6 +186,7 @@ async fn an_operator_moves_the_cloudfs_and_scripts_can_tell_what_happened() {
     let said = nyc.command(&["cloud", "failover", "b"]).await.unwrap();
     assert_eq!(said.code, Some(3), "it does not move back: {said:?}");
     ams.until("the other cloud is active", SOON, |status| status.active == "b").await.unwrap();
+    ams.until_logged(&["WARN", "by=nyc", "cloud b is active now (by operator)"], SOON).await.unwrap();
     // What an operator wanted stays, though the preferred one is healthy.
     ams.mount().await.unwrap().put("a", b"a").await.unwrap();
     let status = ams.until("it is released", SOON, |status| status.staging.segments == 0).await.unwrap();

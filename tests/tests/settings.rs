@@ -8,6 +8,7 @@ use mesh::{
 use std::{
     collections::BTreeMap,
     fs,
+    net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
 };
 use storage::{
@@ -197,6 +198,25 @@ async fn a_filer_whose_tables_are_gone_does_not_begin_anew() {
     fs::rename(&aside, &data).unwrap();
     ams.start().await.unwrap();
     mesh.prove(&contents(&files)).await.unwrap();
+}
+
+/// Ports that other programs have end the start before anything is opened, and are told all at once, each with its setting.
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_that_are_taken_are_told_with_their_settings() {
+    let folder = temp_dir("ports").unwrap();
+    let plan = Plan::new("ports", directories(folder.path())).sites(&["ams"]);
+    let mut mesh = MeshOfFilers::start(plan).await.unwrap();
+    let ams = &mut mesh.sites[0];
+    assert!(ams.stop().await.unwrap().success());
+    let taken = (UdpSocket::bind(ams.mesh()).unwrap(), TcpListener::bind(ams.metrics()).unwrap());
+    let (code, told) = ams.start_in_vain().await.unwrap();
+    assert_eq!(code, Some(1), "{told}");
+    for (setting, address) in [("mesh.listen", ams.mesh()), ("metrics.listen", ams.metrics())] {
+        let words = format!("{setting} = \"{address}\" is in use: another program of this host");
+        assert!(told.contains(&words), "not told: {words}\n{told}");
+    }
+    drop(taken);
+    ams.start().await.unwrap();
 }
 
 /// A cloud that refuses the credentials is told of at once, with its name and why; the filer runs, the cloud trips like

@@ -52,8 +52,10 @@ async fn exactly_160_failures_on_one_piece_move_the_cloudfs_and_it_comes_back() 
     let key = segment_puts(&log).next().unwrap().key.clone();
     assert_eq!(puts_of(&east, before, &key).await, (LIMIT, LIMIT - 1));
     assert_eq!(mesh.epoch().await.unwrap(), epoch, "a success ends the count");
-    ams.until_logged(&["WARN", "the cloud is failing", "cloud=a", "failures=8", "trips_at=160"], SOON).await.unwrap();
-    ams.until_logged(&["INFO", "the cloud works again", "cloud=a"], SOON).await.unwrap();
+    ams.until_logged(&["WARN", "the cloud is failing", "cloud=east", "failures=8", "trips_at=160"], SOON)
+        .await
+        .unwrap();
+    ams.until_logged(&["INFO", "the cloud works again", "cloud=east"], SOON).await.unwrap();
 
     // 80 on one piece and 80 on another, at the same time.
     let number = u64::from_str_radix(key.rsplit_once('/').unwrap().1, 16).unwrap();
@@ -89,6 +91,11 @@ async fn exactly_160_failures_on_one_piece_move_the_cloudfs_and_it_comes_back() 
     let decision = &ams.admin().decisions().await.unwrap()[0];
     assert!(decision.carried && decision.text.contains("160 consecutive failures"), "{decision:?}");
     assert_eq!((decision.filer.as_str(), decision.ballots.len()), ("ams", 3), "{decision:?}");
+    let told =
+        ["WARN", "roles of the clouds have changed", "by=ams", "cloud east has failed (160 consecutive failures"];
+    for site in &mesh.sites {
+        site.until_logged(&told, SOON).await.unwrap();
+    }
 
     // While it is away, it is sent nothing but probes.
     let before = mark(&east).await;

@@ -7,7 +7,10 @@
 mod attempts;
 
 use super::{Alarm, MAILBOX_MESSAGES_MAX, RolesChanged, Stopwatch, health::HealthActor};
-use crate::reading::{FramePlace, WrongFrame};
+use crate::{
+    cloud_names::{at_cloud, called},
+    reading::{FramePlace, WrongFrame},
+};
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
 use attempts::{Asked, Kind, What};
 use bytes::Bytes;
@@ -28,13 +31,13 @@ use storage::{
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AttemptError {
     /// The mesh holds this cloud for failed, so it was not tried (or given up).
-    #[error("cloud {0} has failed and is not tried")]
+    #[error("cloud {} has failed and is not tried", called(*.0))]
     NotTried(CloudId),
     /// Too many wait for their turn already.
-    #[error("cloud {0} was not tried: too many wait for their turn")]
+    #[error("cloud {} was not tried: too many wait for their turn", called(*.0))]
     Crowded(CloudId),
     /// The attempt failed, or another's did that this one was waiting for; the piece has failed `in_a_row` times now.
-    #[error("cloud {cloud}: {source}")]
+    #[error("{}", at_cloud(*cloud, source))]
     Failed { cloud: CloudId, source: CloudError, in_a_row: u32 },
     /// The cloud gave what is on record, and that has lost the frame: no copy anywhere has it. No failure of the cloud.
     #[error("segment {segment} holds no whole frame at byte {at}, in the clouds as on record: {why}")]

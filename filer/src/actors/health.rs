@@ -5,6 +5,7 @@ use super::{
     connector::{ConnectorActor, Probe},
     mesh::{Decide, MeshActor},
 };
+use crate::cloud_names::{called, in_words};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture};
 use mesh::{FilerId, clock::Random, words::span};
 use std::sync::Arc;
@@ -92,9 +93,12 @@ impl HealthActor {
         match news {
             News::Fails { cloud, streak, why } => {
                 let (segment, failures, trips_at) = (streak.piece, streak.failures, self.settings.failures_to_trip);
-                tracing::warn!(%cloud, %segment, failures, trips_at, %why, "the cloud is failing");
+                tracing::warn!(cloud = %called(*cloud), %segment, failures, trips_at, %why, "the cloud is failing");
             }
-            News::Works { cloud } => tracing::info!(%cloud, "the cloud works again"),
+            News::Works { cloud } => {
+                let quiet_for = span(self.settings.works_again_ms);
+                tracing::info!(cloud = %called(*cloud), %quiet_for, "the cloud works again");
+            }
         }
     }
 
@@ -121,7 +125,7 @@ impl HealthActor {
                 return;
             }
             Output::Trip { cloud, epoch, why } => {
-                tracing::warn!(%cloud, %epoch, %why, "this filer trips the cloud");
+                tracing::warn!(cloud = %called(cloud), %epoch, %why, "this filer trips the cloud");
                 let policy = self.settings.trip_policy;
                 // The mesh's actor knows the voters and gathers their ballots.
                 (cloud, OpBody::Trip { cloud, epoch, why, ballots: Vec::new(), voters: 0, policy })
@@ -137,8 +141,8 @@ impl HealthActor {
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(error) => Some(error.to_string()),
             };
-            if let Some(why) = &refused {
-                tracing::info!(%cloud, %why, "a wish about the cloud was not granted");
+            if let Some(why) = refused.as_deref().map(in_words) {
+                tracing::info!(cloud = %called(cloud), %why, "a wish about the cloud was not granted");
             }
             actor.feed(ctx, Input::Answered { cloud, refused });
         });

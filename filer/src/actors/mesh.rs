@@ -9,14 +9,18 @@ use super::{
     resync::{MeshChanged, ResyncActor},
 };
 use crate::{
+    cloud_names::{called, in_words},
     door::{Door, DoorError},
     roles::CurrentRoles,
     wire::{self, FilerCall, FilerReply},
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
 use mesh::{FilerId, consensus::Consensus, kv::Kv, peers::Peers};
-use std::{sync::Arc, time::Duration};
-use storage::cloudfs::{Answer, OpBody, read};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use storage::{
+    cloudfs::{Answer, CloudState, Decision, OpBody, Roles, read},
+    ids::{CloudId, Epoch},
+};
 use tokio::sync::Notify;
 
 /// Limits of the mesh's part.
@@ -35,6 +39,10 @@ impl Default for Settings {
         Self { live_ms: 10_000, ballot_ms: 1000, look_ms: 250 }
     }
 }
+
+/// Decisions that are looked through for the log when the roles have changed, refused ones too: whoever was away for more of
+/// them hears of the last.
+const DECISIONS_TOLD_MAX: usize = 32;
 
 /// Have the mesh decide this. A trip's ballots are gathered first.
 #[derive(Message)]
@@ -111,8 +119,7 @@ impl MeshActor {
                 let before = self.roles.get();
                 if self.roles.set(roles.clone()) {
                     if before.as_ref().map(|roles| roles.epoch) != Some(roles.epoch) {
-                        let states = roles.clouds.each_ref().map(|cloud| cloud.state);
-                        tracing::info!(epoch = %roles.epoch, active = %roles.active, ?states, "new roles");
+                        self.tell(before.as_ref(), &roles);
                     }
                     for connector in &wire.connectors {
                         connector.do_send(RolesChanged(roles.clone()));
@@ -125,6 +132,39 @@ impl MeshActor {
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "the roles cannot be read"),
         }
+    }
+
+    /// Says in the log what was decided about the clouds, by whom and why. That a cloud has failed, or is not the active one any
+    /// more, is a warning at every filer, whoever asked for it.
+    fn tell(&self, before: Option<&Roles>, now: &Roles) {
+        let decided = before.map_or_else(Vec::new, |before| self.decided(before.epoch, now.epoch));
+        if decided.is_empty() {
+            let states = CloudId::BOTH.map(|cloud| (called(cloud), now.cloud(cloud).state));
+            tracing::info!(epoch = %now.epoch, active = %called(now.active), ?states, "the roles of the clouds");
+        }
+        let is_setback = before.is_some_and(|before| is_setback(before, now));
+        let members = self.consensus.status();
+        let members: BTreeMap<_, _> = members.voters.into_iter().chain(members.learners).collect();
+        for Decision { epoch, filer, text, .. } in decided {
+            let by = members.get(&filer).map_or_else(|| filer.to_string(), |member| member.name.clone());
+            let why = in_words(&text);
+            if is_setback {
+                tracing::warn!(%epoch, %by, %why, "the roles of the clouds have changed");
+            } else {
+                tracing::info!(%epoch, %by, %why, "the roles of the clouds have changed");
+            }
+        }
+    }
+
+    /// What was decided behind one epoch up to another, the oldest first.
+    fn decided(&self, behind: Epoch, upto: Epoch) -> Vec<Decision> {
+        let mut decided = read::decisions(&*self.kv, DECISIONS_TOLD_MAX).unwrap_or_else(|error| {
+            tracing::error!(%error, "past decisions cannot be read");
+            Vec::new()
+        });
+        decided.retain(|decision| decision.carried && decision.epoch > behind && decision.epoch <= upto);
+        decided.reverse();
+        decided
     }
 
     /// Tells everybody when somebody else leads, is live, or is so no more.
@@ -223,5 +263,38 @@ impl Handler<Decide> for MeshActor {
             }
             door.propose(body).await
         })
+    }
+}
+
+/// Whether a cloud has failed between these two, or the CloudFS has moved away from the cloud that its operator prefers.
+fn is_setback(before: &Roles, now: &Roles) -> bool {
+    let has_failed = |cloud: CloudId| {
+        now.cloud(cloud).state == CloudState::Failed && before.cloud(cloud).state != CloudState::Failed
+    };
+    let has_moved = now.active != before.active && now.active != now.preferred;
+    has_moved || CloudId::BOTH.into_iter().any(has_failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use CloudId::{A, B};
+    use CloudState::{Failed, Healthy, Resyncing};
+
+    #[test]
+    fn a_failure_and_a_failover_are_warned_of_and_the_way_back_is_not() {
+        let roles = |active, states| Roles::new(Epoch(1), active, A, states, 0);
+        let well = roles(A, [Healthy; 2]);
+        for (before, now, is) in [
+            (&well, roles(B, [Failed, Healthy]), true),
+            (&well, roles(A, [Healthy, Failed]), true),
+            (&well, roles(B, [Healthy; 2]), true),
+            (&roles(B, [Failed, Healthy]), roles(B, [Resyncing, Healthy]), false),
+            (&roles(B, [Resyncing, Healthy]), roles(B, [Failed, Healthy]), true),
+            (&roles(B, [Resyncing, Healthy]), roles(B, [Healthy; 2]), false),
+            (&roles(B, [Healthy; 2]), well.clone(), false),
+        ] {
+            assert_eq!(is_setback(before, &now), is, "{before:?} -> {now:?}");
+        }
     }
 }

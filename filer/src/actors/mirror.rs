@@ -7,7 +7,10 @@ use super::{
     Alarm, MAILBOX_MESSAGES_MAX, RolesChanged, Stopwatch,
     connector::{AttemptError, ConnectorActor, GetObject, Put},
 };
-use crate::door::{Door, DoorError};
+use crate::{
+    cloud_names::called,
+    door::{Door, DoorError},
+};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture};
 use mesh::clock::Random;
 use std::{
@@ -171,7 +174,7 @@ impl MirrorActor {
             let object = connector.send(GetObject { segment, bytes, md5 }).await.map_err(|e| e.to_string())?;
             let body = object.map_err(|e| e.to_string())?;
             staging.restore(segment, body, md5).await.map_err(|e| e.to_string())?;
-            tracing::warn!(%segment, cloud = %other, "a damaged staged segment was restored from a cloud");
+            tracing::warn!(%segment, cloud = %called(other), "a damaged staged segment was restored from a cloud");
             Ok(None)
         };
         let ended = repair.into_actor(self).map(

@@ -11,7 +11,10 @@ use super::{
     Alarm, MAILBOX_MESSAGES_MAX, RolesChanged, Stopwatch,
     connector::{AttemptError, ConnectorActor},
 };
-use crate::door::{Door, DoorError};
+use crate::{
+    cloud_names::{called, in_words},
+    door::{Door, DoorError},
+};
 use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture, WrapFuture,
 };
@@ -170,7 +173,7 @@ impl ResyncActor {
                 Input::Rows { cloud, rows, more }
             }
             Err(error) => {
-                tracing::error!(%cloud, %error, "the missed-write log cannot be read");
+                tracing::error!(cloud = %called(cloud), %error, "the missed-write log cannot be read");
                 Input::Rows { cloud, rows: Vec::new(), more: false }
             }
         }
@@ -186,11 +189,12 @@ impl ResyncActor {
             move |result, actor, ctx| match result {
                 Ok(bytes) => actor.feed(ctx, Input::Done { cloud, segment, bytes }),
                 Err(error @ RepairError::Dying) => {
-                    tracing::debug!(%cloud, %segment, %error);
+                    tracing::debug!(cloud = %called(cloud), %segment, %error);
                     actor.feed(ctx, Input::Failed { cloud, segment });
                 }
                 Err(error) => {
-                    tracing::warn!(%cloud, %segment, ?kind, %error, "a missed write could not be made good yet");
+                    let error = in_words(&error.to_string());
+                    tracing::warn!(cloud = %called(cloud), %segment, ?kind, %error, "a missed write could not be made good yet");
                     actor.feed(ctx, Input::Failed { cloud, segment });
                 }
             },

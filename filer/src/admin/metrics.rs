@@ -166,6 +166,15 @@ fn peers(registry: &mut Registry, status: &Status) {
     each("peer_heard_seconds", "Since anything was heard from the peer", &|peer| peer.heard_ms_ago.map(seconds));
     each("peer_epoch", "The epoch that the peer has seen", &|peer| peer.epoch.map(|epoch| epoch as f64));
     each("peer_rtt_seconds", "Round-trip time to the peer", &|peer| peer.rtt_us.map(|us| us as f64 / 1e6));
+    each("peer_staged_bytes", "Data at the peer that is not yet in the clouds, by its last word", &|peer| {
+        peer.staged_bytes.map(|bytes| bytes as f64)
+    });
+    // A peer that has said how much it holds, and no age, holds nothing that is in danger.
+    each(
+        "peer_oldest_unprotected_seconds",
+        "Age of the oldest byte that is at the peer alone, by its last word; it goes on while the peer is away",
+        &|peer| peer.staged_bytes.map(|_| seconds(peer.oldest_unprotected_ms.unwrap_or(0))),
+    );
 }
 
 struct Page {

@@ -97,6 +97,9 @@ pub struct Peer {
     pub epoch: Option<u64>,
     /// Version of its program.
     pub version: Option<String>,
+    /// The certificate that it shows: this filer's own, or that of the session that stands with the peer. One that was renewed
+    /// since shows the new one in its next session.
+    pub certificate: Option<Certificate>,
 }
 
 /// A certificate that is refused before its end.
@@ -108,7 +111,7 @@ pub struct RevokedRow {
     pub filer: FilerName,
 }
 
-/// This filer's own certificate.
+/// A filer's certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Certificate {
@@ -118,7 +121,7 @@ pub struct Certificate {
     pub left_ms: u64,
     /// Whether it ends soon (`mesh.certificate_warn`), or has: renew it.
     pub ends_soon: bool,
-    /// Whether it was revoked: peers refuse it. As far as this filer has heard.
+    /// Whether it was revoked: filers refuse it. As far as this one has heard.
     pub revoked: bool,
 }
 

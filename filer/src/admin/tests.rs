@@ -72,16 +72,23 @@ pub(crate) fn troubled() -> Status {
                 oldest_unprotected_ms: Some(900_000),
                 epoch: Some(6),
                 version: Some("0.0.9".into()),
+                certificate: Some(Certificate {
+                    serial: "4e02".into(),
+                    left_ms: 12 * 86_400_000,
+                    ends_soon: true,
+                    revoked: false,
+                }),
                 ..Peer::default()
             },
         ],
         clouds: vec![primary, secondary],
+        removed_filers: vec!["0000002c".into()],
         revoked: vec![RevokedRow {
             serial: "4f00".into(),
             filer: FilerName { id: "0000002c".into(), name: "old".into() },
         }],
         certificate: Certificate { serial: "4e01".into(), left_ms: 12 * 86_400_000, ends_soon: true, revoked: false },
-        dead: Dead { segments: 9, undeleted: 4, why: Some("cloud a: access denied".into()) },
+        dead: Dead { segments: 9, undeleted: 4, why: Some("cloud aws: access denied".into()) },
         staging: Staging { bytes: 3 << 20, bytes_max: 10 << 30, segments: 2, oldest_unprotected_ms: Some(1_500) },
         decisions: vec![DecisionRow {
             epoch: 7,
@@ -364,6 +371,8 @@ fn the_metrics_page_parses_and_says_what_the_status_says() {
         ("filer_peer_connected{peer=\"fra\"}", 0.0),
         ("filer_peer_heard_seconds{peer=\"fra\"}", 12.0),
         ("filer_peer_epoch{peer=\"fra\"}", 6.0),
+        ("filer_peer_staged_bytes{peer=\"fra\"}", 4096.0),
+        ("filer_peer_oldest_unprotected_seconds{peer=\"fra\"}", 900.0),
         ("filer_certificate_left_seconds", 1_036_800.0),
         ("filer_certificate_ends_soon", 1.0),
         ("filer_revoked_certificates", 1.0),
@@ -372,6 +381,22 @@ fn the_metrics_page_parses_and_says_what_the_status_says() {
         ("filer_extra_bytes", 5.0),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name} in\n{text}");
+    }
+}
+
+/// What nobody has said is no number: a zero would say that all is safe.
+#[test]
+fn a_peer_that_has_not_said_what_it_holds_is_no_zero() {
+    let mut status = troubled();
+    (status.peers[1].staged_bytes, status.peers[1].oldest_unprotected_ms) = (None, None);
+    let silent = metrics_text(&status, &[]);
+    assert!(!silent.contains("filer_peer_staged_bytes{") && !silent.contains("_unprotected_seconds{peer"), "{silent}");
+    status.peers[1].staged_bytes = Some(0);
+    let empty = metrics_text(&status, &[]);
+    for line in
+        ["filer_peer_staged_bytes{peer=\"fra\"} 0.0\n", "filer_peer_oldest_unprotected_seconds{peer=\"fra\"} 0.0\n"]
+    {
+        assert!(empty.contains(line), "{line} in\n{empty}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! `filer init`: a site's directory.
 
 use super::{
-    CliError, address,
+    CliError, address, chain,
     issued::{Issued, IssuedCertificate},
     join, places, say, site_dir,
 };
@@ -10,7 +10,7 @@ use crate::{
         CloudEntry, Config, SiteDir, SiteError, SiteFile,
         site_dir::{check_name, make_dir, write_new},
     },
-    site::SystemClock,
+    site::{SystemClock, unavailable},
 };
 use clap::Args;
 use mesh::{
@@ -135,7 +135,7 @@ fn first(init: &Init, dir: &SiteDir, out: &mut dyn Write) -> Result<(), CliError
              \x20           {}\n\
              \n\
              Look at the settings in {}, then: filer serve --dir {root}\n\
-             Keep a copy of {} in a safe place: new sites cannot be let in without it.",
+             Keep a copy of {} in a safe place: new sites cannot be let in without it.{}",
             site.name,
             site.filer,
             site.cloudfs_text(),
@@ -143,8 +143,17 @@ fn first(init: &Init, dir: &SiteDir, out: &mut dyn Write) -> Result<(), CliError
             place(&config.clouds.secondary),
             dir.config_path().display(),
             dir.authority().display(),
+            still_taken(&config),
         ),
     )
+}
+
+/// What is to be said behind all else where other programs have this site's ports, as another filer on this host does.
+pub(super) fn still_taken(config: &Config) -> String {
+    match &unavailable(config)[..] {
+        [] => String::new(),
+        taken => format!("\n\nAs this host is now, the site cannot serve on it:\n  {}", taken.join("\n  ")),
+    }
 }
 
 fn place(entry: &CloudEntry) -> String {
@@ -247,4 +256,9 @@ pub(super) fn read_text(path: &std::path::Path) -> Result<String, CliError> {
     let read = std::fs::File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text));
     read.map_err(|source| SiteError::File { path: path.into(), done: "read", source })?;
     Ok(text)
+}
+
+/// The text of a small file that the command line names. One that cannot be read is named wrongly.
+pub(super) fn read_given(path: &std::path::Path) -> Result<String, CliError> {
+    read_text(path).map_err(|error| CliError::Usage(chain(&error)))
 }

@@ -14,7 +14,7 @@ use super::{
     CliError, Dir,
     bundle::Bundle,
     first_site,
-    init::{self, Init, VALID_DAYS, random_filer_id, read_text},
+    init::{self, Init, VALID_DAYS, random_filer_id, read_given, read_text},
     issued::{Issued, IssuedCertificate},
     places, say, site_dir,
 };
@@ -22,7 +22,7 @@ use crate::{
     admin::{AdminClient, Status},
     config::{
         Config, SiteDir, SiteError, SiteFile, SitePeer,
-        site_dir::{check_name, make_dir, write_new},
+        site_dir::{check_name, make_dir, write_new, write_over},
     },
     site::SystemClock,
 };
@@ -56,7 +56,7 @@ Exit codes:
   1  failed
   2  wrong usage or settings
   3  refused: the name is taken, also by a filer that was removed; the key's certificate was revoked; or the answer's
-     file exists";
+     file exists (with --renew an earlier answer for the same filer is written over)";
 
 /// `filer sign`.
 #[derive(Args, Debug)]
@@ -108,14 +108,15 @@ pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
     let site = first_site(&dir, "requests are signed")?;
     let config = dir.config()?;
     let authority = MeshCa::load(&dir.authority())?;
-    let csr = read_text(&sign.request)?;
+    let csr = read_given(&sign.request)?;
 
     // The name is in the request, and the request is believed once the authority has read it.
     let probe = authority.sign(&csr, FilerId(1), 1, &SystemClock)?;
     let name = name_of(&probe)?;
     check_name(&name).map_err(CliError::Refused)?;
     let answer = sign.output.clone().unwrap_or_else(|| sign.request.with_extension("pem"));
-    if answer.symlink_metadata().is_ok() {
+    let replaces = sign.renew && is_earlier_answer(&answer, &name, &site);
+    if !replaces && answer.symlink_metadata().is_ok() {
         let what =
             format!("{} exists already, and nothing is overwritten; move it away, or choose -o", answer.display());
         return Err(CliError::Refused(what));
@@ -150,7 +151,8 @@ pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
     );
     // The record first: no certificate leaves that could not be revoked.
     issued.write(&dir, first)?;
-    write_new(&answer, &bundle.to_text(), 0o644)?;
+    let write = if replaces { write_over } else { write_new };
+    write(&answer, &bundle.to_text(), 0o644)?;
     let (days, path) = (sign.days, answer.display());
     let file = Path::new(answer.file_name().unwrap_or_default()).display();
     let renew = format!("  filer renew --dir DIR --certificate {file}");
@@ -165,6 +167,14 @@ pub(super) fn sign(sign: Sign, out: &mut dyn Write) -> Result<(), CliError> {
         format!("{another}. If that is made already, there:\n{renew}\nIf it is still to join:\n{init}")
     };
     say(out, &text)
+}
+
+/// Whether an earlier answer for this filer lies there. It may be written over by that of a renewal: its request has been
+/// carried through, or given up, since.
+fn is_earlier_answer(path: &Path, name: &str, site: &SiteFile) -> bool {
+    let is_file = path.symlink_metadata().is_ok_and(|found| found.is_file());
+    let bundle = || Bundle::read(&read_text(path)?, path);
+    is_file && bundle().is_ok_and(|bundle| bundle.name == name && bundle.cloudfs == site.cloudfs_text())
 }
 
 fn name_of(certificate: &str) -> Result<String, CliError> {
@@ -227,7 +237,7 @@ fn peers_of(site: &SiteFile, config: &Config, status: Option<Status>) -> Vec<Sit
 
 /// `filer init --certificate`: the rest of the site.
 pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Write) -> Result<(), CliError> {
-    let bundle = Bundle::read(&read_text(path)?, path)?;
+    let bundle = Bundle::read(&read_given(path)?, path)?;
     let name = &init.name;
     let refused = |what: String| CliError::Refused(format!("{}: {what}", path.display()));
     if bundle.name != *name {
@@ -271,7 +281,8 @@ pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Writ
             text += &format!("  {problem}\n");
         }
     }
-    say(out, &format!("{text}  filer check-config --dir {root}\n  filer serve --dir {root}"))
+    let taken = init::still_taken(&config);
+    say(out, &format!("{text}  filer check-config --dir {root}\n  filer serve --dir {root}{taken}"))
 }
 
 /// The identity of a site with this bundle and this key; checked, in a directory aside, to belong together. `other_key`:

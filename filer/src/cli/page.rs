@@ -166,6 +166,36 @@ pub(super) fn peers(status: &Status) -> String {
     table(&head, status.peers.iter().map(row).collect())
 }
 
+/// By which certificate each filer serves.
+pub(super) fn certificates(status: &Status) -> String {
+    let row = |peer: &Peer| {
+        let (serial, valid) = match &peer.certificate {
+            Some(Certificate { serial, left_ms, ends_soon, revoked }) => {
+                let valid = match (revoked, left_ms, ends_soon) {
+                    (true, ..) => "IS REVOKED".into(),
+                    (_, 0, _) => "HAS ENDED".into(),
+                    (_, ms, true) => format!("{}: RENEW IT", span(*ms)),
+                    (_, ms, false) => span(*ms),
+                };
+                (serial.clone(), valid)
+            }
+            None => ("-".into(), "-".to_string()),
+        };
+        vec![peer.name.clone(), peer.id.clone(), serial, valid]
+    };
+    let rows = status.peers.iter().map(row).collect();
+    format!("\nCERTIFICATES\n{}", table(&["NAME", "ID", "SERIAL NUMBER", "VALID FOR"], rows))
+}
+
+/// The filers that were removed, whose names the record does not keep; nothing where there are none.
+pub(super) fn removed(status: &Status) -> String {
+    if status.removed_filers.is_empty() {
+        return String::new();
+    }
+    let rows = status.removed_filers.iter().map(|id| vec![id.clone()]).collect();
+    format!("\nREMOVED FILERS\n{}", table(&["ID"], rows))
+}
+
 /// The revoked certificates; nothing where there are none.
 pub(super) fn revoked(status: &Status) -> String {
     if status.revoked.is_empty() {
@@ -342,6 +372,11 @@ mod tests {
             assert!(page.contains(part), "{part:?} in\n{page}");
         }
         assert!(revoked(&crate::admin::tests::troubled()).contains("old   0000002c  4f00"));
+        let shown = certificates(&crate::admin::tests::troubled());
+        assert!(shown.contains("ams   0000002a  -              -\n"), "{shown}");
+        assert!(shown.contains("fra   0000002b  4e02           12 d: RENEW IT\n"), "{shown}");
+        let removed = removed(&crate::admin::tests::troubled());
+        assert_eq!(removed, "\nREMOVED FILERS\n  ID\n  0000002c\n");
         assert!(page.lines().all(|line| line.trim_end() == line), "no blanks at the ends");
     }
 }

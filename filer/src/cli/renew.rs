@@ -9,7 +9,13 @@
 //! The certificate in use stays good until its end, or until it is revoked. A new key waits as `filer.key.next` until
 //! its certificate is in place.
 
-use super::{CliError, Dir, bundle::Bundle, init::read_text, join::checked_identity, say, site_dir};
+use super::{
+    CliError, Dir,
+    bundle::Bundle,
+    init::{read_given, read_text},
+    join::checked_identity,
+    say, site_dir,
+};
 use crate::{
     admin::{AdminClient, ClientError},
     config::{
@@ -101,7 +107,7 @@ fn request(new_key: bool, dir: &SiteDir, site: &SiteFile, out: &mut dyn Write) -
 }
 
 fn put_in_place(path: &Path, dir: &SiteDir, site: &SiteFile, out: &mut dyn Write) -> Result<(), CliError> {
-    let bundle = Bundle::read(&read_text(path)?, path)?;
+    let bundle = Bundle::read(&read_given(path)?, path)?;
     let folder = dir.identity();
     let refused = |what: String| CliError::Refused(format!("{}: {what}", path.display()));
     if read_text(&folder.join(identity::CA_CERTIFICATE_FILE))?.trim() != bundle.ca.trim() {

@@ -41,6 +41,8 @@ pub struct MeshSettings {
     pub snapshot_bytes_max: u64,
     /// This filer's certificate is said to end soon when it is valid for less than this, in milliseconds.
     pub certificate_warn_ms: u64,
+    /// How often it is looked whether this filer was removed from the CloudFS, in milliseconds.
+    pub removal_look_every_ms: u64,
     /// Sessions.
     pub transport: Transport,
 }
@@ -56,6 +58,7 @@ impl Default for MeshSettings {
             election_ms_max: 2_000,
             snapshot_bytes_max: 64 * GIB,
             certificate_warn_ms: 30 * DAY,
+            removal_look_every_ms: SECOND,
             transport: Transport::default(),
         }
     }
@@ -94,6 +97,8 @@ impl MeshSettings {
         let doc =
             "A certificate that is valid for less than this is warned of: in the log, by filer status, in the metrics.";
         form.set("certificate_warn", doc, Millis(0..=10 * 365 * DAY), &mut self.certificate_warn_ms);
+        let doc = "How often this filer looks whether it was removed from the CloudFS, to say so in its log.";
+        form.set("removal_look_every", doc, Millis(10..=HOUR), &mut self.removal_look_every_ms);
         let t = &mut self.transport;
         form.set(
             "keep_alive",
@@ -152,6 +157,7 @@ pub enum Failback {
 pub struct HealthSettings {
     pub failures_to_trip: u32,
     pub failures_to_warn: u32,
+    pub works_again_after_ms: u64,
     pub attempt_backoff_ms_min: u64,
     pub attempt_backoff_ms_max: u64,
     pub brown_out_latency_ms: u64,
@@ -159,6 +165,7 @@ pub struct HealthSettings {
     pub brown_out_after_ms: u64,
     pub probe_backoff_ms_min: u64,
     pub probe_backoff_ms_max: u64,
+    pub start_probe_every_ms: u64,
     pub trip_policy: TripPolicy,
     pub failback: Failback,
 }
@@ -168,6 +175,7 @@ impl Default for HealthSettings {
         Self {
             failures_to_trip: 160,
             failures_to_warn: 8,
+            works_again_after_ms: 5 * MINUTE,
             attempt_backoff_ms_min: 10,
             attempt_backoff_ms_max: SECOND,
             brown_out_latency_ms: 10 * SECOND,
@@ -175,6 +183,7 @@ impl Default for HealthSettings {
             brown_out_after_ms: MINUTE,
             probe_backoff_ms_min: SECOND,
             probe_backoff_ms_max: 30 * SECOND,
+            start_probe_every_ms: 10 * SECOND,
             trip_policy: TripPolicy::Any,
             failback: Failback::Auto,
         }
@@ -194,6 +203,12 @@ impl HealthSettings {
             "Consecutive failures on one piece of data after which the log warns that a cloud is failing, before it has failed.",
             count(1..=1_000_000),
             &mut self.failures_to_warn,
+        );
+        form.set(
+            "works_again_after",
+            "The log says that it works again when none has failed so often for this long: what fails now and then is told once.",
+            Millis(0..=DAY),
+            &mut self.works_again_after_ms,
         );
         form.set(
             "attempt_backoff_min",
@@ -222,6 +237,12 @@ impl HealthSettings {
             &mut self.probe_backoff_ms_min,
         );
         form.set("probe_backoff_max", "", Millis(10..=DAY), &mut self.probe_backoff_ms_max);
+        form.set(
+            "start_probe_every",
+            "From the start on each cloud is probed this often, until it has taken and given data once.",
+            Millis(10..=DAY),
+            &mut self.start_probe_every_ms,
+        );
         form.set(
             "trip_policy",
             "Whose finding carries: \"any\" (one filer's moves the CloudFS) or \"majority\" (most filers must see it too).",

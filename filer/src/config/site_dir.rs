@@ -209,7 +209,9 @@ pub(crate) fn write_over(path: &Path, text: &str, mode: u32) -> Result<(), SiteE
 
 /// Gives a file another name in its directory, durably; what had that name before is gone.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), SiteError> {
-    let sync = || std::fs::File::open(to.parent().unwrap_or(Path::new(".")))?.sync_all();
+    // The parent of a path of one word is empty, and no directory.
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let sync = || std::fs::File::open(folder)?.sync_all();
     let renamed = std::fs::rename(from, to).and_then(|()| sync());
     renamed.map_err(|source| SiteError::File { path: to.into(), done: "written", source })
 }

@@ -1,9 +1,12 @@
 //! What the last run left in staging: released, handed to the mirror, or, where it is damaged, looked for in the clouds.
 
 use super::Filer;
-use crate::actors::{
-    connector::{AttemptError, FindObject},
-    mirror::{SegmentSealed, release},
+use crate::{
+    actors::{
+        connector::{AttemptError, FindObject},
+        mirror::{SegmentSealed, release},
+    },
+    cloud_names::called,
 };
 use bytes::Bytes;
 use std::time::Duration;
@@ -87,7 +90,7 @@ impl Filer {
                     let (md5, bytes) = (Md5::of(&body), body.len() as u64);
                     match self.staging.restore(segment, body, md5).await {
                         Ok(()) => {
-                            tracing::warn!(%segment, %cloud, "a damaged staged segment was restored from a cloud");
+                            tracing::warn!(%segment, cloud = %called(cloud), "a damaged staged segment was restored from a cloud");
                             return Some((md5, bytes));
                         }
                         Err(error) => tracing::error!(%segment, %error, "a damaged staged segment is not restored yet"),
@@ -100,10 +103,10 @@ impl Filer {
                 Ok(Err(AttemptError::Failed { source: error @ CloudError::Corrupt { .. }, .. })) => {
                     wrong_answers += 1;
                     if wrong_answers >= self.steps.wrong_answers_max {
-                        tracing::error!(%segment, %cloud, wrong_answers, %error, "the cloud's copy of a damaged segment is damaged too");
+                        tracing::error!(%segment, cloud = %called(cloud), wrong_answers, %error, "the cloud's copy of a damaged segment is damaged too");
                         return None;
                     }
-                    tracing::warn!(%segment, %cloud, wrong_answers, %error, "what a cloud gave of a damaged segment is wrong, and asked for again");
+                    tracing::warn!(%segment, cloud = %called(cloud), wrong_answers, %error, "what a cloud gave of a damaged segment is wrong, and asked for again");
                     let wait_ms = self.steps.wrong_answer_backoff.wait_ms(wrong_answers, &*self.world.random);
                     tokio::time::sleep(Duration::from_millis(wait_ms)).await;
                 }

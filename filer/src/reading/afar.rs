@@ -3,6 +3,7 @@
 use super::{FramePlace, ReadError, Reader, Run, WrongFrame};
 use crate::{
     actors::connector::{AttemptError, GetFrames},
+    cloud_names::called,
     wire::{self, FilerCall, FilerReply},
 };
 use bytes::Bytes;
@@ -167,8 +168,8 @@ fn apart(raw: &Bytes, data: Bytes) -> Bytes {
 
 fn copies(object: &Object) -> String {
     let place = |cloud: CloudId| match object.copies[cloud.index()] {
-        Copy::Stored => format!("cloud {cloud} has it"),
-        Copy::Missed => format!("cloud {cloud} missed it"),
+        Copy::Stored => format!("cloud {} has it", called(cloud)),
+        Copy::Missed => format!("cloud {} missed it", called(cloud)),
     };
     format!("{}, {}", place(CloudId::A), place(CloudId::B))
 }

@@ -7,9 +7,12 @@
 //! each is followed by a wait like any failure, and there are a few of them at most.
 
 use super::{Reader, Run};
-use crate::actors::{
-    connector::AttemptError,
-    resync::{NotPut, PutAgain, still_needed},
+use crate::{
+    actors::{
+        connector::AttemptError,
+        resync::{NotPut, PutAgain, still_needed},
+    },
+    cloud_names::called,
 };
 use std::{
     collections::BTreeSet,
@@ -71,10 +74,12 @@ impl Reader {
                             Ok(Ok(())) => {
                                 repairs += 1;
                                 self.stats.repaired.fetch_add(1, Relaxed);
-                                tracing::warn!(%segment, %cloud, "the cloud's copy was missing or damaged and is put again");
+                                tracing::warn!(%segment, cloud = %called(cloud), "the cloud's copy was missing or damaged and is put again");
                             }
                             Ok(Err(NotPut::Gone)) | Err(_) => return,
-                            Ok(Err(why)) => tracing::info!(%segment, %cloud, %why, "a copy is not put again yet"),
+                            Ok(Err(why)) => {
+                                tracing::info!(%segment, cloud = %called(cloud), %why, "a copy is not put again yet")
+                            }
                         }
                     } else if matches!(still_needed(&*self.parts.kv, segment), Ok(None)) {
                         return;
@@ -91,6 +96,6 @@ impl Reader {
             let wait_ms = self.settings.attempt_backoff.wait_ms(failures, &*self.parts.random);
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         }
-        tracing::warn!(%segment, %cloud, failures, repairs, "the cloud still does not give a piece that the other one has");
+        tracing::warn!(%segment, cloud = %called(cloud), failures, repairs, "the cloud still does not give a piece that the other one has");
     }
 }

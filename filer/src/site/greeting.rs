@@ -11,9 +11,6 @@ use std::{
 };
 use storage::{cloud::PROBE, ids::CloudId};
 
-/// Until a cloud that did not take and give data is tried again.
-const AGAIN: Duration = Duration::from_secs(10);
-
 /// Why each cloud has not taken and given data since the start, as long as it has not.
 #[derive(Default)]
 pub(super) struct Greetings(Mutex<[Option<String>; 2]>);
@@ -30,6 +27,7 @@ impl Greetings {
 
 /// Tries each cloud until it takes and gives data.
 pub(super) fn greet_clouds(greetings: &Arc<Greetings>, filer: &Filer, config: &Config) {
+    let again = Duration::from_millis(config.health.start_probe_every_ms);
     for cloud in CloudId::BOTH {
         let (entry, client) = (config.clouds.entry(cloud), filer.world.clouds[cloud.index()].clone());
         let (name, place, me, greetings) =
@@ -43,7 +41,7 @@ pub(super) fn greet_clouds(greetings: &Arc<Greetings>, filer: &Filer, config: &C
                         "the cloud does not take and give data: check its section of the configuration; writes stay in staging until it does, or until it is tripped"
                     );
                 }
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(again).await;
             }
             greetings.whys()[cloud.index()] = None;
             tracing::info!(cloud = %name, %place, "the cloud takes and gives data");

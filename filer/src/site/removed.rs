@@ -16,9 +16,6 @@ use mesh::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// How often it is looked whether this filer was removed.
-const REMOVAL_LOOK: Duration = Duration::from_secs(1);
-
 /// That this filer was removed, by whose word, and what is to be done; `None` where nobody says so. `removed_by`: the
 /// names of the peers that refuse it for that.
 pub(super) fn words(me: FilerId, status: &ConsensusStatus, removed_by: &[String]) -> Option<String> {
@@ -36,8 +33,8 @@ pub(super) fn words(me: FilerId, status: &ConsensusStatus, removed_by: &[String]
     ))
 }
 
-/// Says once, in the log, that this filer was removed.
-pub(super) async fn watch(me: FilerId, consensus: Consensus, mesh: Arc<QuicMesh>) {
+/// Says once, in the log, that this filer was removed; looks every `look_ms`.
+pub(super) async fn watch(me: FilerId, consensus: Consensus, mesh: Arc<QuicMesh>, look_ms: u64) {
     let mut told = false;
     loop {
         let words = words(me, &consensus.status(), &mesh.removed_by());
@@ -45,7 +42,7 @@ pub(super) async fn watch(me: FilerId, consensus: Consensus, mesh: Arc<QuicMesh>
             tracing::error!("{words}");
         }
         told = words.is_some();
-        tokio::time::sleep(REMOVAL_LOOK).await;
+        tokio::time::sleep(Duration::from_millis(look_ms)).await;
     }
 }
 

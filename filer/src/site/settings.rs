@@ -48,6 +48,7 @@ pub fn of(config: &Config) -> Settings {
         health: health::Settings {
             failures_to_trip: config.health.failures_to_trip,
             failures_to_warn: config.health.failures_to_warn,
+            works_again_ms: config.health.works_again_after_ms,
             slow_ms: config.health.brown_out_latency_ms,
             bytes_per_s_min: config.health.brown_out_bytes_per_s,
             slow_for_ms: config.health.brown_out_after_ms,
@@ -126,9 +127,13 @@ mod tests {
     #[test]
     fn what_is_told_of_a_failing_cloud_is_as_the_settings_say() {
         let mut config = Config::first("ams", std::path::Path::new("/var/lib/filer"));
-        assert_eq!(of(&config).health.failures_to_warn, 8);
-        config.health.failures_to_warn = 3;
-        assert_eq!(of(&config).health.failures_to_warn, 3);
+        let told = |config: &Config| {
+            let health = of(config).health;
+            (health.failures_to_warn, health.works_again_ms)
+        };
+        assert_eq!(told(&config), (8, 300_000));
+        (config.health.failures_to_warn, config.health.works_again_after_ms) = (3, 7);
+        assert_eq!(told(&config), (3, 7));
     }
 
     /// A resync is no exception: a cloud that fails again in the middle of its resync trips as soon as any other.

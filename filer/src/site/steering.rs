@@ -11,6 +11,7 @@ use super::{Renewal, greeting::Greetings};
 use crate::{
     actors::{connector::Probe, mesh::Decide},
     admin::{Extra, FileRow, Page, Refusal, SegmentRow, Status, Steering, status::DecisionRow},
+    cloud_names,
     config::Config,
     door::DoorError,
     filer::{Filer, RemovalError},
@@ -72,10 +73,7 @@ impl Site {
 
     /// The words of the state machine, with the operator's names for the clouds.
     fn named(&self, text: &str) -> String {
-        let name = |text: String, cloud: CloudId| {
-            text.replace(&format!("cloud {cloud} "), &format!("cloud {} ", self.cloud_name(cloud)))
-        };
-        CloudId::BOTH.into_iter().fold(text.to_string(), name)
+        cloud_names::named(text, CloudId::BOTH.map(|cloud| self.cloud_name(cloud)))
     }
 
     fn roles(&self) -> Result<Roles, Refusal> {

@@ -8,7 +8,7 @@ use super::{
     hello::{Agreed, Hello},
     identity::{self, PeerName},
     quic::{self, Shared},
-    session::{Close, Holder, Session, describe, says_removed},
+    session::{Close, Holder, PeerCertificate, Session, describe, says_removed},
     stats::Refusal,
     tls,
 };
@@ -132,7 +132,8 @@ pub fn who(conn: &Connection) -> Result<Holder, String> {
     let identity = conn.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let chain = identity.ok_or("the peer showed no certificate")?;
     let certificate = chain.first().ok_or("the peer showed no certificate")?;
-    Ok(Holder { peer: identity::peer_name(certificate)?, serial: identity::serial(certificate)? })
+    let (serial, not_after_s) = (identity::serial(certificate)?, identity::validity_s(certificate)?.1);
+    Ok(Holder { peer: identity::peer_name(certificate)?, certificate: PeerCertificate { serial, not_after_s } })
 }
 
 /// Counts a peer that showed no certificate at all; the TLS library refuses it before our own checks are asked.

@@ -13,7 +13,7 @@ use super::{
     identity::Identity,
     roster::{Admitted, Roster},
     serve,
-    session::{Close, Session},
+    session::{Close, PeerCertificate, Session},
     settings::{MeshSettings, SettingsError},
     stats::{Counts, MeshStats},
     tls::Tls,
@@ -197,7 +197,7 @@ impl QuicMesh {
     /// them end.
     pub fn set_revoked(&self, revoked: BTreeSet<String>) {
         self.shared.tls.set_revoked(revoked.clone());
-        for session in self.shared.roster.sessions_where(|session| revoked.contains(&session.serial)) {
+        for session in self.shared.roster.sessions_where(|session| revoked.contains(&session.certificate.serial)) {
             Close::Revoked.end(&session.conn, REVOKED);
         }
     }
@@ -217,6 +217,12 @@ impl QuicMesh {
     /// holds until a session with them stands again.
     pub fn removed_by(&self) -> Vec<String> {
         self.shared.roster.removed_by()
+    }
+
+    /// By which certificate each peer stands with which there is a session. One that was renewed since shows the new one in
+    /// its next session.
+    pub fn certificates(&self) -> BTreeMap<FilerId, PeerCertificate> {
+        self.shared.roster.certificates()
     }
 
     /// Where the mesh listens.
@@ -277,7 +283,7 @@ pub(super) fn admit(shared: &Arc<Shared>, session: Session, wanted: Option<&Arc<
     if shared.tls.is_removed(peer.id) {
         Close::Removed.end(&session.conn, REMOVED);
     }
-    if shared.tls.is_revoked(&session.serial) {
+    if shared.tls.is_revoked(&session.certificate.serial) {
         Close::Revoked.end(&session.conn, REVOKED);
     }
     if let Some(twin) = retire {

@@ -16,7 +16,7 @@
 //!
 //! Owns: the table. Does no I/O and starts nothing.
 
-use super::session::Session;
+use super::session::{PeerCertificate, Session};
 use crate::{
     FilerId,
     peers::{Member, PeerStatus},
@@ -287,6 +287,13 @@ impl Roster {
     /// Peers with which a session stands.
     pub fn up(&self) -> u64 {
         self.peers().iter().filter(|(id, peer)| peer.session(self.me, **id).is_some()).count() as u64
+    }
+
+    /// By which certificate each peer stands with which there is a session.
+    pub fn certificates(&self) -> BTreeMap<FilerId, PeerCertificate> {
+        let peers = self.peers();
+        let shown = |(id, peer): (&FilerId, &Peer)| Some((*id, peer.session(self.me, *id)?.certificate.clone()));
+        peers.iter().filter_map(shown).collect()
     }
 
     /// Every member but this filer.

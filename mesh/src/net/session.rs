@@ -56,18 +56,25 @@ impl Close {
 /// Longest words that go with the end of a connection, in bytes: they must fit one packet.
 const WORDS_BYTES_MAX: usize = 600;
 
+/// The certificate that a peer has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// Its last second, since the Unix epoch.
+    pub not_after_s: i64,
+}
+
 /// Who stands at the other end of a connection, and by which certificate.
 pub struct Holder {
     pub peer: PeerName,
-    /// The certificate's serial number.
-    pub serial: String,
+    pub certificate: PeerCertificate,
 }
 
 /// One connection with a peer.
 pub struct Session {
     pub peer: PeerName,
-    /// The serial number of the peer's certificate.
-    pub serial: String,
+    pub certificate: PeerCertificate,
     pub agreed: Agreed,
     pub conn: Connection,
     /// Whether this filer dialled it.
@@ -89,8 +96,8 @@ impl Session {
         let kept = settings.calls_per_peer_max / 4;
         let filer_calls = Semaphore::new((settings.calls_per_peer_max - kept) as usize);
         let heard = Mutex::new(Heard { datagrams: 0, at: opened });
-        let Holder { peer, serial } = holder;
-        Self { peer, serial, agreed, conn, dialled, opened, heard, filer_calls }
+        let Holder { peer, certificate } = holder;
+        Self { peer, certificate, agreed, conn, dialled, opened, heard, filer_calls }
     }
 
     /// Whether the connection has not ended.

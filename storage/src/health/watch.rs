@@ -54,6 +54,8 @@ pub(super) struct Watch {
     pub succeeded_ms: Option<u64>,
     /// People were told that it fails, and not yet that it works again.
     pub told: bool,
+    /// Since when none has failed so often any more that people would be told, where they were.
+    pub calm_since_ms: Option<u64>,
     /// From the beginning of the first to the end of the last attempt, while every answer was slow.
     pub slow_ms: Option<Range<u64>>,
     /// An attempt has shown that the cloud is to trip, and since then none has succeeded and no trip was refused under

@@ -4,7 +4,10 @@
 //! Owns: whether a copy is still wanted when it is put. Does not own: which row, and when (`storage::resync`).
 
 use super::{NotPut, RepairError, Tools};
-use crate::actors::connector::{Delete, GetObject, Put};
+use crate::{
+    actors::connector::{Delete, GetObject, Put},
+    cloud_names::called,
+};
 use bytes::Bytes;
 use mesh::kv::{KvError, KvRead};
 use storage::{
@@ -30,7 +33,7 @@ impl Tools {
                 match self.connectors[cloud.index()].send(Delete { segment }).await? {
                     Err(error) if error.is_refusal() => {
                         // It keeps litter, as it may while it is healthy: that must not keep it from becoming so.
-                        tracing::info!(%cloud, %segment, %error, "the cloud refuses to delete what is dead");
+                        tracing::info!(cloud = %called(cloud), %segment, %error, "the cloud refuses to delete what is dead");
                         self.door.propose(OpBody::Kept { cloud, segment, epoch }).await?;
                         return Ok(0);
                     }

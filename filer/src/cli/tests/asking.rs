@@ -34,6 +34,15 @@ async fn the_commands_talk_to_the_filer_and_say_how_it_went() {
     assert_eq!(clouds[1]["held_by_operator"], true);
     let (code, said) = asked(&["peers", "--dir", &ams]).await;
     assert!(code == 0 && said.contains("fra:7400"), "{said}");
+    for part in ["CERTIFICATES\n", "4e02", "REMOVED FILERS\n"] {
+        assert!(said.contains(part), "{part:?} in\n{said}");
+    }
+    let (code, said) = asked(&["peers", "--json", "--dir", &ams]).await;
+    let peers: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &peers["filers"][1]["name"]), (0, &serde_json::json!("fra")));
+    assert_eq!(peers["filers"][1]["certificate"]["serial"], "4e02");
+    assert_eq!(peers["removed"], serde_json::json!(["0000002c"]));
+    assert_eq!(peers["revoked"][0]["serial"], "4f00");
     assert_eq!(asked(&["cloud", "failback", "--dir", &ams]).await, (0, "aws is active now\n".into()));
     let (code, said) = asked(&["cloud", "failover", "aws", "--dir", &ams]).await;
     assert!(code == 3 && said.contains("aws misses 42 pieces"), "{code} {said}");

@@ -59,9 +59,21 @@ fn a_site_renews_its_certificate_with_its_key_and_with_another() {
         assert_eq!((key() != before.1, mode(Path::new(&desk.path("fra/identity/filer.key")))), (new_key, 0o600));
         assert_eq!((identity().id(), identity().name()), (first.id(), "fra"));
         assert!(!Path::new(&csr).exists() && !Path::new(&desk.path("fra/identity/filer.key.next")).exists());
-        std::fs::remove_file(&pem).unwrap();
+        assert!(Path::new(&pem).exists(), "what was signed may lie where it was made: it is not in the next one's way");
     }
     assert_ne!(key(), first_key);
+
+    // What is no earlier answer for this filer is.
+    assert_eq!(filer(&["renew", "--dir", &fra]).0, 0);
+    let earlier = std::fs::read_to_string(&pem).unwrap();
+    for other in ["precious".to_string(), earlier.replace("name = \"fra\"", "name = \"lon\"")] {
+        std::fs::write(&pem, &other).unwrap();
+        let (code, said) = filer(&["sign", &csr, "--renew", "--dir", &ams]);
+        assert!(code == 3 && said.contains("nothing is overwritten"), "{code} {said}");
+        assert_eq!(std::fs::read_to_string(&pem).unwrap(), other);
+    }
+    std::fs::remove_file(&csr).unwrap();
+    std::fs::remove_file(&pem).unwrap();
 
     // A renewal that was cut off between the certificate and the key still serves, and is finished by the next one.
     assert_eq!(filer(&["renew", "--dir", &fra, "--new-key"]).0, 0);

@@ -111,10 +111,30 @@ fn a_signing_that_fails_takes_nothing_and_may_be_repeated() {
     assert_eq!(filer(&["init", "ams", "--dir", &ams]).0, 0);
     assert_eq!(filer(&["init", "fra", "--dir", &desk.path("fra"), "--join"]).0, 0);
     let csr = desk.path("fra/fra.csr");
-    for wrong in [&["--days", "0"][..], &["--days", "99999"], &["-o", "/nowhere/at/all/fra.pem"]] {
-        assert_eq!(filer(&[&["sign", &csr, "--dir", &ams], wrong].concat()).0, 1, "{wrong:?}");
+    for (wrong, code) in [(&["--days", "0"][..], 2), (&["--days", "99999"], 2), (&["-o", "/nowhere/at/all/fra.pem"], 1)]
+    {
+        assert_eq!(filer(&[&["sign", &csr, "--dir", &ams], wrong].concat()).0, code, "{wrong:?}");
     }
     assert_eq!(filer(&["sign", &csr, "--dir", &ams]).0, 0, "the name is not burnt");
+}
+
+/// A script must be able to tell a wrong command line from a filer or a disk that failed.
+#[test]
+fn a_file_that_is_not_there_or_something_else_is_wrong_usage() {
+    let desk = Desk::new();
+    let (ams, fra, nothing) = (desk.path("ams"), desk.path("fra"), desk.path("nothing.pem"));
+    assert_eq!(filer(&["init", "ams", "--dir", &ams]).0, 0);
+    assert_eq!(filer(&["init", "fra", "--dir", &fra, "--join"]).0, 0);
+    for line in [
+        &["init", "fra", "--dir", &fra, "--certificate", &nothing][..],
+        &["sign", &nothing, "--dir", &ams],
+        &["renew", "--dir", &ams, "--certificate", &nothing],
+    ] {
+        let (code, said) = filer(line);
+        assert!(code == 2 && said.contains(&nothing) && said.contains("cannot be read"), "{line:?}: {code} {said}");
+    }
+    let (code, said) = filer(&["sign", &desk.path("ams/identity/filer.pem"), "--dir", &ams, "-o", &nothing]);
+    assert!(code == 2 && said.contains("the signing request was refused"), "{code} {said}");
 }
 
 #[tokio::test]

@@ -82,8 +82,8 @@ impl Site {
             },
             tasks: vec![
                 alive("cache", actors.cache.connected()),
-                alive("connector a", actors.connectors[0].connected()),
-                alive("connector b", actors.connectors[1].connected()),
+                alive(&format!("connector {}", self.cloud_name(CloudId::A)), actors.connectors[0].connected()),
+                alive(&format!("connector {}", self.cloud_name(CloudId::B)), actors.connectors[1].connected()),
                 alive("health", actors.health.connected()),
                 alive("mirror", actors.mirror.connected()),
                 alive("resync", actors.resync.connected()),
@@ -175,6 +175,7 @@ impl Site {
                     } else {
                         report.map(|(report, _)| report.version.clone())
                     },
+                    certificate: self.certificate_of_session(*id, &status.revoked),
                 }
             })
             .collect();
@@ -202,10 +203,22 @@ impl Site {
 
     fn certificate(&self, revoked: &RevokedList) -> Certificate {
         let identity = self.mesh.identity();
-        let left_ms = certificate_left_ms(identity.not_after_s());
+        self.certificate_row(identity.serial(), identity.not_after_s(), revoked)
+    }
+
+    /// This filer's own certificate, or the one that a peer has shown with which a session stands.
+    fn certificate_of_session(&self, filer: FilerId, revoked: &RevokedList) -> Option<Certificate> {
+        if filer == self.filer.who.me {
+            return Some(self.certificate(revoked));
+        }
+        let shown = self.mesh.certificates().remove(&filer)?;
+        Some(self.certificate_row(&shown.serial, shown.not_after_s, revoked))
+    }
+
+    fn certificate_row(&self, serial: &str, not_after_s: i64, revoked: &RevokedList) -> Certificate {
+        let left_ms = certificate_left_ms(not_after_s);
         let ends_soon = left_ms <= self.config.mesh.certificate_warn_ms;
-        let revoked = revoked.contains_key(identity.serial());
-        Certificate { serial: identity.serial().into(), left_ms, ends_soon, revoked }
+        Certificate { serial: serial.into(), left_ms, ends_soon, revoked: revoked.contains_key(serial) }
     }
 
     async fn clouds(&self, roles: &Roles) -> Vec<Cloud> {

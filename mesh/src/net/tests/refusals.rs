@@ -1,6 +1,6 @@
 use super::*;
 use crate::net::{
-    RefusedCertificates,
+    PeerCertificate, RefusedCertificates,
     frame::{CallHeader, encode_header},
     identity::tests::intruder,
     tls::ALPN,
@@ -152,6 +152,7 @@ async fn a_renewed_certificate_is_shown_from_the_next_session_on() {
     b.says(a.id(), "hi", Bytes::new()).await.expect("answered");
     let (old, new) = (b.mesh.identity().serial().to_string(), filer(&ca, 2));
     let serial = new.serial().to_string();
+    let not_after_s = b.mesh.identity().not_after_s();
     for of_another in [filer(&ca, 3), identity(&ca, 2, "other", 30, &now()), filer(&self::ca(), 2)] {
         assert!(b.mesh.renew(of_another).is_err());
     }
@@ -160,6 +161,8 @@ async fn a_renewed_certificate_is_shown_from_the_next_session_on() {
     assert_eq!(b.mesh.identity().serial(), serial);
     b.says(a.id(), "hi", Bytes::new()).await.expect("answered");
     assert_eq!(a.mesh.stats().sessions_opened, 1, "the session stands as it was opened");
+    let shown = PeerCertificate { serial: old.clone(), not_after_s };
+    assert_eq!(a.mesh.certificates(), BTreeMap::from([(b.id(), shown)]));
     // Nobody takes the old one any more, whoever dials.
     a.mesh.set_revoked([old].into());
     comes(async { while b.says(a.id(), "hi", Bytes::new()).await.is_err() {} }).await;
@@ -167,6 +170,7 @@ async fn a_renewed_certificate_is_shown_from_the_next_session_on() {
     a.knows(&[&b]);
     comes(async { while a.says(b.id(), "hi", Bytes::new()).await.is_err() {} }).await;
     assert_eq!(a.mesh.stats().refused.revoked, 0, "it was not shown again");
+    assert_eq!(a.mesh.certificates()[&b.id()].serial, serial);
 }
 
 #[tokio::test]

@@ -63,10 +63,34 @@ fn people_are_told_once_that_a_cloud_fails_and_once_that_it_works_again() {
         bench.succeed(CloudId::A, 1, 5);
         assert_eq!(bench.health.take_news(), [], "piece 2 fails still");
         bench.succeed(CloudId::A, 2, 5);
+        assert_eq!((bench.streak(CloudId::A), bench.health.take_news()), (None, vec![]), "it may begin again");
+        let calm_ms = bench.now_ms;
+        assert_eq!(bench.next(), []);
+        assert_eq!(bench.now_ms - calm_ms, 300_000);
         assert_eq!(bench.health.take_news(), [News::Works { cloud: CloudId::A }]);
         bench.succeed(CloudId::A, 2, 5);
-        assert_eq!(bench.health.take_news(), []);
+        assert_eq!((bench.health.take_news(), bench.health.deadline_ms()), (vec![], None));
     }
+}
+
+/// For an hour, with a success after every twenty failures.
+#[test]
+fn of_a_piece_that_fails_now_and_then_people_are_told_once() {
+    let mut bench = Bench::new(healthy());
+    let mut news = Vec::new();
+    for _ in 0..60 {
+        bench.fail_quietly(CloudId::A, 1, 20);
+        bench.succeed(CloudId::A, 1, 5);
+        bench.later(60_000);
+        news.extend(bench.health.take_news());
+    }
+    assert_eq!(fails_of(&news), Some((CloudId::A, 8, "connection reset")));
+    bench.fail_quietly(CloudId::A, 1, 7);
+    bench.succeed(CloudId::A, 1, 5);
+    bench.later(239_999);
+    assert_eq!(bench.health.take_news(), [], "a few failures neither begin it anew nor end it");
+    bench.later(1);
+    assert_eq!(bench.health.take_news(), [News::Works { cloud: CloudId::A }]);
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! Whether the addresses that the settings name can be listened on here, before anything else is begun.
+//!
+//! They are tried all at once: who starts a second filer on a host hears of every port that it must change, with its
+//! setting, and not of one after the other.
+
+use crate::config::Config;
+use std::{
+    io::{Error, ErrorKind},
+    net::{SocketAddr, TcpListener, UdpSocket},
+};
+
+/// Every setting whose address cannot be listened on now, with why and what to do, a sentence each.
+pub(crate) fn unavailable(config: &Config) -> Vec<String> {
+    let mesh = UdpSocket::bind(config.mesh.listen).err().map(|error| words("mesh.listen", config.mesh.listen, &error));
+    let tcp = [
+        ("nfs.listen", config.nfs.listen),
+        ("nfs.portmap_listen", config.nfs.portmap_listen.filter(|_| config.nfs.listen.is_some())),
+        ("admin.listen", config.admin.listen),
+        ("metrics.listen", config.metrics.listen),
+    ];
+    let refused = |(setting, address): (&str, Option<SocketAddr>)| {
+        let address = address?;
+        TcpListener::bind(address).err().map(|error| words(setting, address, &error))
+    };
+    mesh.into_iter().chain(tcp.into_iter().filter_map(refused)).collect()
+}
+
+fn words(setting: &str, address: SocketAddr, error: &Error) -> String {
+    let also = if setting == "mesh.listen" { " (in mesh.advertise too)" } else { "" };
+    let what = match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "is in use: another program of this host, perhaps another filer, listens there. Stop that one, or set another port{also}"
+        ),
+        ErrorKind::AddrNotAvailable => "is no address of this host. Set one that it has, or 0.0.0.0 for all".into(),
+        ErrorKind::PermissionDenied => format!(
+            "is not allowed: ports below 1024 need a right that this user lacks (CAP_NET_BIND_SERVICE). Give it, or set another port{also}"
+        ),
+        _ => format!("cannot be listened on ({error}). Set another address or port{also}"),
+    };
+    format!("{setting} = \"{address}\" {what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn every_address_that_is_taken_is_told_with_its_setting_and_what_to_do() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut config = Config::first("ams", Path::new("/var/lib/filer"));
+        (config.mesh.listen, config.nfs.listen, config.metrics.listen) = (any, Some(any), None);
+        assert_eq!(unavailable(&config), Vec::<String>::new());
+        let (udp, tcp) = (UdpSocket::bind(any).unwrap(), TcpListener::bind(any).unwrap());
+        config.mesh.listen = udp.local_addr().unwrap();
+        (config.nfs.listen, config.metrics.listen) = (Some(tcp.local_addr().unwrap()), Some(any));
+        let told = unavailable(&config);
+        let [mesh, nfs] = &told[..] else { panic!("{told:?}") };
+        let begins = |text: &str, setting: &str, address: SocketAddr| {
+            text.starts_with(&format!("{setting} = \"{address}\" is in use")) && text.contains("set another port")
+        };
+        assert!(begins(mesh, "mesh.listen", config.mesh.listen) && mesh.contains("mesh.advertise"), "{mesh}");
+        assert!(begins(nfs, "nfs.listen", tcp.local_addr().unwrap()) && !nfs.contains("mesh.advertise"), "{nfs}");
+        drop((udp, tcp));
+        assert_eq!(unavailable(&config), Vec::<String>::new(), "the look itself holds nothing");
+    }
+
+    #[test]
+    fn what_else_may_be_wrong_with_an_address_has_its_own_words() {
+        let address = SocketAddr::from(([0, 0, 0, 0], 111));
+        for (kind, part) in [
+            (ErrorKind::AddrNotAvailable, "is no address of this host"),
+            (ErrorKind::PermissionDenied, "CAP_NET_BIND_SERVICE"),
+            (ErrorKind::OutOfMemory, "cannot be listened on"),
+        ] {
+            let text = words("nfs.portmap_listen", address, &Error::from(kind));
+            assert!(text.starts_with("nfs.portmap_listen = \"0.0.0.0:111\" ") && text.contains(part), "{text}");
+        }
+    }
+}
