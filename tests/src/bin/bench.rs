@@ -4,9 +4,9 @@
 //! the same two cloud servers, at once, through the same client library. Absolute numbers are printed for the reader;
 //! only the ratios mean something elsewhere. The filer has the settings that it has when nobody sets any.
 //!
-//! Small files are compared twice: with the servers beside the filer, where both ways are bound by the processor, and with each
-//! of their answers as late as one from a cloud is. The second ratio says how much a client's calls under way at one time can
-//! make up for the distance, and has no target.
+//! Small files are compared with the servers beside the filer, where both ways are bound by the processor, for a few clients
+//! and for many; and with each of the clouds' answers as late as one from afar is. That last ratio says how much a client's
+//! calls under way at one time can make up for the distance, and has no target.
 //!
 //! A target that is missed is an exit code of 1, and so is a run in which anything failed on the way: numbers of a filer
 //! that had to try again say nothing.
@@ -36,10 +36,9 @@ const MIB: usize = 1 << 20;
 /// What a filer puts at one time, in bytes and in number: the straight puts do the same.
 const SEGMENT_BYTES: usize = 8 * MIB;
 const PUTS_IN_FLIGHT: usize = 16;
-/// Small files and small puts under way at one time, such as those of a few busy clients.
-const SMALL_IN_FLIGHT: usize = 256;
-/// How late an answer of a cloud is at least, in milliseconds, however small the request.
-const AWAY_MS: [u64; 2] = [0, 40];
+/// Small files, and small puts, under way at one time: those of one busy client and of several, and how late an answer of a
+/// cloud is at least, in milliseconds, however small the request.
+const SMALL: [(usize, u64); 3] = [(64, 0), (256, 0), (256, 40)];
 /// Of a small file, in bytes.
 const SMALL_BYTES: usize = 4096;
 /// What the memory's file is written in, in bytes.
@@ -96,13 +95,12 @@ async fn run(arguments: Arguments) -> Result<bool> {
     let mesh = MeshOfFilers::start(Plan::as_shipped("bench", places).sites(&["ams"])).await?;
     let mut bench = Bench::start(mesh, [a.remote(), b.remote()]).await?;
     let rounds = arguments.rounds as usize;
-    let met = [
-        bench.large(arguments.large_mib as usize, rounds).await?,
-        bench.small(arguments.small_files as usize, rounds, AWAY_MS[0]).await?,
-        bench.small(arguments.small_files as usize, rounds, AWAY_MS[1]).await?,
-        bench.memory(arguments.memory_mib as usize).await?,
-    ];
-    Ok(met == [true; 4])
+    let mut met = bench.large(arguments.large_mib as usize, rounds).await?;
+    for (in_flight, away_ms) in SMALL {
+        met &= bench.small(arguments.small_files as usize, rounds, in_flight, away_ms).await?;
+    }
+    met &= bench.memory(arguments.memory_mib as usize).await?;
+    Ok(met)
 }
 
 /// A filer, a client of it, and its clouds.
@@ -139,9 +137,11 @@ impl Bench {
         Ok(report("speed through NFS, of the speed of straight puts", median(&mut ratios), LARGE_RATIO_MIN))
     }
 
-    /// Many small files, with answers of the clouds as late as said.
-    async fn small(&self, files: usize, rounds: usize, away_ms: u64) -> Result<bool> {
-        println!("{files} files of 4 KiB, until both clouds have them; answers of the clouds {away_ms} ms late");
+    /// Many small files, so many of them under way at one time, with answers of the clouds as late as said.
+    async fn small(&self, files: usize, rounds: usize, in_flight: usize, away_ms: u64) -> Result<bool> {
+        println!(
+            "{files} files of 4 KiB, {in_flight} under way, until both clouds have them; answers of the clouds {away_ms} ms late"
+        );
         if away_ms > 0 {
             for remote in &self.remotes {
                 remote.add(&Fault::new(On::Any, Effect::Slowly).delay_ms(away_ms)).await?;
@@ -149,10 +149,10 @@ impl Bench {
         }
         let mut ratios = vec![];
         for round in 0..rounds {
-            let name = format!("small-{away_ms}-{round}");
-            let straight = self.straight_small(files, &name).await?;
+            let name = format!("small-{in_flight}-{away_ms}-{round}");
+            let straight = self.straight_small(files, in_flight, &name).await?;
             let start = Instant::now();
-            self.small_files(files, &name).await?;
+            self.small_files(files, in_flight, &name).await?;
             let written = start.elapsed();
             self.until_in_clouds().await?;
             let through = start.elapsed();
@@ -211,7 +211,7 @@ impl Bench {
         Ok(start.elapsed())
     }
 
-    async fn straight_small(&self, files: usize, name: &str) -> Result<Duration> {
+    async fn straight_small(&self, files: usize, in_flight: usize, name: &str) -> Result<Duration> {
         let body = noise(SMALL_BYTES, 1);
         let start = Instant::now();
         stream::iter(0..files)
@@ -220,13 +220,13 @@ impl Bench {
                 let key = format!("straight/{name}-{n}");
                 async move { tokio::spawn(async move { put_both(&clouds, key, body).await }).await? }
             })
-            .buffer_unordered(SMALL_IN_FLIGHT)
+            .buffer_unordered(in_flight)
             .try_collect::<()>()
             .await?;
         Ok(start.elapsed())
     }
 
-    async fn small_files(&self, files: usize, name: &str) -> Result<()> {
+    async fn small_files(&self, files: usize, in_flight: usize, name: &str) -> Result<()> {
         let dir = self.nfs.mkdir(&self.nfs.root(), name).await?;
         let body = noise(SMALL_BYTES, 1);
         stream::iter(0..files)
@@ -237,7 +237,7 @@ impl Bench {
                     anyhow::Ok(put.await??)
                 }
             })
-            .buffer_unordered(SMALL_IN_FLIGHT)
+            .buffer_unordered(in_flight)
             .try_collect::<()>()
             .await
             .context("writing small files")
