@@ -69,6 +69,12 @@ impl Notes {
         let line = self.line_of(path);
         self.problems.push(Problem { line, setting: path.into(), what: what.into() });
     }
+
+    /// Notes a problem with a part of a setting, which begins at byte `at`.
+    fn problem_at(&mut self, at: usize, path: &str, what: String) {
+        let line = Some(self.line_at(at));
+        self.problems.push(Problem { line, setting: path.into(), what });
+    }
 }
 
 /// A section being filled in (`table`: what the file has of it) or written out.
@@ -166,6 +172,39 @@ impl<'a, 'n> Form<'a, 'n> {
                     Err(what) => self.notes.problem(&path, what),
                 }
             }
+        }
+    }
+
+    /// A list that may be left out. Each item that is wrong is told of at its own line; what the file has of it is not used
+    /// then.
+    pub fn list<K: Kind>(&mut self, key: &'static str, doc: &'static str, kind: K, values: &mut Vec<K::Value>) {
+        let path = self.path_of(key);
+        self.known.push(key);
+        let table = match self.mode {
+            Mode::Read(table) => table,
+            Mode::Write => {
+                let items = values.iter().filter_map(|value| kind.write(value, &self.notes.base));
+                let text = Some(format!("[{}]", items.collect::<Vec<_>>().join(", ")));
+                self.notes.entries.push(Entry::Setting { path, key, doc, text, needed: false, sample: "" });
+                return;
+            }
+        };
+        let Some((name, found)) = table.and_then(|table| table.get_key_value(key)) else { return };
+        self.seen(&path, name);
+        let Some(items) = found.get_ref().as_array() else {
+            let found = super::kinds::type_of(found.get_ref());
+            self.notes.problem(&path, format!("must be a list in [ ], not {found}"));
+            return;
+        };
+        let mut read = vec![];
+        for item in items.iter() {
+            match kind.read(item.get_ref(), &self.notes.base) {
+                Ok(value) => read.push(value),
+                Err(what) => self.notes.problem_at(item.span().start, &path, what),
+            }
+        }
+        if read.len() == items.len() {
+            *values = read;
         }
     }
 

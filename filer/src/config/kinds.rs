@@ -279,20 +279,6 @@ impl Kind for FilePath {
     }
 }
 
-/// A list, each item of one kind.
-pub(super) struct List<K>(pub K);
-
-impl<K: Kind> Kind for List<K> {
-    type Value = Vec<K::Value>;
-    fn read(&self, found: &DeValue<'_>, base: &Path) -> Result<Self::Value, String> {
-        let items = found.as_array().ok_or_else(|| format!("must be a list in [ ], not {}", type_of(found)))?;
-        items.iter().map(|item| self.0.read(item.get_ref(), base)).collect()
-    }
-    fn write(&self, value: &Self::Value, base: &Path) -> Option<String> {
-        Some(format!("[{}]", value.iter().filter_map(|item| self.0.write(item, base)).collect::<Vec<_>>().join(", ")))
-    }
-}
-
 /// A setting that may stay unset, with a sample for the example file.
 pub(super) struct Maybe<K>(pub K, pub &'static str);
 

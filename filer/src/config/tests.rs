@@ -227,6 +227,27 @@ fn every_problem_is_listed_with_its_line() {
 }
 
 #[test]
+fn each_network_that_is_wrong_is_told_of_at_its_own_line() {
+    let form = "is no network; write such as \"10.1.0.0/16\", \"fd00::/8\" or one address";
+    let exports = "[[nfs.exports]]\npath = \"/a\"\nnetworks = [\"10.1.0.0/33\", \"10.1.0.0/16\", \"office\"]\n\
+        [[nfs.exports]]\npath = \"/b\"\nnetworks = [\n  \"10.2.0.0/16\",\n  \"fd00::/129\", # too long\n\n  7,\n]\n";
+    assert_eq!(
+        problems(&format!("{GOOD}{exports}")),
+        [
+            format!("line 13: nfs.exports.0.networks \"10.1.0.0/33\" {form}"),
+            format!("line 13: nfs.exports.0.networks \"office\" {form}"),
+            format!("line 18: nfs.exports.1.networks \"fd00::/129\" {form}"),
+            "line 20: nfs.exports.1.networks must be a text in quotes, not a number".into(),
+        ]
+    );
+    let alone = "[[nfs.exports]]\npath = \"/a\"\nnetworks = \"10.1.0.0/16\"\n";
+    assert_eq!(
+        problems(&format!("{GOOD}{alone}")),
+        ["line 13: nfs.exports.0.networks must be a list in [ ], not a text"]
+    );
+}
+
+#[test]
 fn every_problem_of_the_clouds_is_listed() {
     let table: Vec<(&str, Vec<&str>)> = vec![
         (
