@@ -33,7 +33,7 @@ pub use sections::{
 pub use site_dir::{CONFIG_FILE, SITE_FILE, SiteDir, SiteError, SiteFile, SitePeer};
 
 use form::{Form, Notes};
-use kinds::{FilePath, Text};
+use kinds::{FilePath, Such, Text};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -97,6 +97,11 @@ pub enum ConfigError {
     Problems { path: PathBuf, problems: Vec<Problem> },
 }
 
+/// Where relative paths in the settings file at `path` start.
+fn folder_of(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).to_path_buf()
+}
+
 fn listed(path: &Path, problems: &[Problem]) -> String {
     let count = match problems.len() {
         1 => "1 problem".into(),
@@ -151,26 +156,28 @@ impl Config {
 
     /// Reads the settings in `text`, which stands in the file at `path`: relative paths start in its directory.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        match Self::read(text, path) {
+        match Self::read(text, Notes::new(text, folder_of(path))) {
             (config, problems) if problems.is_empty() => Ok(config),
             (_, problems) => Err(ConfigError::Problems { path: path.into(), problems }),
         }
     }
 
+    /// The settings in `table`, which are to stand in the file at `path`, as far as they can be read, and what is wrong with
+    /// them. There is no file yet, so nothing has a line.
+    pub(crate) fn of_table(table: &toml::Table, path: &Path) -> (Self, Vec<Problem>) {
+        Self::read(&table.to_string(), Notes::of_no_file(folder_of(path)))
+    }
+
     /// The settings in `text` as far as they can be read, and what is wrong with them.
-    pub(crate) fn read(text: &str, path: &Path) -> (Self, Vec<Problem>) {
-        let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        let mut notes = Notes::new(text, base.clone());
+    fn read(text: &str, mut notes: Notes) -> (Self, Vec<Problem>) {
         let (document, faults) = DeTable::parse_recoverable(text);
-        let mut config = Self::first("", &base);
+        let mut config = Self::first("", &notes.base);
         if let Some(broken) = broken::first(&faults, text, &notes) {
             return (config, vec![broken]);
         }
         Form::read(document.get_ref(), &mut notes, |form| config.form(form));
         checks::check(&config, &mut notes);
-        notes.problems.sort_by_key(|problem| problem.line);
-        notes.problems.dedup();
-        (config, notes.problems)
+        (config, notes.into_problems())
     }
 
     /// The commented settings file of a new filer `name`: every setting stands there, with its default.
@@ -186,7 +193,8 @@ impl Config {
     }
 
     fn form(&mut self, form: &mut Form<'_, '_>) {
-        form.need("name", "This site's name, as its certificate has it.", Text(site_dir::check_name), &mut self.name);
+        let doc = "This site's name, as its certificate has it.";
+        form.need("name", doc, Such(Text(site_dir::check_name), "\"ams\""), &mut self.name);
         let doc = "Where the filer keeps its state: staging, cache and its replica of the CloudFS.";
         form.set("data_dir", doc, FilePath, &mut self.data_dir);
         form.section("mesh", "How this filer and its peers talk and agree.", |form| self.mesh.form(form));

@@ -80,7 +80,7 @@ bytes_max = "8 MiBB"
         for (line, what) in [
             (2, "colour"),
             (3, "clouds.primary has no credentials"),
-            (7, "clouds.secondary.secret_access_key is missing"),
+            (11, "clouds.secondary.secret_access_key is missing"),
             (9, "clouds.secondary.name"),
             (10, "clouds.secondary.bucket is the same place"),
             (13, "segments.seal_after"),

@@ -172,7 +172,7 @@ pub(super) fn from_flags(
     for pair in &init.set {
         places::set(&mut table, pair)?;
     }
-    let (config, mut problems) = places::settings(&table, dir);
+    let (config, mut problems) = Config::of_table(&table, &dir.config_path());
     if config.name != init.name {
         problems.push(crate::config::Problem {
             line: None,

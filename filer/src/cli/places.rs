@@ -126,13 +126,6 @@ pub(super) fn set(table: &mut Table, pair: &str) -> Result<(), CliError> {
     put(table, path.trim(), parsed.unwrap_or_else(|| text.into()))
 }
 
-/// The settings that `table` adds up to in the site's directory, and what is wrong with them (without line numbers:
-/// there is no file yet).
-pub(super) fn settings(table: &Table, dir: &SiteDir) -> (Config, Vec<Problem>) {
-    let (config, problems) = Config::read(&table.to_string(), &dir.config_path());
-    (config, problems.into_iter().map(|problem| Problem { line: None, ..problem }).collect())
-}
-
 /// Refuses settings with problems. They are in no file yet.
 pub(super) fn refuse(problems: &[Problem]) -> Result<(), CliError> {
     let count = match problems.len() {

@@ -11,7 +11,7 @@ const EXCERPT_BYTES_MAX: usize = 32;
 /// The first of the faults in `text`.
 pub(super) fn first(faults: &[Error], text: &str, notes: &Notes) -> Option<Problem> {
     let fault = faults.iter().min_by_key(|fault| fault.span().map_or(usize::MAX, |span| span.start))?;
-    let line = fault.span().map(|span| notes.line_at(span.start));
+    let line = fault.span().and_then(|span| notes.line_at(span.start));
     let excerpt = excerpt(line.and_then(|line| text.lines().nth(line - 1)).unwrap_or_default());
     let shown = if excerpt.is_empty() { String::new() } else { format!(" ({excerpt})") };
     let what = format!("is no valid TOML here{shown}: {}", fault.message().replace('\n', ", "));

@@ -142,7 +142,7 @@ fn every_problem_is_listed_with_its_line() {
             vec![
                 "line 12: health.failures_to_trip must be a whole number without quotes, from 1 to 1000000, not a text".into(),
                 "line 13: health.trip_policy \"all\" is no choice here; write \"any\" or \"majority\"".into(),
-                "line 15: nfs.listen must be an address with a port, such as \"127.0.0.1:7400\" or \"[::]:7400\", not a number, or \"off\"".into(),
+                "line 15: nfs.listen must be an address with a port, such as \"127.0.0.1:7400\" or \"[::]:7400\", or \"off\", not a number".into(),
                 "line 17: log.filter must be a text in quotes, not true or false".into(),
             ],
         ),
@@ -150,41 +150,41 @@ fn every_problem_is_listed_with_its_line() {
         (
             "[nfs]\nlisten = \"127.0.0.1:7480\"\n[admin]\nlisten = \"0.0.0.0:7480\"\n",
             vec![
-                "line 13: admin.token_file is missing: admin.listen needs it; add token_file, or set listen = \"off\"".into(),
-                "line 14: admin.listen \"0.0.0.0:7480\" collides with nfs.listen = \"127.0.0.1:7480\"; choose another port".into(),
+                "line 14: admin.token_file is missing: admin.listen needs it; add token_file, or set listen = \"off\"".into(),
+                "line 14: admin.listen \"0.0.0.0:7480\" collides with nfs.listen = \"127.0.0.1:7480\" (line 12); choose another port".into(),
                 "line 14: admin.listen \"0.0.0.0:7480\" is no loopback address; use 127.0.0.1 or [::1]".into(),
-                "metrics.listen \"127.0.0.1:7480\" collides with nfs.listen = \"127.0.0.1:7480\"; choose another port".into(),
-                "metrics.listen \"127.0.0.1:7480\" collides with admin.listen = \"0.0.0.0:7480\"; choose another port".into(),
+                "line 12: nfs.listen \"127.0.0.1:7480\" collides with metrics.listen = \"127.0.0.1:7480\" (the default); choose another port".into(),
+                "line 14: admin.listen \"0.0.0.0:7480\" collides with metrics.listen = \"127.0.0.1:7480\" (the default); choose another port".into(),
             ],
         ),
         (
             "[nfs]\nlisten = \"0.0.0.0:2049\"\n[[nfs.exports]]\npath = \"/a\"\n[[nfs.exports]]\npath = \"/a\"\nnetworks = [\"10.1.0.0/99\"]\n[[nfs.exports]]\npath = \"b/\"\nnetworks = [\"10.0.0.0/8\"]\n",
             vec![
                 "line 13: nfs.exports.0.networks is missing: nfs.listen = \"0.0.0.0:2049\" is open to other machines; add such as networks = [\"10.1.0.0/16\"]".into(),
-                "line 16: nfs.exports.1.path \"/a\" is exported already in line 14; keep one of them".into(),
+                "line 16: nfs.exports.1.path \"/a\" is exported already (line 14); keep one of them".into(),
                 "line 17: nfs.exports.1.networks \"10.1.0.0/99\" is no network; write such as \"10.1.0.0/16\", \"fd00::/8\" or one address".into(),
                 "line 19: nfs.exports.2.path \"b/\" is not a path within the CloudFS; begin it with /".into(),
             ],
         ),
         (
             "[mesh]\nlisten = \"0.0.0.0:7400\"\n",
-            vec!["line 11: mesh.advertise is missing: listen = \"0.0.0.0:7400\" names no single address; add advertise = \"host:port\" as peers reach it".into()],
+            vec!["line 12: mesh.advertise is missing: listen = \"0.0.0.0:7400\" names no single address; add advertise = \"host:port\" as peers reach it".into()],
         ),
         (
             "[mesh]\nadvertise = \"ams\"\nelection_min = \"3 s\"\nheartbeat = \"2 s\"\n",
             vec![
                 "line 12: mesh.advertise \"ams\" is not host:port; write it as peers reach it, such as \"ams.example.org:7400\"".into(),
-                "line 13: mesh.election_min = \"3 s\" is too large: it must fit in mesh.election_max = \"2 s\"".into(),
-                "line 14: mesh.heartbeat = \"2 s\" is too large: 2 times it must fit in mesh.election_min = \"3 s\"".into(),
+                "line 13: mesh.election_min = \"3 s\" is too large: it must fit in mesh.election_max = \"2 s\" (the default)".into(),
+                "line 14: mesh.heartbeat = \"2 s\" is too large: 2 times it must fit in mesh.election_min = \"3 s\" (line 13)".into(),
             ],
         ),
         (
             "[cache]\nmemory_bytes_max = \"1 MiB\"\n[segments]\nframe_bytes_max = \"2 MiB\"\n",
-            vec!["line 14: segments.frame_bytes_max = \"2 MiB\" is too large: it must fit in cache.memory_bytes_max = \"1 MiB\"".into()],
+            vec!["line 14: segments.frame_bytes_max = \"2 MiB\" is too large: it must fit in cache.memory_bytes_max = \"1 MiB\" (line 12)".into()],
         ),
         (
             "[segments]\nbytes_max = \"2 MiB\"\nseal_idle_bytes_min = \"3 MiB\"\n",
-            vec!["line 13: segments.seal_idle_bytes_min = \"3 MiB\" is too large: it must fit in segments.bytes_max = \"2 MiB\"".into()],
+            vec!["line 13: segments.seal_idle_bytes_min = \"3 MiB\" is too large: it must fit in segments.bytes_max = \"2 MiB\" (line 12)".into()],
         ),
         (
             "[segments]\ndelete_grace = \"0 s\"\n",
@@ -208,6 +208,19 @@ fn every_problem_is_listed_with_its_line() {
             vec!["line 12: log.filter \"wran\" is no level; write error, warn, info, debug or trace, or PART=LEVEL".into()],
         ),
         ("[log]\nfilter = \"warn,openraft=error,filer::nfs=debug\"\n", vec![]),
+        (
+            "[log]\nfilter = \"wran,storage=debug,ifno\"\n",
+            vec!["line 12: log.filter \"wran\" and \"ifno\" are no levels; write error, warn, info, debug or trace, or PART=LEVEL".into()],
+        ),
+        (
+            "[mesh]\nlisten = \"0.0.0.0:7400\"\nadvertise = \"0.0.0.0:7400\"\n",
+            vec!["line 13: mesh.advertise \"0.0.0.0:7400\" is where one listens, and no address that leads here; write it as peers reach it, such as \"ams.example.org:7400\"".into()],
+        ),
+        ("[[nfs.export]]\npath = \"/\"\n", vec!["line 11: nfs.export is no known section in [nfs]; did you mean exports?".into()]),
+        (
+            "[[nfs.exports]]\npath = \"/\"\nuid = 7\n",
+            vec!["line 13: nfs.exports.0.uid is no known setting in [[nfs.exports]]; known in [[nfs.exports]]: path, networks, squash, anonymous_uid, anonymous_gid, read_only".into()],
+        ),
         (
             "[segments]\nbytes_max = \"8 MiB\"\nbytes_max = \"4 MiB\"\n",
             vec!["line 13: is no valid TOML here (bytes_max ..): duplicate key".into()],
@@ -253,7 +266,7 @@ fn every_problem_of_the_clouds_is_listed() {
         (
             "",
             vec![
-                "name is missing; add it, such as name = \"\"",
+                "name is missing; add it, such as name = \"ams\"",
                 "clouds.primary is missing: a CloudFS needs two clouds; add the section with kind and name",
                 "clouds.secondary is missing: a CloudFS needs two clouds; add the section with kind and name",
             ],
@@ -264,7 +277,7 @@ fn every_problem_of_the_clouds_is_listed() {
                 "line 1: name \"a b\" cannot name a filer; use 1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit",
                 "line 3: clouds.primary.kind \"s4\" is no choice here; write \"s3\" or \"azure\" or \"gcs\" or \"directory\"",
                 "line 6: clouds.secondary.kind is missing; add it, such as kind = \"directory\"",
-                "line 7: clouds.secondary.name \"x\" is the name of clouds.primary too; give each cloud a name of its own",
+                "line 7: clouds.secondary.name \"x\" is the name of clouds.primary too (line 4); give each cloud a name of its own",
             ],
         ),
         (
@@ -272,18 +285,18 @@ fn every_problem_of_the_clouds_is_listed() {
             vec![
                 "line 2: clouds.primary has no credentials; give access_key_id and secret_access_key (or their _env or _file), or machine_role = true",
                 "line 6: clouds.secondary has no credentials; give access_key or sas (or their _env or _file), or machine_role = true",
-                "line 6: clouds.secondary.account is missing; add it, such as account = \"\"",
-                "line 6: clouds.secondary.container is missing; add it, such as container = \"\"",
+                "line 6: clouds.secondary.account is missing; add it, such as account = \"examplefiles\"",
+                "line 6: clouds.secondary.container is missing; add it, such as container = \"files\"",
             ],
         ),
         (
             "name = \"a\"\n[clouds.primary]\nkind = \"s3\"\nname = \"x\"\nbucket = \"b\"\nendpoint = \"http://store:9000/\"\naccess_key_id = \"i\"\n\
              [clouds.secondary]\nkind = \"s3\"\nname = \"y\"\nbucket = \"b\"\nendpoint = \"http://STORE:9000\"\nallow_http = true\naccess_key_id = \"i\"\nsecret_access_key = \"k\"\nsecret_access_key_env = \"K\"\nprefix = \"other\"\n",
             vec![
-                "line 2: clouds.primary.secret_access_key is missing beside access_key_id; add it, or its _env or _file",
+                "line 7: clouds.primary.secret_access_key is missing beside access_key_id; add it, or its _env or _file",
                 "line 6: clouds.primary.endpoint is http://, which anybody on the way can read; use https://, or add allow_http = true",
                 "line 11: clouds.secondary.bucket is the same place as clouds.primary (line 5): one failure would take both; name another bucket",
-                "line 15: clouds.secondary.secret_access_key comes from 2 places; give only one of secret_access_key, secret_access_key_env and secret_access_key_file",
+                "line 16: clouds.secondary.secret_access_key_env is one place too many beside secret_access_key (line 15); keep one of them",
             ],
         ),
         (
@@ -305,8 +318,8 @@ fn every_problem_of_the_clouds_is_listed() {
             "name = \"a\"\ndata_dir = \"d\"\n[clouds.primary]\nkind = \"directory\"\nname = \"x\"\npath = \"d/c\"\n\
              [clouds.secondary]\nkind = \"gcs\"\nname = \"y\"\nbucket = \"g\"\nanonymous = true\nmachine_role = true\n",
             vec![
-                "line 6: clouds.primary.path and data_dir lie one within the other; give the cloud a directory of its own",
-                "line 7: clouds.secondary has several credentials; keep one of service_account_path, machine_role and anonymous",
+                "line 6: clouds.primary.path and data_dir (line 2) lie one within the other; give the cloud a directory of its own",
+                "line 11: clouds.secondary.anonymous contradicts machine_role (line 12); keep one of service_account_path, machine_role and anonymous",
             ],
         ),
     ];
@@ -316,6 +329,103 @@ fn every_problem_of_the_clouds_is_listed() {
         found.sort();
         expected.sort();
         assert_eq!(found, expected, "\n{text}");
+    }
+}
+
+#[test]
+fn what_follows_from_a_problem_is_not_told_as_another_one() {
+    for (added, expected) in [
+        (
+            "[segments]\nbytes_max = \"1 TiB\"\nframe_bytes_max = \"6 MiB\"\n",
+            "line 12: segments.bytes_max \"1 TiB\" is out of range; give 64 KiB to 64 MiB",
+        ),
+        (
+            "[[nfs.exports]]\npath = \"/\"\n[[nfs.exports]]\nread_only = true\n",
+            "line 13: nfs.exports.1.path is missing; add it, such as path = \"/\"",
+        ),
+        (
+            "[metrics]\nlisten = \"127.0.0.1\"\n[nfs]\nlisten = \"127.0.0.1:7480\"\n",
+            "line 12: metrics.listen \"127.0.0.1\" is not an address to listen on; write an address with a port, such as \"127.0.0.1:7400\" or \"[::]:7400\", or \"off\"",
+        ),
+        (
+            "[nfs]\nexports = 3\nlisten = \"0.0.0.0:2049\"\n",
+            "line 12: nfs.exports must be a list of sections, each written [[nfs.exports]], not a number",
+        ),
+    ] {
+        assert_eq!(problems(&format!("{GOOD}{added}")), [expected], "{added}");
+    }
+    let cloud = "name = \"ams\"\n[clouds]\nprimary = 3\n[clouds.secondary]\nkind = \"s3\"\nname = 7\nbucket = \"example-files\"\n\
+        access_key_id = \"id\"\nsecret_access_key = \"\"\n";
+    assert_eq!(
+        problems(cloud),
+        [
+            "line 3: clouds.primary must be a section, written [clouds.primary], not a number",
+            "line 6: clouds.secondary.name must be a text in quotes, not a number",
+            "line 9: clouds.secondary.secret_access_key is empty; give a text",
+        ]
+    );
+}
+
+/// In one line, a setting and its section begin in the same one.
+#[test]
+fn sections_in_one_line_are_read_as_others() {
+    let text = "name = \"ams\"\nnfs = { listen = \"0.0.0.0:2049\", exports = [{ path = \"/\", networks = [\"10.0.0.0/8\"] }] }\n\
+        [clouds]\nprimary = { kind = \"directory\", name = \"one\", path = \"same\" }\n\
+        secondary = { kind = \"directory\", name = \"one\", path = \"same\" }\n";
+    assert_eq!(
+        problems(text),
+        [
+            "line 5: clouds.secondary.name \"one\" is the name of clouds.primary too (line 4); give each cloud a name of its own",
+            "line 5: clouds.secondary.path is the same place as clouds.primary (line 4): one failure would take both; name another path",
+        ]
+    );
+}
+
+#[test]
+fn the_setting_that_asks_for_another_is_the_line_of_what_is_missing() {
+    for (added, expected) in [
+        (
+            "[nfs]\nconnections_max = 10\nlisten = \"10.1.0.5:2049\"\n",
+            "line 13: nfs.listen = \"10.1.0.5:2049\" is open to other machines, and nothing says which of them may come; add a section [[nfs.exports]] with path = \"/\" and such as networks = [\"10.1.0.0/16\"]",
+        ),
+        (
+            "request_timeout = \"1 h\"\n",
+            "line 11: segments.delete_grace = \"1 h\" is too short: one put to clouds.secondary may take \"3640 s\" (request_timeout, and time_per_mib for segments.bytes_max), and one that is begun in the first half must not arrive behind the delete; set \"7280 s\" or more",
+        ),
+    ] {
+        assert_eq!(problems(&format!("{GOOD}{added}")), [expected], "{added}");
+    }
+}
+
+#[test]
+fn one_bucket_is_noticed_at_all_of_its_addresses() {
+    let s3 = |bucket: &str, endpoint: &str| {
+        format!(
+            "kind = \"s3\"\nbucket = \"{bucket}\"\nendpoint = \"{endpoint}\"\nallow_http = true\naccess_key_id = \"i\"\nsecret_access_key = \"k\"\n"
+        )
+    };
+    let gcs = "kind = \"gcs\"\nbucket = \"example-files\"\nmachine_role = true\n".to_string();
+    let aws = "kind = \"s3\"\nbucket = \"example-files\"\nmachine_role = true\n".to_string();
+    let judged = |first: &str, second: &str| {
+        let text = format!(
+            "name = \"ams\"\n[clouds.primary]\nname = \"x\"\n{first}[clouds.secondary]\nname = \"y\"\n{second}"
+        );
+        problems(&text)
+            .iter()
+            .filter(|problem| problem.contains("is the same place as clouds.primary (line 5)"))
+            .count()
+    };
+    let same = "example-files";
+    for (first, second, expected) in [
+        (&aws, &s3(same, "https://s3.eu-west-1.amazonaws.com"), 1),
+        (&aws, &s3("others", "https://s3.eu-west-1.amazonaws.com"), 0),
+        (&aws, &gcs, 0),
+        (&gcs, &s3(same, "https://storage.googleapis.com:443/"), 1),
+        (&s3(same, "http://Store.example.org"), &s3(same, "https://store.example.org/"), 1),
+        (&s3(same, "http://store:9000"), &s3(same, "http://store:9001"), 0),
+        (&s3(same, "http://ec2-1.amazonaws.com"), &s3(same, "http://ec2-2.amazonaws.com"), 0),
+    ] {
+        assert_eq!(judged(first, second), expected, "{first}\n{second}");
     }
 }
 
@@ -436,5 +546,5 @@ fn one_directory_under_two_names_is_noticed() {
     let data = "name = \"x\"\ndata_dir = \"link/data\"\n[clouds.primary]\nkind = \"directory\"\nname = \"a\"\npath = \"a\"\n\
          [clouds.secondary]\nkind = \"directory\"\nname = \"b\"\npath = \"b\"\n";
     let said = Config::parse(data, &at("filer.toml")).unwrap_err().to_string();
-    assert!(said.contains("and data_dir lie one within the other"), "{said}");
+    assert!(said.contains("lie one within the other"), "{said}");
 }
