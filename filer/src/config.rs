@@ -15,6 +15,7 @@ mod checks;
 mod clouds;
 mod form;
 mod kinds;
+mod machine;
 mod nfs;
 mod sections;
 pub(crate) mod site_dir;
@@ -97,6 +98,30 @@ pub enum ConfigError {
     Problems { path: PathBuf, problems: Vec<Problem> },
 }
 
+/// The text of the settings file at `path`, and that path from the root.
+fn text_of(path: &Path) -> Result<(PathBuf, String), ConfigError> {
+    use std::io::Read;
+    let read = || -> std::io::Result<(PathBuf, Vec<u8>)> {
+        let path = std::path::absolute(path)?;
+        let mut bytes = vec![];
+        std::fs::File::open(&path)?.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > CONFIG_BYTES_MAX {
+            return Err(std::io::Error::other(format!("it is larger than {CONFIG_BYTES_MAX} bytes")));
+        }
+        Ok((path, bytes))
+    };
+    let (path, bytes) = read().map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((path, text)),
+        Err(other) => {
+            let before = &other.as_bytes()[..other.utf8_error().valid_up_to()];
+            let line = Some(1 + before.iter().filter(|byte| **byte == b'\n').count());
+            let what = "is no text in UTF-8 here; write it in UTF-8".into();
+            Err(ConfigError::Problems { path, problems: vec![Problem { line, setting: String::new(), what }] })
+        }
+    }
+}
+
 /// Where relative paths in the settings file at `path` start.
 fn folder_of(path: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).to_path_buf()
@@ -140,44 +165,50 @@ impl Config {
 
     /// Reads the file at `path`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        use std::io::Read;
-        let read = || -> std::io::Result<(PathBuf, String)> {
-            let path = std::path::absolute(path)?;
-            let mut text = String::new();
-            std::fs::File::open(&path)?.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
-            if text.len() as u64 > CONFIG_BYTES_MAX {
-                return Err(std::io::Error::other(format!("it is larger than {CONFIG_BYTES_MAX} bytes")));
-            }
-            Ok((path, text))
-        };
-        let (path, text) = read().map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let (path, text) = text_of(path)?;
         Self::parse(&text, &path)
+    }
+
+    /// Reads the file at `path`, with which a filer is to serve on this machine: whatever it needs must be there too.
+    /// `site`: the name that its certificate has, where there is one.
+    pub fn load_to_serve(path: &Path, site: Option<&str>) -> Result<Self, ConfigError> {
+        let (path, text) = text_of(path)?;
+        let (config, mut notes) = Self::read(&text, Notes::new(&text, folder_of(&path)));
+        machine::check(&config, site, &mut notes);
+        config.unless_refused(notes, &path)
     }
 
     /// Reads the settings in `text`, which stands in the file at `path`: relative paths start in its directory.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        match Self::read(text, Notes::new(text, folder_of(path))) {
-            (config, problems) if problems.is_empty() => Ok(config),
-            (_, problems) => Err(ConfigError::Problems { path: path.into(), problems }),
-        }
+        let (config, notes) = Self::read(text, Notes::new(text, folder_of(path)));
+        config.unless_refused(notes, path)
     }
 
     /// The settings in `table`, which are to stand in the file at `path`, as far as they can be read, and what is wrong with
     /// them. There is no file yet, so nothing has a line.
     pub(crate) fn of_table(table: &toml::Table, path: &Path) -> (Self, Vec<Problem>) {
-        Self::read(&table.to_string(), Notes::of_no_file(folder_of(path)))
+        let (config, notes) = Self::read(&table.to_string(), Notes::of_no_file(folder_of(path)));
+        (config, notes.into_problems())
     }
 
     /// The settings in `text` as far as they can be read, and what is wrong with them.
-    fn read(text: &str, mut notes: Notes) -> (Self, Vec<Problem>) {
+    fn read(text: &str, mut notes: Notes) -> (Self, Notes) {
         let (document, faults) = DeTable::parse_recoverable(text);
         let mut config = Self::first("", &notes.base);
         if let Some(broken) = broken::first(&faults, text, &notes) {
-            return (config, vec![broken]);
+            notes.problems.push(broken);
+            return (config, notes);
         }
         Form::read(document.get_ref(), &mut notes, |form| config.form(form));
         checks::check(&config, &mut notes);
-        (config, notes.into_problems())
+        (config, notes)
+    }
+
+    fn unless_refused(self, notes: Notes, path: &Path) -> Result<Self, ConfigError> {
+        match notes.into_problems() {
+            problems if problems.is_empty() => Ok(self),
+            problems => Err(ConfigError::Problems { path: path.into(), problems }),
+        }
     }
 
     /// The commented settings file of a new filer `name`: every setting stands there, with its default.

@@ -91,7 +91,7 @@ bytes_max = "8 MiBB"
         }
         assert_eq!(bytes_below(folder.path()).unwrap(), before, "{command:?} changed something");
     }
-    // Credentials that are named and not there.
+    // Credentials that are named and not there: at the lines that name them.
     let named = text
         .replace("colour = \"red\"\n", "")
         .replace("bucket = \"files\"\n[clouds.secondary]", "bucket = \"others\"\naccess_key_id_env = \"FILER_TEST_NOT_SET\"\nsecret_access_key_env = \"FILER_TEST_NOT_SET\"\n[clouds.secondary]")
@@ -102,7 +102,7 @@ bytes_max = "8 MiBB"
     for command in [&["check-config", "--dir", dir], &["serve", "--dir", dir]] {
         let said = said(command).await.unwrap();
         assert_eq!(said.code, Some(2), "{command:?}: {said:?}");
-        for (line, what) in [(2, "FILER_TEST_NOT_SET"), (8, "not-there")] {
+        for (line, what) in [(6, "FILER_TEST_NOT_SET"), (7, "FILER_TEST_NOT_SET"), (13, "not-there")] {
             let told = said.err.lines().any(|told| told.contains(&format!("line {line}: ")) && told.contains(what));
             assert!(told, "{command:?} does not tell of {what} in line {line}:\n{}", said.err);
         }

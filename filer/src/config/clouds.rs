@@ -209,6 +209,19 @@ fn words(
     form.set(key, doc, Maybe(text(), sample), value);
 }
 
+/// The name of an environment variable that holds what `key` is called after.
+fn variable(key: &'static str, sample: &'static str, value: &mut Option<String>, form: &mut Form<'_, '_>) {
+    let name = Text(|name| {
+        let is_of_a_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if name.bytes().all(is_of_a_name) && name.bytes().next().is_some_and(|first| !first.is_ascii_digit()) {
+            return Ok(());
+        }
+        // It may be the secret itself.
+        Err("is no name of an environment variable, which has letters, digits and '_'; write the name, and have the variable hold the rest".into())
+    });
+    form.set(key, "", Maybe(name, sample), value);
+}
+
 fn secret(key: &'static str, doc: &'static str, value: &mut Option<Secret>, form: &mut Form<'_, '_>) {
     let mut plain = value.take().map(|secret| secret.0);
     words(key, doc, "\"..\"", &mut plain, form);
@@ -285,10 +298,10 @@ fn s3_form(s3: &mut S3Settings, machine_role: &mut bool, form: &mut Form<'_, '_>
     let doc =
         "Credentials: each half in this file, in an environment variable (.._env) or in a file of its own (.._file).";
     words("access_key_id", doc, "\"..\"", &mut s3.access_key_id, form);
-    words("access_key_id_env", "", "\"FILER_S3_ID\"", &mut s3.access_key_id_env, form);
+    variable("access_key_id_env", "\"FILER_S3_ID\"", &mut s3.access_key_id_env, form);
     file("access_key_id_file", "", "\"s3.id\"", &mut s3.access_key_id_file, form);
     secret("secret_access_key", "", &mut s3.secret_access_key, form);
-    words("secret_access_key_env", "", "\"FILER_S3_SECRET\"", &mut s3.secret_access_key_env, form);
+    variable("secret_access_key_env", "\"FILER_S3_SECRET\"", &mut s3.secret_access_key_env, form);
     file("secret_access_key_file", "", "\"s3.secret\"", &mut s3.secret_access_key_file, form);
     secret("session_token", "The third part of temporary credentials.", &mut s3.session_token, form);
     role(machine_role, form);
@@ -332,10 +345,10 @@ fn azure_form(azure: &mut AzureSettings, machine_role: &mut bool, form: &mut For
     endpoint(doc, "\"http://127.0.0.1:10000/devstoreaccount1\"", &mut azure.endpoint, &mut azure.allow_http, form);
     let doc = "Credentials: the account's key, or a shared access signature (sas); in this file, in an environment variable\n(.._env) or in a file of its own (.._file).";
     secret("access_key", doc, &mut azure.access_key, form);
-    words("access_key_env", "", "\"FILER_AZURE_KEY\"", &mut azure.access_key_env, form);
+    variable("access_key_env", "\"FILER_AZURE_KEY\"", &mut azure.access_key_env, form);
     file("access_key_file", "", "\"azure.key\"", &mut azure.access_key_file, form);
     secret("sas", "", &mut azure.sas, form);
-    words("sas_env", "", "\"FILER_AZURE_SAS\"", &mut azure.sas_env, form);
+    variable("sas_env", "\"FILER_AZURE_SAS\"", &mut azure.sas_env, form);
     file("sas_file", "", "\"azure.sas\"", &mut azure.sas_file, form);
     role(machine_role, form);
     ca_file(&mut azure.ca_file, form);

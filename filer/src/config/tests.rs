@@ -429,6 +429,66 @@ fn one_bucket_is_noticed_at_all_of_its_addresses() {
     }
 }
 
+/// What must be there when a filer serves is told beside what is wrong with the file itself.
+#[test]
+fn what_is_not_on_this_machine_is_told_at_the_setting_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(CONFIG_FILE);
+    let told = |text: &str, site: Option<&str>| -> Vec<String> {
+        std::fs::write(&path, text).unwrap();
+        match Config::load_to_serve(&path, site) {
+            Ok(_) => vec![],
+            Err(ConfigError::Problems { problems, .. }) => problems.iter().map(Problem::to_string).collect(),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let text = "name = \"ams\"\n[clouds.primary]\nkind = \"s3\"\nname = \"aws\"\nbucket = \"example-files\"\nregion = \"eu-west-1\"\n\
+        access_key_id_env = \"FILERMESH_NO_ID\"\nsecret_access_key_file = \"no.secret\"\nca_file = \"no.pem\"\nrequest_timeout = 5\n\
+        [clouds.secondary]\nkind = \"directory\"\nname = \"disk\"\npath = \"absent\"\n\
+        [admin]\nlisten = \"127.0.0.1:7481\"\ntoken_file = \"no.token\"\n";
+    let base = dir.path().display();
+    let expected = [
+        "line 1: name is \"ams\", and the site's certificate is for \"fra\"; a site cannot be renamed: write name = \"fra\"".into(),
+        "line 7: clouds.primary.access_key_id_env gives nothing: the environment variable FILERMESH_NO_ID is not set; set it for filer serve, and for filer check-config too".into(),
+        format!("line 8: clouds.primary.secret_access_key_file gives nothing: the file {base}/no.secret: "),
+        format!("line 9: clouds.primary.ca_file names {base}/no.pem, which cannot be used: "),
+        "line 10: clouds.primary.request_timeout the number 5 has no unit; ".into(),
+        format!("line 14: clouds.secondary.path names {base}/absent, which cannot be used: "),
+        format!("line 17: admin.token_file {base}/no.token: "),
+    ];
+    let found = told(text, Some("fra"));
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!(found.starts_with(expected.as_str()), "{found}\nis not\n{expected}");
+    }
+    assert_eq!(told(text, None).len(), expected.len() - 1, "any name will do");
+
+    let azure = text.replace(
+        "kind = \"directory\"\nname = \"disk\"\npath = \"absent\"\n",
+        "kind = \"azure\"\nname = \"azure\"\naccount = \"acc\"\ncontainer = \"files\"\naccess_key = \"aGk=\"\naccess_key_env = \"hush!\"\n",
+    );
+    let found: Vec<String> = told(&azure, None).into_iter().filter(|told| told.contains("secondary")).collect();
+    assert_eq!(
+        found,
+        [
+            "line 17: clouds.secondary.access_key_env is no name of an environment variable, which has letters, digits and '_'; write the name, and have the variable hold the rest",
+            "line 17: clouds.secondary.access_key_env is one place too many beside access_key (line 16); keep one of them",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_no_text_is_told_where_it_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(CONFIG_FILE);
+    std::fs::write(&path, b"name = \"ams\"\ndata_dir = \"caf\xe9\"\n").unwrap();
+    let said = Config::load(&path).unwrap_err().to_string();
+    assert!(
+        said.ends_with("filer.toml has 1 problem:\n  line 2: is no text in UTF-8 here; write it in UTF-8"),
+        "{said}"
+    );
+}
+
 #[test]
 fn an_error_names_the_file_and_each_line() {
     let error = Config::parse(&format!("{GOOD}[cache]\nx = 1\ny = 2\n"), Path::new("/site/filer.toml")).unwrap_err();
