@@ -11,6 +11,7 @@
 #![expect(clippy::disallowed_methods, reason = "settings and a site's directory are real files")]
 
 mod broken;
+mod buckets;
 mod checks;
 mod clouds;
 mod form;

@@ -191,7 +191,15 @@ fn wrong_settings_write_nothing() {
         (&["init", "ams", "--dir", &d, "--cloud-a", "dir:/c", "--cloud-b", "dir:/c"], "one failure would take both"),
         (&["init", "ams", "--dir", &d, "--cloud-a", "ftp://x", "--cloud-b", "dir:/c"], "is of no known kind"),
         (&["init", "ams", "--dir", &d, "--cloud-a", "azure://acc", "--cloud-b", "dir:/c"], "names no container"),
-        (&["init", "ams", "--dir", &d, "--cloud-a", "s3://b", "--cloud-b", "dir:/c"], "has no credentials"),
+        (&["init", "ams", "--dir", &d, "--cloud-a", "s3://files", "--cloud-b", "dir:/c"], "has no credentials"),
+        (
+            &["init", "ams", "--dir", &d, "--cloud-a", "s3://My Files?machine_role=true", "--cloud-b", "dir:/c"],
+            "clouds.primary.bucket \"My Files\" has a sign or a space that no name has",
+        ),
+        (
+            &["init", "ams", "--dir", &d, "--cloud-a", "dir:/c", "--cloud-b", "azure://acc/Files?machine_role=true"],
+            "clouds.secondary.container \"Files\" cannot name a container; use 3 to 63 lower-case letters",
+        ),
     ] {
         let (code, said) = filer(line);
         assert!(code == 2 && said.contains(part), "{line:?}: {code} {said}");

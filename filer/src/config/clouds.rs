@@ -4,6 +4,7 @@
 //! meant (`machine_role = true`).
 
 use super::{
+    buckets,
     form::Form,
     kinds::{Choice, FilePath, Flag, Maybe, Millis, Such, Text, count, text},
 };
@@ -185,7 +186,7 @@ fn endpoint(
         Some((_, rest)) if rest.contains(['?', '#']) => {
             Err("has more than an address behind a ? or #; write the address alone".into())
         }
-        Some(("http" | "https", host)) if !host.is_empty() => Ok(()),
+        Some(("http" | "https", host)) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(()),
         _ => Err(format!("\"{url}\" is no address; write such as \"https://s3.example.org\"")),
     });
     form.set("endpoint", key_doc, Maybe(url, sample), endpoint);
@@ -196,6 +197,17 @@ fn endpoint(
             "endpoint",
             "is http://, which anybody on the way can read; use https://, or add allow_http = true",
         );
+    }
+}
+
+/// Judges a name by the rules of the provider itself, where it is not a name of another server.
+fn by_the_provider(key: &str, name: &str, rules: fn(&str) -> Result<(), String>, form: &mut Form<'_, '_>) {
+    if form.has(key)
+        && !form.is_unread(key)
+        && !form.has("endpoint")
+        && let Err(what) = rules(name)
+    {
+        form.problem(key, what);
     }
 }
 
@@ -290,10 +302,11 @@ fn is_role(machine_role: bool, form: &Form<'_, '_>) -> bool {
 const BUCKET: &str = "\"example-files\"";
 
 fn s3_form(s3: &mut S3Settings, machine_role: &mut bool, form: &mut Form<'_, '_>) {
-    form.need("bucket", "", Such(text(), BUCKET), &mut s3.bucket);
+    form.need("bucket", "", Such(Text(buckets::bucket), BUCKET), &mut s3.bucket);
     prefix(&mut s3.prefix, form);
     let doc = "Of a store that speaks S3; AWS itself when not set.";
     endpoint(doc, "\"https://s3.example.org\"", &mut s3.endpoint, &mut s3.allow_http, form);
+    by_the_provider("bucket", &s3.bucket, buckets::bucket_of_aws, form);
     form.set("region", "", text(), &mut s3.region);
     let doc =
         "Credentials: each half in this file, in an environment variable (.._env) or in a file of its own (.._file).";
@@ -338,11 +351,13 @@ fn s3_form(s3: &mut S3Settings, machine_role: &mut bool, form: &mut Form<'_, '_>
 }
 
 fn azure_form(azure: &mut AzureSettings, machine_role: &mut bool, form: &mut Form<'_, '_>) {
-    form.need("account", "The storage account.", Such(text(), "\"examplefiles\""), &mut azure.account);
-    form.need("container", "", Such(text(), "\"files\""), &mut azure.container);
+    let (account, container) = (Text(buckets::account), Text(buckets::container));
+    form.need("account", "The storage account.", Such(account, "\"examplefiles\""), &mut azure.account);
+    form.need("container", "", Such(container, "\"files\""), &mut azure.container);
     prefix(&mut azure.prefix, form);
     let doc = "The account's address, where it is not Azure's own.";
     endpoint(doc, "\"http://127.0.0.1:10000/devstoreaccount1\"", &mut azure.endpoint, &mut azure.allow_http, form);
+    by_the_provider("account", &azure.account, buckets::account_of_azure, form);
     let doc = "Credentials: the account's key, or a shared access signature (sas); in this file, in an environment variable\n(.._env) or in a file of its own (.._file).";
     secret("access_key", doc, &mut azure.access_key, form);
     variable("access_key_env", "\"FILER_AZURE_KEY\"", &mut azure.access_key_env, form);
@@ -367,10 +382,11 @@ fn azure_form(azure: &mut AzureSettings, machine_role: &mut bool, form: &mut For
 }
 
 fn gcs_form(gcs: &mut GcsSettings, machine_role: &mut bool, form: &mut Form<'_, '_>) {
-    form.need("bucket", "", Such(text(), BUCKET), &mut gcs.bucket);
+    form.need("bucket", "", Such(Text(buckets::bucket), BUCKET), &mut gcs.bucket);
     prefix(&mut gcs.prefix, form);
     let doc = "Where it is not Google's own.";
     endpoint(doc, "\"https://storage.example.org\"", &mut gcs.endpoint, &mut gcs.allow_http, form);
+    by_the_provider("bucket", &gcs.bucket, buckets::bucket_of_google, form);
     let doc = "Credentials: the JSON file of a service account.";
     file("service_account_path", doc, "\"service-account.json\"", &mut gcs.service_account_path, form);
     role(machine_role, form);

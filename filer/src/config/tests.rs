@@ -91,19 +91,19 @@ fn relative_paths_start_at_the_file() {
 
 #[test]
 fn every_kind_of_cloud_is_read_and_written() {
-    let text = "name = \"ams\"\n[clouds.primary]\nkind = \"s3\"\nname = \"aws\"\nbucket = \"b\"\nprefix = \"fs\"\n\
+    let text = "name = \"ams\"\n[clouds.primary]\nkind = \"s3\"\nname = \"aws\"\nbucket = \"bucket\"\nprefix = \"fs\"\n\
         access_key_id = \"id\"\nsecret_access_key_env = \"S\"\nregion = \"eu-west-1\"\nrequest_timeout = \"20 s\"\n\
-        [clouds.secondary]\nkind = \"azure\"\nname = \"azure\"\naccount = \"acc\"\ncontainer = \"c\"\naccess_key_file = \"azure.key\"\n";
+        [clouds.secondary]\nkind = \"azure\"\nname = \"azure\"\naccount = \"acc\"\ncontainer = \"container\"\naccess_key_file = \"azure.key\"\n";
     let config = parsed(text);
     let CloudSettings::S3(s3) = &config.clouds.primary.settings else { panic!("S3") };
-    assert_eq!((s3.bucket.as_str(), s3.region.as_str(), s3.limits.request_timeout_ms), ("b", "eu-west-1", 20_000));
+    assert_eq!((s3.bucket.as_str(), s3.region.as_str(), s3.limits.request_timeout_ms), ("bucket", "eu-west-1", 20_000));
     let CloudSettings::Azure(azure) = &config.clouds.secondary.settings else { panic!("Azure") };
     assert_eq!(azure.access_key_file.as_deref(), Some(Path::new("/site/azure.key")));
     assert_eq!((config.clouds.primary.kind(), config.clouds.secondary.kind()), ("s3", "azure"));
     assert_eq!(parsed(&config.to_toml(Path::new("/site"))), config);
     let gcs = text.replace("kind = \"azure\"", "kind = \"gcs\"").replace(
-        "account = \"acc\"\ncontainer = \"c\"\naccess_key_file = \"azure.key\"",
-        "bucket = \"g\"\nmachine_role = true",
+        "account = \"acc\"\ncontainer = \"container\"\naccess_key_file = \"azure.key\"",
+        "bucket = \"other_bucket\"\nmachine_role = true",
     );
     let config = parsed(&gcs);
     assert!(config.clouds.secondary.machine_role);
@@ -281,7 +281,7 @@ fn every_problem_of_the_clouds_is_listed() {
             ],
         ),
         (
-            "name = \"a\"\n[clouds.primary]\nkind = \"s3\"\nname = \"x\"\nbucket = \"b\"\n[clouds.secondary]\nkind = \"azure\"\nname = \"y\"\n",
+            "name = \"a\"\n[clouds.primary]\nkind = \"s3\"\nname = \"x\"\nbucket = \"files\"\n[clouds.secondary]\nkind = \"azure\"\nname = \"y\"\n",
             vec![
                 "line 2: clouds.primary has no credentials; give access_key_id and secret_access_key (or their _env or _file), or machine_role = true",
                 "line 6: clouds.secondary has no credentials; give access_key or sas (or their _env or _file), or machine_role = true",
@@ -316,7 +316,7 @@ fn every_problem_of_the_clouds_is_listed() {
         ),
         (
             "name = \"a\"\ndata_dir = \"d\"\n[clouds.primary]\nkind = \"directory\"\nname = \"x\"\npath = \"d/c\"\n\
-             [clouds.secondary]\nkind = \"gcs\"\nname = \"y\"\nbucket = \"g\"\nanonymous = true\nmachine_role = true\n",
+             [clouds.secondary]\nkind = \"gcs\"\nname = \"y\"\nbucket = \"files\"\nanonymous = true\nmachine_role = true\n",
             vec![
                 "line 6: clouds.primary.path and data_dir (line 2) lie one within the other; give the cloud a directory of its own",
                 "line 11: clouds.secondary.anonymous contradicts machine_role (line 12); keep one of service_account_path, machine_role and anonymous",
@@ -395,6 +395,54 @@ fn the_setting_that_asks_for_another_is_the_line_of_what_is_missing() {
     ] {
         assert_eq!(problems(&format!("{GOOD}{added}")), [expected], "{added}");
     }
+}
+
+/// The providers' own names are judged by their rules, those of other servers by what can be no name at all.
+#[test]
+fn names_that_no_bucket_can_have_are_refused() {
+    let cloud = |place: &str, kind: &str, more: &str| {
+        format!("[clouds.{place}]\nname = \"{place}\"\nkind = \"{kind}\"\n{more}machine_role = true\n")
+    };
+    let judged = |first: &str, second: &str| -> Vec<String> {
+        let told = problems(&format!("name = \"ams\"\n{first}{second}"));
+        told.iter().map(|told| told.split(';').next().unwrap_or_default().to_string()).collect()
+    };
+    let azure = |account: &str, container: &str| {
+        cloud("secondary", "azure", &format!("account = \"{account}\"\ncontainer = \"{container}\"\n"))
+    };
+    assert_eq!(
+        judged(
+            &cloud("primary", "s3", "bucket = \"s3://files/fs\"\n"),
+            &azure("https://acc.blob.core.windows.net", "a--b")
+        ),
+        [
+            "line 5: clouds.primary.bucket \"s3://files/fs\" is more than a name",
+            "line 10: clouds.secondary.account \"https://acc.blob.core.windows.net\" is the address of a server",
+            "line 11: clouds.secondary.container \"a--b\" cannot name a container",
+        ]
+    );
+    let own = "endpoint = \"https://store.example.org\"\nbucket = \"My_Files\"\n";
+    assert_eq!(
+        judged(&cloud("primary", "s3", "bucket = \"My_Files\"\n"), &azure("Acc", "files")),
+        [
+            "line 5: clouds.primary.bucket \"My_Files\" cannot name a bucket of AWS",
+            "line 10: clouds.secondary.account \"Acc\" cannot name a storage account of Azure",
+        ]
+    );
+    assert_eq!(judged(&cloud("primary", "s3", own), &azure("acc", "files")), [""; 0]);
+    assert_eq!(
+        judged(&cloud("primary", "s3", own), &cloud("secondary", "gcs", "bucket = \"Files\"\n")),
+        ["line 11: clouds.secondary.bucket \"Files\" cannot name a bucket of Google"]
+    );
+    assert_eq!(judged(&cloud("primary", "gcs", own), &azure("acc", "files")), [""; 0]);
+    // What is no text, or missing, is told as that alone.
+    assert_eq!(
+        judged(&cloud("primary", "s3", "bucket = 7\n"), &cloud("secondary", "gcs", "")),
+        [
+            "line 5: clouds.primary.bucket must be a text in quotes, not a number",
+            "line 7: clouds.secondary.bucket is missing",
+        ]
+    );
 }
 
 #[test]
@@ -545,8 +593,8 @@ fn settings_that_hold_a_secret_are_known_by_name() {
 
 #[test]
 fn secrets_stay_at_home() {
-    let text = "name = \"ams\"\n[clouds.primary]\nkind = \"s3\"\nname = \"aws\"\nbucket = \"b\"\naccess_key_id = \"id\"\nsecret_access_key = \"hush\"\n\
-        [clouds.secondary]\nkind = \"azure\"\nname = \"azure\"\naccount = \"acc\"\ncontainer = \"c\"\nsas = \"hush\"\n";
+    let text = "name = \"ams\"\n[clouds.primary]\nkind = \"s3\"\nname = \"aws\"\nbucket = \"files\"\naccess_key_id = \"id\"\nsecret_access_key = \"hush\"\n\
+        [clouds.secondary]\nkind = \"azure\"\nname = \"azure\"\naccount = \"acc\"\ncontainer = \"files\"\nsas = \"hush\"\n";
     let mut config = parsed(text);
     assert!(!format!("{config:?}").contains("hush"));
     config.clouds.primary = config.clouds.primary.without_secrets();
