@@ -1,8 +1,8 @@
 //! What a filer is told by its operator: `filer.toml`.
 //!
 //! The file is read strictly: a key that nobody knows is refused, a length of time or a size without its unit is
-//! refused, and every problem is listed with its line and what to do, not only the first; of a file that is no TOML, the
-//! first place where it breaks. The same description of the settings writes the commented file of `filer init`, so that
+//! refused, and every problem is listed with its line and what to do, not only the first; of a file that is no TOML as a
+//! whole, the first place where it breaks. The same description of the settings writes the commented file of `filer init`, so that
 //! the two cannot drift apart.
 //!
 //! Owns: the settings, their defaults, limits and what they must be to each other; a site's directory. Does not own:
@@ -174,35 +174,49 @@ impl Config {
     /// `site`: the name that its certificate has, where there is one.
     pub fn load_to_serve(path: &Path, site: Option<&str>) -> Result<Self, ConfigError> {
         let (path, text) = text_of(path)?;
-        let (config, mut notes) = Self::read(&text, Notes::new(&text, folder_of(&path)));
+        let (config, mut notes) = Self::read(&text, &path);
         machine::check(&config, site, &mut notes);
         config.unless_refused(notes, &path)
     }
 
     /// Reads the settings in `text`, which stands in the file at `path`: relative paths start in its directory.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let (config, notes) = Self::read(text, Notes::new(text, folder_of(path)));
+        let (config, notes) = Self::read(text, path);
         config.unless_refused(notes, path)
     }
 
     /// The settings in `table`, which are to stand in the file at `path`, as far as they can be read, and what is wrong with
     /// them. There is no file yet, so nothing has a line.
     pub(crate) fn of_table(table: &toml::Table, path: &Path) -> (Self, Vec<Problem>) {
-        let (config, notes) = Self::read(&table.to_string(), Notes::of_no_file(folder_of(path)));
+        let mut notes = Notes::of_no_file(folder_of(path));
+        let config = Self::filled(&table.to_string(), &mut notes);
         (config, notes.into_problems())
     }
 
     /// The settings in `text` as far as they can be read, and what is wrong with them.
-    fn read(text: &str, mut notes: Notes) -> (Self, Notes) {
-        let (document, faults) = DeTable::parse_recoverable(text);
-        let mut config = Self::first("", &notes.base);
-        if let Some(broken) = broken::first(&faults, text, &notes) {
-            notes.problems.push(broken);
-            return (config, notes);
+    fn read(text: &str, path: &Path) -> (Self, Notes) {
+        let base = folder_of(path);
+        match broken::readable(text) {
+            Ok(readable) => {
+                let mut notes = Notes::new(&readable.text, base);
+                (notes.faults, notes.problems) = (readable.faults, readable.repeats);
+                let config = Self::filled(&readable.text, &mut notes);
+                (config, notes)
+            }
+            Err(first) => {
+                let mut notes = Notes::new(text, base.clone());
+                notes.problems.push(first);
+                (Self::filled(text, &mut Notes::of_no_file(base)), notes)
+            }
         }
-        Form::read(document.get_ref(), &mut notes, |form| config.form(form));
-        checks::check(&config, &mut notes);
-        (config, notes)
+    }
+
+    fn filled(text: &str, notes: &mut Notes) -> Self {
+        let (document, _) = DeTable::parse_recoverable(text);
+        let mut config = Self::first("", &notes.base);
+        Form::read(document.get_ref(), notes, |form| config.form(form));
+        checks::check(&config, notes);
+        config
     }
 
     fn unless_refused(self, notes: Notes, path: &Path) -> Result<Self, ConfigError> {

@@ -24,6 +24,8 @@ pub(super) struct Notes {
     /// Relative paths start here.
     pub base: PathBuf,
     pub problems: Vec<Problem>,
+    /// Values that are no TOML: of their lines nothing else is said in the end.
+    pub faults: Vec<Problem>,
     /// Every setting and section that the file has, and its line.
     lines: BTreeMap<String, Option<usize>>,
     /// Those of which the value cannot be read.
@@ -60,6 +62,7 @@ impl Notes {
             line_starts: None,
             base,
             problems: vec![],
+            faults: vec![],
             lines: BTreeMap::new(),
             unread: BTreeSet::new(),
             entries: vec![],
@@ -67,7 +70,7 @@ impl Notes {
     }
 
     /// The line, counted from 1, in which byte `at` lies.
-    pub fn line_at(&self, at: usize) -> Option<usize> {
+    fn line_at(&self, at: usize) -> Option<usize> {
         self.line_starts.as_ref().map(|starts| starts.partition_point(|&start| start <= at))
     }
 
@@ -121,7 +124,9 @@ impl Notes {
 
     /// All problems, in the order of their lines.
     pub fn into_problems(self) -> Vec<Problem> {
-        let mut problems = self.problems;
+        let (mut problems, faults) = (self.problems, self.faults);
+        problems.retain(|problem| faults.iter().all(|fault| fault.line != problem.line));
+        problems.extend(faults);
         problems.sort_by_key(|problem| problem.line);
         problems.dedup();
         problems

@@ -223,11 +223,14 @@ fn every_problem_is_listed_with_its_line() {
         ),
         (
             "[segments]\nbytes_max = \"8 MiB\"\nbytes_max = \"4 MiB\"\n",
-            vec!["line 13: is no valid TOML here (bytes_max ..): duplicate key".into()],
+            vec!["line 13: bytes_max stands in this section already (line 12); keep one of them".into()],
         ),
         (
             "[segments]\nbytes_max = 8 MiB\n[health]\nfailures_to_trip = 0\n",
-            vec!["line 12: is no valid TOML here (bytes_max ..): string values must be quoted, expected literal string".into()],
+            vec![
+                "line 12: is no valid TOML here (bytes_max ..): string values must be quoted, expected literal string; a text, or a number with its unit, stands in quotes".into(),
+                "line 14: health.failures_to_trip 0 is out of range; give 1 to 1000000".into(),
+            ],
         ),
     ];
     for (added, expected) in table {
@@ -557,6 +560,30 @@ fn a_text_that_is_no_toml_has_one_problem() {
     ] {
         let found = problems(&text);
         assert!(found.len() == 1 && found[0].starts_with(beginning) && !found[0].contains("hush"), "{found:?}");
+    }
+}
+
+/// A slip in one line hides no other, and brings about none.
+#[test]
+fn what_stands_twice_or_without_quotes_is_told_beside_all_else() {
+    let text = "name = ams\ndata_dir = \"d\"\ndata_dir = \"e\"\n[clouds.primary]\nkind = \"directory\"\nname = \"x\"\npath = one\n\
+        [clouds.secondary]\nkind = \"directory\"\nname = \"x\"\npath = \"two\"\n[segments]\nseal_after = 1 s\nseal_afer = 1\n\
+        [clouds.secondary]\npath = \"three\"\nprefix = 7\n";
+    let found = problems(text);
+    let beginnings = [
+        "line 1: is no valid TOML here (name ..): ",
+        "line 3: data_dir stands in this section already (line 2); keep one of them",
+        "line 7: is no valid TOML here (path ..): ",
+        "line 10: clouds.secondary.name \"x\" is the name of clouds.primary too (line 6); give each cloud a name of its own",
+        "line 13: is no valid TOML here (seal_after ..): ",
+        "line 14: segments.seal_afer is no known setting in [segments]; did you mean seal_after?",
+        "line 15: [clouds.secondary] stands in this file already (line 8); put all of its settings below one of them",
+        "line 16: path stands in this section already (line 11); keep one of them",
+        "line 17: clouds.secondary.prefix must be a text in quotes, not a number",
+    ];
+    assert_eq!(found.len(), beginnings.len(), "{found:#?}");
+    for (found, beginning) in found.iter().zip(beginnings) {
+        assert!(found.starts_with(beginning), "{found}\nis not\n{beginning}");
     }
 }
 
