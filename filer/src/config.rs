@@ -24,8 +24,8 @@ pub(crate) mod site_dir;
 mod tests;
 mod written;
 
-pub(crate) use clouds::holds_secret;
 pub use clouds::{CloudEntry, CloudsSettings};
+pub(crate) use clouds::{asks_for_credentials, holds_secret};
 pub use kinds::{show_bytes, show_ms};
 pub use nfs::NfsSettings;
 pub use sections::{

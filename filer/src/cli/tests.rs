@@ -242,6 +242,31 @@ fn a_secret_in_the_place_of_a_cloud_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_secret_among_settings_of_the_command_line_is_refused_and_not_repeated() {
+    let desk = Desk::new();
+    let d = desk.path("x");
+    for (set, secret) in [
+        ("clouds.primary.secret_access_key=hush", "clouds.primary.secret_access_key"),
+        ("clouds.primary.session_token = hush", "clouds.primary.session_token"),
+        ("clouds.secondary.access_key=\"hush\"", "clouds.secondary.access_key"),
+        ("clouds.secondary={ kind = \"azure\", sas = \"hush\" }", "clouds.secondary.sas"),
+        ("clouds={ secondary = { access_key = \"hush\" } }", "clouds.secondary.access_key"),
+    ] {
+        let (code, said) = filer(&["init", "ams", "--dir", &d, "--set", set]);
+        let is_told =
+            said.contains(&format!("--set gives {secret}, which is a secret")) && said.contains("(.._env=NAME)");
+        assert!(code == 2 && is_told && !said.contains("hush"), "{set}: {code} {said}");
+        assert!(!Path::new(&d).exists(), "{set}");
+    }
+    // What says where a secret is may be set.
+    let (first, second) = ("s3://files?access_key_id_env=ID", format!("dir:{}", desk.path("store")));
+    let line = ["init", "ams", "--dir", &d, "--cloud-a", first, "--cloud-b", &second];
+    let more = ["--set", "clouds.primary.secret_access_key_env=KEY", "--set", "admin.token_file=admin.token"];
+    let (code, said) = filer(&[&line[..], &more].concat());
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
 fn every_environment_variable_that_a_cloud_lacks_is_listed() {
     let desk = Desk::new();
     let d = desk.path("ams");
@@ -283,12 +308,15 @@ fn a_site_joins_with_a_request_a_signature_and_an_answer() {
         "--cloud-a",
         &format!("dir:{}", desk.path("store-a")),
         "--cloud-b",
-        "s3://files?access_key_id=id",
-        "--set",
-        "clouds.secondary.secret_access_key=hush",
+        "s3://files?access_key_id=id&secret_access_key_file=s3.secret",
     ];
     let first = ["init", "ams", "--dir", &ams, "--listen", "0.0.0.0:7400", "--advertise", "ams.example.org:7400"];
     assert_eq!(filer(&[&first[..], &clouds].concat()).0, 0);
+    let path = desk.site("ams").config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (by_file, itself) = ("\nsecret_access_key_file = \"s3.secret\"\n", "\nsecret_access_key = \"hush\"\n");
+    assert!(text.contains(by_file), "{text}");
+    std::fs::write(&path, text.replace(by_file, itself)).unwrap();
 
     let (code, said) = filer(&["init", "fra", "--dir", &fra, "--join"]);
     assert!(code == 0 && said.contains("filer sign fra.csr"), "{said}");
@@ -339,6 +367,10 @@ fn a_site_joins_with_a_request_a_signature_and_an_answer() {
     assert!(!desk.site("other").site_path().exists());
 
     let accept = ["init", "fra", "--dir", &fra, "--certificate", &pem, "--listen", "127.0.0.1:7401", "--nfs", "off"];
+    // What is missing for good reason is not all that may be wrong with the clouds' settings.
+    let (code, said) = filer(&[&accept[..], &["--set", "clouds.secondary.request_timeout=5"]].concat());
+    assert!(code == 2 && said.contains("clouds.secondary.request_timeout the number 5 has no unit"), "{code} {said}");
+    assert!(!said.contains("is missing") && !desk.site("fra").site_path().exists(), "{said}");
     let (code, said) = filer(&accept);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("clouds.secondary.secret_access_key is missing"), "{said}");

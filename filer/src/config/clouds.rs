@@ -75,6 +75,12 @@ pub(crate) fn holds_secret(key: &str) -> bool {
     key != "access_key_id" && !says_where && (sounds || key.split(['_', '-']).any(is_one))
 }
 
+/// Whether a problem with this setting is that credentials are still to be given.
+pub(crate) fn asks_for_credentials(setting: &str) -> bool {
+    let of_cloud = ["clouds.primary", "clouds.secondary"].iter().find_map(|cloud| setting.strip_prefix(*cloud));
+    matches!(of_cloud, Some("" | ".access_key_id" | ".secret_access_key" | ".access_key" | ".sas"))
+}
+
 /// The kinds of clouds.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum CloudKind {
