@@ -356,14 +356,22 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// The client for a filer's admin socket.
 fn client(door: &Door) -> Result<AdminClient, CliError> {
-    let socket = match &door.socket {
-        Some(socket) => socket.clone(),
+    match &door.socket {
+        Some(socket) => Ok(AdminClient::new(socket)),
         None => {
             let site_dir = site_dir(&door.dir.dir)?;
             site_dir.site()?;
-            site_dir.config()?.admin.socket
+            client_of(&site_dir)
         }
-    };
+    }
+}
+
+/// The client for the filer of a site.
+fn client_of(site_dir: &SiteDir) -> Result<AdminClient, CliError> {
+    let (socket, warning) = site_dir.admin_socket()?;
+    if let Some(warning) = warning {
+        eprintln!("filer: {warning}");
+    }
     Ok(AdminClient::new(&socket))
 }
 

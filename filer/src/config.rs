@@ -128,11 +128,16 @@ fn folder_of(path: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).to_path_buf()
 }
 
-fn listed(path: &Path, problems: &[Problem]) -> String {
-    let count = match problems.len() {
+/// How many problems there are, in words.
+fn counted(problems: &[Problem]) -> String {
+    match problems.len() {
         1 => "1 problem".into(),
         n => format!("{n} problems"),
-    };
+    }
+}
+
+fn listed(path: &Path, problems: &[Problem]) -> String {
+    let count = counted(problems);
     let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
     format!("{} has {count}:{lines}", path.display())
 }
@@ -177,6 +182,28 @@ impl Config {
         let (config, mut notes) = Self::read(&text, &path);
         machine::check(&config, site, &mut notes);
         config.unless_refused(notes, &path)
+    }
+
+    /// The admin socket that the file at `path` names, for who needs nothing else of it: a filer that runs is asked by it
+    /// whatever is wrong with other settings by now. If anything is, that is said too, in one line.
+    pub fn admin_socket(path: &Path) -> Result<(PathBuf, Option<String>), ConfigError> {
+        let (path, text) = text_of(path)?;
+        let (config, notes) = Self::read(&text, &path);
+        let is_unread = ["admin", "admin.socket"].iter().any(|setting| notes.is_unread(setting));
+        let (socket, problems) = (config.admin.socket, notes.into_problems());
+        if problems.is_empty() {
+            return Ok((socket, None));
+        }
+        if is_unread || problems.iter().any(|problem| problem.setting == "admin.socket") {
+            return Err(ConfigError::Problems { path, problems });
+        }
+        let warning = format!(
+            "{} has {}, which filer check-config lists; the filer is asked at {} all the same",
+            path.display(),
+            counted(&problems),
+            socket.display()
+        );
+        Ok((socket, Some(warning)))
     }
 
     /// Reads the settings in `text`, which stands in the file at `path`: relative paths start in its directory.

@@ -91,6 +91,10 @@ bytes_max = "8 MiBB"
         }
         assert_eq!(bytes_below(folder.path()).unwrap(), before, "{command:?} changed something");
     }
+    // Nobody is there to be asked; that the settings are wrong is said too, and is no reason not to ask.
+    let asked = said(["status", "--dir", dir]).await.unwrap();
+    assert_eq!(asked.code, Some(4), "no filer runs: {asked:?}");
+    assert!(asked.err.contains("filer.toml has 7 problems, which filer check-config lists"), "{asked:?}");
     // Credentials that are named and not there: at the lines that name them.
     let named = text
         .replace("colour = \"red\"\n", "")
