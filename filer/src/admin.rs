@@ -18,6 +18,7 @@ pub mod status;
 pub(crate) mod tests;
 
 pub use client::{AdminClient, ClientError};
+pub(crate) use doors::check_token_file;
 pub use doors::{AdminSocket, DoorError, MetricsDoor, TokenDoor};
 pub use metrics::{Extra, metrics_text};
 pub use status::{FileRow, Page, SegmentRow, Status};

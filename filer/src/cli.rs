@@ -307,35 +307,8 @@ pub fn site_of(serve: &Serve) -> Result<(Config, SiteDir), CliError> {
     let site_dir = site_dir(dir)?;
     let site = site_dir.site()?;
     let path = serve.config.clone().unwrap_or_else(|| site_dir.config_path());
-    let config = Config::load(&path).map_err(SiteError::from)?;
-    if config.name != site.name {
-        let what = format!(
-            "{} says name = \"{}\", and the site's certificate is for \"{}\"; a site cannot be renamed: write that name",
-            path.display(),
-            config.name,
-            site.name
-        );
-        return Err(CliError::Usage(what));
-    }
-    check_clouds(&path, &config)?;
+    let config = Config::load_to_serve(&path, Some(&site.name)).map_err(SiteError::from)?;
     Ok((config, site_dir))
-}
-
-/// Whether both clouds can be used as far as this machine can tell: their credentials are there and readable.
-fn check_clouds(path: &Path, config: &Config) -> Result<(), ConfigError> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut problems = vec![];
-    for (key, entry) in [("primary", &config.clouds.primary), ("secondary", &config.clouds.secondary)] {
-        let section = format!("[clouds.{key}]");
-        let line = text.lines().position(|line| line.trim_start().starts_with(&section)).map(|at| at + 1);
-        let found = storage::clouds::check(&entry.settings, &entry.name);
-        problems.extend(found.iter().map(|e| crate::config::Problem {
-            line,
-            setting: format!("clouds.{key}:"),
-            what: chain(e),
-        }));
-    }
-    if problems.is_empty() { Ok(()) } else { Err(ConfigError::Problems { path: path.into(), problems }) }
 }
 
 /// The exit code of a failed command.
@@ -366,12 +339,15 @@ fn unwritable(source: std::io::Error) -> CliError {
 }
 
 fn check_config(file: Option<PathBuf>, dir: &Dir, out: &mut dyn Write) -> Result<(), CliError> {
-    let path = match file {
-        Some(file) => file,
-        None => site_dir(&dir.dir)?.config_path(),
+    let (path, site) = match file {
+        Some(file) => (file, None),
+        None => {
+            let site_dir = site_dir(&dir.dir)?;
+            // Where no site was made yet, any name will do.
+            (site_dir.config_path(), site_dir.site().ok().map(|site| site.name))
+        }
     };
-    let config = Config::load(&path)?;
-    check_clouds(&path, &config)?;
+    let config = Config::load_to_serve(&path, site.as_deref())?;
     let place = |entry: &crate::config::CloudEntry| format!("{} ({})", entry.name, entry.settings.place());
     let (primary, secondary) = (place(&config.clouds.primary), place(&config.clouds.secondary));
     say(out, &format!("{} is good: filer {}, clouds {primary} and {secondary}", path.display(), config.name))
@@ -393,14 +369,22 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// The client for a filer's admin socket.
 fn client(door: &Door) -> Result<AdminClient, CliError> {
-    let socket = match &door.socket {
-        Some(socket) => socket.clone(),
+    match &door.socket {
+        Some(socket) => Ok(AdminClient::new(socket)),
         None => {
             let site_dir = site_dir(&door.dir.dir)?;
             site_dir.site()?;
-            site_dir.config()?.admin.socket
+            client_of(&site_dir)
         }
-    };
+    }
+}
+
+/// The client for the filer of a site.
+fn client_of(site_dir: &SiteDir) -> Result<AdminClient, CliError> {
+    let (socket, warning) = site_dir.admin_socket()?;
+    if let Some(warning) = warning {
+        eprintln!("filer: {warning}");
+    }
     Ok(AdminClient::new(&socket))
 }
 

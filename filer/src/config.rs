@@ -1,8 +1,8 @@
 //! What a filer is told by its operator: `filer.toml`.
 //!
 //! The file is read strictly: a key that nobody knows is refused, a length of time or a size without its unit is
-//! refused, and every problem is listed with its line and what to do, not only the first; of a file that is no TOML, the
-//! first place where it breaks. The same description of the settings writes the commented file of `filer init`, so that
+//! refused, and every problem is listed with its line and what to do, not only the first; of a file that is no TOML as a
+//! whole, the first place where it breaks. The same description of the settings writes the commented file of `filer init`, so that
 //! the two cannot drift apart.
 //!
 //! Owns: the settings, their defaults, limits and what they must be to each other; a site's directory. Does not own:
@@ -11,10 +11,12 @@
 #![expect(clippy::disallowed_methods, reason = "settings and a site's directory are real files")]
 
 mod broken;
+mod buckets;
 mod checks;
 mod clouds;
 mod form;
 mod kinds;
+mod machine;
 mod nfs;
 mod sections;
 pub(crate) mod site_dir;
@@ -22,8 +24,8 @@ pub(crate) mod site_dir;
 mod tests;
 mod written;
 
-pub(crate) use clouds::holds_secret;
 pub use clouds::{CloudEntry, CloudsSettings};
+pub(crate) use clouds::{asks_for_credentials, holds_secret};
 pub use kinds::{show_bytes, show_ms};
 pub use nfs::NfsSettings;
 pub use sections::{
@@ -33,7 +35,7 @@ pub use sections::{
 pub use site_dir::{CONFIG_FILE, SITE_FILE, SiteDir, SiteError, SiteFile, SitePeer};
 
 use form::{Form, Notes};
-use kinds::{FilePath, Text};
+use kinds::{FilePath, Such, Text};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -97,11 +99,45 @@ pub enum ConfigError {
     Problems { path: PathBuf, problems: Vec<Problem> },
 }
 
-fn listed(path: &Path, problems: &[Problem]) -> String {
-    let count = match problems.len() {
+/// The text of the settings file at `path`, and that path from the root.
+fn text_of(path: &Path) -> Result<(PathBuf, String), ConfigError> {
+    use std::io::Read;
+    let read = || -> std::io::Result<(PathBuf, Vec<u8>)> {
+        let path = std::path::absolute(path)?;
+        let mut bytes = vec![];
+        std::fs::File::open(&path)?.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > CONFIG_BYTES_MAX {
+            return Err(std::io::Error::other(format!("it is larger than {CONFIG_BYTES_MAX} bytes")));
+        }
+        Ok((path, bytes))
+    };
+    let (path, bytes) = read().map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((path, text)),
+        Err(other) => {
+            let before = &other.as_bytes()[..other.utf8_error().valid_up_to()];
+            let line = Some(1 + before.iter().filter(|byte| **byte == b'\n').count());
+            let what = "is no text in UTF-8 here; write it in UTF-8".into();
+            Err(ConfigError::Problems { path, problems: vec![Problem { line, setting: String::new(), what }] })
+        }
+    }
+}
+
+/// Where relative paths in the settings file at `path` start.
+fn folder_of(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).to_path_buf()
+}
+
+/// How many problems there are, in words.
+fn counted(problems: &[Problem]) -> String {
+    match problems.len() {
         1 => "1 problem".into(),
         n => format!("{n} problems"),
-    };
+    }
+}
+
+fn listed(path: &Path, problems: &[Problem]) -> String {
+    let count = counted(problems);
     let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
     format!("{} has {count}:{lines}", path.display())
 }
@@ -135,42 +171,86 @@ impl Config {
 
     /// Reads the file at `path`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        use std::io::Read;
-        let read = || -> std::io::Result<(PathBuf, String)> {
-            let path = std::path::absolute(path)?;
-            let mut text = String::new();
-            std::fs::File::open(&path)?.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
-            if text.len() as u64 > CONFIG_BYTES_MAX {
-                return Err(std::io::Error::other(format!("it is larger than {CONFIG_BYTES_MAX} bytes")));
-            }
-            Ok((path, text))
-        };
-        let (path, text) = read().map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let (path, text) = text_of(path)?;
         Self::parse(&text, &path)
+    }
+
+    /// Reads the file at `path`, with which a filer is to serve on this machine: whatever it needs must be there too.
+    /// `site`: the name that its certificate has, where there is one.
+    pub fn load_to_serve(path: &Path, site: Option<&str>) -> Result<Self, ConfigError> {
+        let (path, text) = text_of(path)?;
+        let (config, mut notes) = Self::read(&text, &path);
+        machine::check(&config, site, &mut notes);
+        config.unless_refused(notes, &path)
+    }
+
+    /// The admin socket that the file at `path` names, for who needs nothing else of it: a filer that runs is asked by it
+    /// whatever is wrong with other settings by now. If anything is, that is said too, in one line.
+    pub fn admin_socket(path: &Path) -> Result<(PathBuf, Option<String>), ConfigError> {
+        let (path, text) = text_of(path)?;
+        let (config, notes) = Self::read(&text, &path);
+        let is_unread = ["admin", "admin.socket"].iter().any(|setting| notes.is_unread(setting));
+        let (socket, problems) = (config.admin.socket, notes.into_problems());
+        if problems.is_empty() {
+            return Ok((socket, None));
+        }
+        if is_unread || problems.iter().any(|problem| problem.setting == "admin.socket") {
+            return Err(ConfigError::Problems { path, problems });
+        }
+        let warning = format!(
+            "{} has {}, which filer check-config lists; the filer is asked at {} all the same",
+            path.display(),
+            counted(&problems),
+            socket.display()
+        );
+        Ok((socket, Some(warning)))
     }
 
     /// Reads the settings in `text`, which stands in the file at `path`: relative paths start in its directory.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        match Self::read(text, path) {
-            (config, problems) if problems.is_empty() => Ok(config),
-            (_, problems) => Err(ConfigError::Problems { path: path.into(), problems }),
-        }
+        let (config, notes) = Self::read(text, path);
+        config.unless_refused(notes, path)
+    }
+
+    /// The settings in `table`, which are to stand in the file at `path`, as far as they can be read, and what is wrong with
+    /// them. There is no file yet, so nothing has a line.
+    pub(crate) fn of_table(table: &toml::Table, path: &Path) -> (Self, Vec<Problem>) {
+        let mut notes = Notes::of_no_file(folder_of(path));
+        let config = Self::filled(&table.to_string(), &mut notes);
+        (config, notes.into_problems())
     }
 
     /// The settings in `text` as far as they can be read, and what is wrong with them.
-    pub(crate) fn read(text: &str, path: &Path) -> (Self, Vec<Problem>) {
-        let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        let mut notes = Notes::new(text, base.clone());
-        let (document, faults) = DeTable::parse_recoverable(text);
-        let mut config = Self::first("", &base);
-        if let Some(broken) = broken::first(&faults, text, &notes) {
-            return (config, vec![broken]);
+    fn read(text: &str, path: &Path) -> (Self, Notes) {
+        let base = folder_of(path);
+        match broken::readable(text) {
+            Ok(readable) => {
+                let mut notes = Notes::new(&readable.text, base);
+                (notes.faults, notes.problems) = (readable.faults, readable.repeats);
+                let config = Self::filled(&readable.text, &mut notes);
+                (config, notes)
+            }
+            Err(first) => {
+                let mut notes = Notes::new(text, base.clone());
+                notes.problems.push(first);
+                (Self::filled(text, &mut Notes::of_no_file(base)), notes)
+            }
         }
-        Form::read(document.get_ref(), &mut notes, |form| config.form(form));
-        checks::check(&config, &mut notes);
-        notes.problems.sort_by_key(|problem| problem.line);
-        notes.problems.dedup();
-        (config, notes.problems)
+    }
+
+    fn filled(text: &str, notes: &mut Notes) -> Self {
+        let (document, _) = DeTable::parse_recoverable(text);
+        let mut config = Self::first("", &notes.base);
+        Form::read(document.get_ref(), notes, |form| config.form(form));
+        checks::check(&config, notes);
+        config
+    }
+
+    fn unless_refused(self, notes: Notes, path: &Path) -> Result<Self, ConfigError> {
+        match notes.into_problems() {
+            problems if problems.is_empty() => Ok(self),
+            problems => Err(ConfigError::Problems { path: path.into(), problems }),
+        }
     }
 
     /// The commented settings file of a new filer `name`: every setting stands there, with its default.
@@ -186,7 +266,8 @@ impl Config {
     }
 
     fn form(&mut self, form: &mut Form<'_, '_>) {
-        form.need("name", "This site's name, as its certificate has it.", Text(site_dir::check_name), &mut self.name);
+        let doc = "This site's name, as its certificate has it.";
+        form.need("name", doc, Such(Text(site_dir::check_name), "\"ams\""), &mut self.name);
         let doc = "Where the filer keeps its state: staging, cache and its replica of the CloudFS.";
         form.set("data_dir", doc, FilePath, &mut self.data_dir);
         form.section("mesh", "How this filer and its peers talk and agree.", |form| self.mesh.form(form));

@@ -26,37 +26,74 @@ pub use secrets::Secret;
 pub use settings::{AzureSettings, CloudSettings, DirectorySettings, GcsSettings, Limits, S3Settings};
 
 use crate::cloud::Cloud;
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// A cloud cannot be used as configured. Nothing was sent to it yet.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A secret cannot be had from where the settings say it is.
+    /// A secret cannot be had from where the settings say it is. `name` is the setting that says so, such as
+    /// `access_key_env`.
     #[error("setting {name}: {why}")]
-    Secret { name: &'static str, why: String },
+    Secret { name: String, why: String },
     /// A setting does not make sense.
     #[error("setting {name}: {why}")]
     Setting { name: &'static str, why: String },
     /// The object store's client refuses the settings.
     #[error("cloud {cloud}: the client refuses these settings")]
     Client { cloud: String, source: object_store::Error },
-    /// A file or directory of the settings is not usable.
+    /// A file or directory that the setting `name` names is not usable.
     #[error("cloud {cloud}: {path}")]
-    Path { cloud: String, path: PathBuf, source: std::io::Error },
+    Path { cloud: String, name: &'static str, path: PathBuf, source: std::io::Error },
 }
 
-/// Why a cloud cannot be used as far as this machine can tell, as [`open`] would find it: of secrets everything, of all else
-/// the first thing. Makes and changes nothing.
-pub fn check(settings: &CloudSettings, name: &str) -> Vec<OpenError> {
-    let missing = settings.missing_secrets();
-    if !missing.is_empty() {
-        return missing;
+impl OpenError {
+    /// The setting to look at, such as `ca_file`; `None` where it may be any.
+    pub fn setting(&self) -> Option<&str> {
+        match self {
+            Self::Secret { name, .. } => Some(name),
+            Self::Setting { name, .. } | Self::Path { name, .. } => Some(name),
+            Self::Client { .. } => None,
+        }
     }
-    let checked = match settings {
-        CloudSettings::Directory(directory) => directory::Directory::check(directory, name).map(drop),
-        other => open(other, name).map(drop),
+}
+
+/// Why a cloud cannot be used as far as this machine can tell, as [`open`] would find it: everything that is [`missing`], or
+/// else the first thing that its client refuses. Makes and changes nothing.
+pub fn check(settings: &CloudSettings, name: &str) -> Vec<OpenError> {
+    let missing = missing(settings, name);
+    match settings {
+        CloudSettings::Directory(_) => missing,
+        other if missing.is_empty() => open(other, name).map(drop).err().into_iter().collect(),
+        _ => missing,
+    }
+}
+
+/// All that the settings name on this machine, secrets, files and a directory, and that is not there or cannot be read.
+pub fn missing(settings: &CloudSettings, name: &str) -> Vec<OpenError> {
+    let mut found = settings.missing_secrets();
+    let files = match settings {
+        CloudSettings::S3(s3) => vec![("ca_file", &s3.ca_file)],
+        CloudSettings::Azure(azure) => vec![("ca_file", &azure.ca_file)],
+        CloudSettings::Gcs(gcs) => {
+            vec![("service_account_path", &gcs.service_account_path), ("ca_file", &gcs.ca_file)]
+        }
+        CloudSettings::Directory(directory) => {
+            found.extend(directory::Directory::check(directory, name));
+            vec![]
+        }
     };
-    checked.err().into_iter().collect()
+    found.extend(files.into_iter().filter_map(|(setting, path)| unreadable(setting, path.as_ref()?, name)));
+    found
+}
+
+/// Why a file of the settings cannot be read, if so.
+#[expect(clippy::disallowed_methods, reason = "certificates and keys that the operator names lie in files")]
+fn unreadable(setting: &'static str, path: &Path, cloud: &str) -> Option<OpenError> {
+    let source = std::fs::read(path).err()?;
+    Some(OpenError::Path { cloud: cloud.into(), name: setting, path: path.into(), source })
 }
 
 /// Makes a cloud ready for use. `name` stands in its errors, such as `a`. Connects only when first called.

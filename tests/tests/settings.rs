@@ -81,7 +81,7 @@ bytes_max = "8 MiBB"
         for (line, what) in [
             (2, "colour"),
             (3, "clouds.primary has no credentials"),
-            (7, "clouds.secondary.secret_access_key is missing"),
+            (11, "clouds.secondary.secret_access_key is missing"),
             (9, "clouds.secondary.name"),
             (10, "clouds.secondary.bucket is the same place"),
             (13, "segments.seal_after"),
@@ -92,7 +92,11 @@ bytes_max = "8 MiBB"
         }
         assert_eq!(bytes_below(folder.path()).unwrap(), before, "{command:?} changed something");
     }
-    // Credentials that are named and not there.
+    // Nobody is there to be asked; that the settings are wrong is said too, and is no reason not to ask.
+    let asked = said(["status", "--dir", dir]).await.unwrap();
+    assert_eq!(asked.code, Some(4), "no filer runs: {asked:?}");
+    assert!(asked.err.contains("filer.toml has 7 problems, which filer check-config lists"), "{asked:?}");
+    // Credentials that are named and not there: at the lines that name them.
     let named = text
         .replace("colour = \"red\"\n", "")
         .replace("bucket = \"files\"\n[clouds.secondary]", "bucket = \"others\"\naccess_key_id_env = \"FILER_TEST_NOT_SET\"\nsecret_access_key_env = \"FILER_TEST_NOT_SET\"\n[clouds.secondary]")
@@ -103,7 +107,7 @@ bytes_max = "8 MiBB"
     for command in [&["check-config", "--dir", dir], &["serve", "--dir", dir]] {
         let said = said(command).await.unwrap();
         assert_eq!(said.code, Some(2), "{command:?}: {said:?}");
-        for (line, what) in [(2, "FILER_TEST_NOT_SET"), (8, "not-there")] {
+        for (line, what) in [(6, "FILER_TEST_NOT_SET"), (7, "FILER_TEST_NOT_SET"), (13, "not-there")] {
             let told = said.err.lines().any(|told| told.contains(&format!("line {line}: ")) && told.contains(what));
             assert!(told, "{command:?} does not tell of {what} in line {line}:\n{}", said.err);
         }

@@ -81,7 +81,7 @@ pub struct Init {
     /// Where metrics are served, or off
     #[arg(long, value_name = "IP:PORT")]
     pub metrics: Option<String>,
-    /// Any other setting of filer.toml, such as segments.seal_after="1 s"; may be repeated
+    /// Any other setting of filer.toml but a secret, such as segments.seal_after="1 s"; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }
@@ -181,7 +181,7 @@ pub(super) fn from_flags(
     for pair in &init.set {
         places::set(&mut table, pair)?;
     }
-    let (config, mut problems) = places::settings(&table, dir);
+    let (config, mut problems) = Config::of_table(&table, &dir.config_path());
     if config.name != init.name {
         problems.push(crate::config::Problem {
             line: None,

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     admin::{AdminClient, Status},
     config::{
-        Config, SiteDir, SiteError, SiteFile, SitePeer,
+        Config, SiteDir, SiteError, SiteFile, SitePeer, asks_for_credentials,
         site_dir::{check_name, make_dir, write_new, write_over},
     },
     site::SystemClock,
@@ -258,7 +258,7 @@ pub(super) fn accept(init: &Init, path: &Path, dir: &SiteDir, out: &mut dyn Writ
     let (config, problems) = init::from_flags(init, places::table_of(&base, dir), dir)?;
     // Credentials do not travel with the certificate: they are still to be given.
     let (credentials, others): (Vec<_>, Vec<_>) =
-        problems.into_iter().partition(|problem| problem.setting.starts_with("clouds."));
+        problems.into_iter().partition(|problem| asks_for_credentials(&problem.setting));
     places::refuse(&others)?;
     let files = [identity::CERTIFICATE_FILE, identity::CA_CERTIFICATE_FILE].map(|file| dir.identity().join(file));
     init::unused(dir, &[&files[..], std::slice::from_ref(&config.data_dir)].concat())?;

@@ -117,20 +117,35 @@ pub(super) fn put(table: &mut Table, path: &str, value: Value) -> Result<(), Cli
     Ok(())
 }
 
-/// Puts a `key=value` of the command line. What is no TOML value is a text, so that `1 s` needs no quotes.
+/// Puts a `key=value` of the command line. What is no TOML value is a text, so that `1 s` needs no quotes. It may not be a
+/// secret.
 pub(super) fn set(table: &mut Table, pair: &str) -> Result<(), CliError> {
     let (path, text) = pair.split_once('=').ok_or_else(|| {
         CliError::Usage(format!("--set {pair} has no =; write such as --set segments.seal_after=\"1 s\""))
     })?;
+    let path = path.trim();
     let parsed = format!("value = {text}").parse::<Table>().ok().and_then(|mut parsed| parsed.remove("value"));
-    put(table, path.trim(), parsed.unwrap_or_else(|| text.into()))
+    let value = parsed.unwrap_or_else(|| text.into());
+    if let Some(secret) = secret_setting(path, &value) {
+        return Err(CliError::Usage(format!(
+            "--set gives {secret}, which is a secret, and a command line can be read by everybody on this machine; name an \
+             environment variable (.._env=NAME) or a file (.._file=FILE) that holds it instead, or write it into the settings \
+             of the site when they are made"
+        )));
+    }
+    put(table, path, value)
 }
 
-/// The settings that `table` adds up to in the site's directory, and what is wrong with them (without line numbers:
-/// there is no file yet).
-pub(super) fn settings(table: &Table, dir: &SiteDir) -> (Config, Vec<Problem>) {
-    let (config, problems) = Config::read(&table.to_string(), &dir.config_path());
-    (config, problems.into_iter().map(|problem| Problem { line: None, ..problem }).collect())
+/// The setting in what is put at `path` that is a secret itself.
+fn secret_setting(path: &str, value: &Value) -> Option<String> {
+    if holds_secret(path.rsplit('.').next().unwrap_or(path)) {
+        return Some(path.into());
+    }
+    match value {
+        Value::Table(table) => table.iter().find_map(|(key, value)| secret_setting(&format!("{path}.{key}"), value)),
+        Value::Array(items) => items.iter().find_map(|item| secret_setting(path, item)),
+        _ => None,
+    }
 }
 
 /// Refuses settings with problems. They are in no file yet.

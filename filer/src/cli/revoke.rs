@@ -3,7 +3,7 @@
 //! It is not undone, so it is refused where it takes more than its operator may know: the majority, or a filer that was
 //! to go on with its newest certificate and does not serve with it yet. A flag for each says that it is meant.
 
-use super::{CliError, Dir, chain, first_site, issued::Issued, say, site_dir};
+use super::{CliError, Dir, chain, client_of, first_site, issued::Issued, say, site_dir};
 use crate::admin::{AdminClient, Status, status::Peer};
 use clap::Args;
 use mesh::FilerId;
@@ -61,7 +61,7 @@ pub(super) async fn run(revoke: Revoke, out: &mut dyn Write) -> Result<(), CliEr
     if count == 0 {
         return say(out, &format!("{name} has no certificate to be revoked"));
     }
-    let client = AdminClient::new(&dir.config()?.admin.socket);
+    let client = client_of(&dir)?;
     // Those on record as revoked too: the record is here, and the list of the mesh may have been restored from elsewhere.
     let serials: Vec<String> = issued.certificates[..count].iter().map(|known| known.serial.clone()).collect();
     may_be_revoked(&revoke, filer, &serials, &client).await?;

@@ -8,6 +8,8 @@ use std::{
 };
 use storage::clouds::CloudSettings;
 
+/// The server of all buckets of AWS.
+const AWS: &str = "s3.amazonaws.com";
 /// Longest path of a Unix socket, in bytes, with room for the name under which it is made.
 const SOCKET_PATH_BYTES_MAX: usize = 95;
 
@@ -21,18 +23,40 @@ pub(super) fn check(config: &Config, notes: &mut Notes) {
     deletes(config, notes);
 }
 
-/// Where a cloud's objects end up, as far as one failure or one deletion reaches.
-fn store(entry: &CloudEntry) -> Option<String> {
-    let host = |endpoint: &Option<String>, default: &str| {
-        endpoint.as_deref().unwrap_or(default).trim_end_matches('/').to_ascii_lowercase()
-    };
+/// Where a cloud's objects end up, as far as one failure or one deletion reaches: a server, and a bucket of it.
+fn store(entry: &CloudEntry) -> Option<(String, String)> {
     match &entry.settings {
-        CloudSettings::S3(s3) => Some(format!("{} {}", host(&s3.endpoint, "s3"), s3.bucket)),
+        CloudSettings::S3(s3) => Some((server(&s3.endpoint, AWS), s3.bucket.clone())),
         CloudSettings::Azure(azure) => {
-            Some(format!("{} {} {}", host(&azure.endpoint, "azure"), azure.account, azure.container))
+            let own = format!("{}.blob.core.windows.net", azure.account);
+            Some((server(&azure.endpoint, &own), format!("{}/{}", azure.account, azure.container)))
         }
-        CloudSettings::Gcs(gcs) => Some(format!("{} {}", host(&gcs.endpoint, "gcs"), gcs.bucket)),
+        CloudSettings::Gcs(gcs) => Some((server(&gcs.endpoint, "storage.googleapis.com"), gcs.bucket.clone())),
         CloudSettings::Directory(_) => None,
+    }
+}
+
+/// The server behind an endpoint, or `own` without one.
+fn server(endpoint: &Option<String>, own: &str) -> String {
+    let Some(endpoint) = endpoint else { return own.into() };
+    let endpoint = endpoint.to_ascii_lowercase();
+    let address = endpoint.split_once("://").map_or(endpoint.as_str(), |(_, address)| address).trim_end_matches('/');
+    let (host, path) = address.split_once('/').unwrap_or((address, ""));
+    let host = [":443", ":80"].iter().find_map(|port| host.strip_suffix(*port)).unwrap_or(host);
+    // One name is one bucket at all of its addresses.
+    let is_s3 = |label: &str| label == "s3" || label.starts_with("s3-");
+    if host.ends_with(".amazonaws.com") && host.split('.').any(is_s3) {
+        return AWS.into();
+    }
+    if path.is_empty() { host.into() } else { format!("{host}/{path}") }
+}
+
+/// The setting that says where in its store a cloud's objects are.
+fn place_of(entry: &CloudEntry) -> &'static str {
+    match entry.settings {
+        CloudSettings::Directory(_) => "path",
+        CloudSettings::Azure(_) => "container",
+        CloudSettings::S3(_) | CloudSettings::Gcs(_) => "bucket",
     }
 }
 
@@ -62,45 +86,44 @@ fn overlap(a: &Path, b: &Path) -> bool {
 
 fn clouds(config: &Config, notes: &mut Notes) {
     let (primary, secondary) = (&config.clouds.primary, &config.clouds.secondary);
-    if notes.line_of("clouds.primary").is_none() || notes.line_of("clouds.secondary").is_none() {
-        return;
+    let [first, second] = ["clouds.primary.name", "clouds.secondary.name"];
+    if given(notes, first) && given(notes, second) && primary.name == secondary.name {
+        let (name, origin) = (&primary.name, notes.origin(first));
+        let what = format!("\"{name}\" is the name of clouds.primary too{origin}; give each cloud a name of its own");
+        notes.problem(second, what);
     }
-    if !primary.name.is_empty() && primary.name == secondary.name {
-        let what = format!("\"{}\" is the name of clouds.primary too; give each cloud a name of its own", primary.name);
-        notes.problem("clouds.secondary.name", what);
-    }
-    for (setting, name, other, letter) in [
-        ("clouds.primary.name", &primary.name, "secondary", "b"),
-        ("clouds.secondary.name", &secondary.name, "primary", "a"),
-    ] {
-        if name == letter {
+    for (setting, name, other, letter) in
+        [(first, &primary.name, "secondary", "b"), (second, &secondary.name, "primary", "a")]
+    {
+        if given(notes, setting) && name == letter {
             let what = format!("\"{name}\" is how commands and logs call the {other} cloud; choose another name");
             notes.problem(setting, what);
         }
     }
+    let [first, second] =
+        [format!("clouds.primary.{}", place_of(primary)), format!("clouds.secondary.{}", place_of(secondary))];
     let same = match (&primary.settings, &secondary.settings) {
         (CloudSettings::Directory(a), CloudSettings::Directory(b)) => overlap(&a.path, &b.path),
-        _ => primary.kind_of() == secondary.kind_of() && store(primary) == store(secondary),
+        _ => store(primary).is_some() && store(primary) == store(secondary),
     };
-    let key = match &secondary.settings {
-        CloudSettings::Directory(_) => "path",
-        CloudSettings::Azure(_) => "container",
-        CloudSettings::S3(_) | CloudSettings::Gcs(_) => "bucket",
-    };
-    let line = notes.line_of(&format!("clouds.secondary.{key}"));
-    let filled = line.is_some() && line != notes.line_of("clouds.secondary");
-    if same && filled {
-        let first = notes.line_of(&format!("clouds.primary.{key}")).map_or(String::new(), |n| format!(" (line {n})"));
-        let what =
-            format!("is the same place as clouds.primary{first}: one failure would take both; name another {key}");
-        notes.problem(&format!("clouds.secondary.{key}"), what);
+    if given(notes, &first) && given(notes, &second) && same {
+        let what = format!(
+            "is the same place as clouds.primary{}: one failure would take both; name another {}",
+            notes.origin(&first),
+            place_of(secondary)
+        );
+        notes.problem(&second, what);
     }
     for (key, entry) in [("primary", primary), ("secondary", secondary)] {
+        let setting = format!("clouds.{key}.path");
         if let CloudSettings::Directory(directory) = &entry.settings
+            && given(notes, &setting)
+            && !notes.is_unread("data_dir")
             && overlap(&directory.path, &config.data_dir)
         {
-            let what = "and data_dir lie one within the other; give the cloud a directory of its own";
-            notes.problem(&format!("clouds.{key}.path"), what);
+            let origin = notes.origin("data_dir");
+            let what = format!("and data_dir{origin} lie one within the other; give the cloud a directory of its own");
+            notes.problem(&setting, what);
         }
     }
 }
@@ -120,13 +143,20 @@ fn listeners(config: &Config, notes: &mut Notes) {
         ("admin.listen", config.admin.listen),
         ("metrics.listen", config.metrics.listen),
     ];
-    for (at, (setting, address)) in tcp.iter().enumerate() {
-        for (other, taken) in &tcp[..at] {
+    for (at, &(setting, address)) in tcp.iter().enumerate() {
+        for &(other, taken) in &tcp[..at] {
             if let (Some(address), Some(taken)) = (address, taken)
-                && collide(*address, *taken)
+                && collide(address, taken)
+                && !notes.is_unread(setting)
+                && !notes.is_unread(other)
             {
-                let what = format!("\"{address}\" collides with {other} = \"{taken}\"; choose another port");
-                notes.problem(setting, what);
+                // The one that the file sets is to blame.
+                let pair = [(setting, address), (other, taken)];
+                let [(blamed, address), (other, taken)] =
+                    if notes.has(setting) || !notes.has(other) { pair } else { [pair[1], pair[0]] };
+                let origin = notes.origin(other);
+                let what = format!("\"{address}\" collides with {other} = \"{taken}\"{origin}; choose another port");
+                notes.problem(blamed, what);
             }
         }
     }
@@ -134,25 +164,40 @@ fn listeners(config: &Config, notes: &mut Notes) {
 
 fn exports(config: &Config, notes: &mut Notes) {
     let exports = &config.nfs.exports;
+    if notes.is_unread("nfs.exports") {
+        return;
+    }
+    let open = config.nfs.listen.filter(|listen| !listen.ip().is_loopback());
+    if let Some(listen) = open
+        && !notes.has("nfs.exports")
+    {
+        let what = format!(
+            "= \"{listen}\" is open to other machines, and nothing says which of them may come; add a section [[nfs.exports]] with path = \"/\" and such as networks = [\"10.1.0.0/16\"]"
+        );
+        notes.problem("nfs.listen", what);
+        return;
+    }
     for (at, export) in exports.iter().enumerate() {
-        if let Some(first) = exports[..at].iter().position(|earlier| earlier.path == export.path) {
-            let line =
-                notes.line_of(&format!("nfs.exports.{first}.path")).map_or(String::new(), |n| format!(" in line {n}"));
-            let what = format!("\"{}\" is exported already{line}; keep one of them", export.path);
-            notes.problem(&format!("nfs.exports.{at}.path"), what);
-        }
-        let setting = format!("nfs.exports.{at}.networks");
-        if set(notes, &setting) {
-            if export.networks.is_empty() && !notes.problems.iter().any(|problem| problem.setting == setting) {
-                notes.problem(&setting, "is empty, so that nobody could mount; name the clients' networks");
-            }
-        } else if let Some(listen) = config.nfs.listen
-            && !listen.ip().is_loopback()
+        let setting = |at: usize, key: &str| format!("nfs.exports.{at}.{key}");
+        let path = setting(at, "path");
+        let is_same = |other: &usize| exports[*other].path == export.path && given(notes, &setting(*other, "path"));
+        if given(notes, &path)
+            && let Some(first) = (0..at).find(is_same)
         {
+            let (path_there, line) = (&export.path, notes.origin(&setting(first, "path")));
+            let what = format!("\"{path_there}\" is exported already{line}; keep one of them");
+            notes.problem(&path, what);
+        }
+        let networks = setting(at, "networks");
+        if notes.has(&networks) {
+            if export.networks.is_empty() && !notes.is_unread(&networks) {
+                notes.problem(&networks, "is empty, so that nobody could mount; name the clients' networks");
+            }
+        } else if let Some(listen) = open {
             let what = format!(
                 "is missing: nfs.listen = \"{listen}\" is open to other machines; add such as networks = [\"10.1.0.0/16\"]"
             );
-            notes.problem(&setting, what);
+            notes.problem(&networks, what);
         }
     }
 }
@@ -167,13 +212,14 @@ fn admin(config: &Config, notes: &mut Notes) {
         );
         notes.problem("admin.socket", what);
     }
-    let Some(listen) = admin.listen else { return };
+    let Some(listen) = admin.listen.filter(|_| !notes.is_unread("admin.listen")) else { return };
     if !listen.ip().is_loopback() {
         let what = format!("\"{listen}\" is no loopback address; use 127.0.0.1 or [::1]");
         notes.problem("admin.listen", what);
     }
-    if admin.token_file.is_none() {
-        notes.problem("admin.token_file", "is missing: admin.listen needs it; add token_file, or set listen = \"off\"");
+    if admin.token_file.is_none() && !notes.is_unread("admin.token_file") {
+        let what = "is missing: admin.listen needs it; add token_file, or set listen = \"off\"";
+        notes.problem_beside("admin.listen", "admin.token_file", what);
     }
 }
 
@@ -217,14 +263,17 @@ fn orders(config: &Config, notes: &mut Notes) {
     let times = times.map(|pair| (pair, super::show_ms as fn(u64) -> String));
     let sizes = sizes.map(|pair| (pair, super::show_bytes as fn(u64) -> String));
     for ((small, little, large, much, factor), show) in times.into_iter().chain(sizes) {
-        if little.saturating_mul(factor) > much {
+        if little.saturating_mul(factor) > much && !notes.is_unread(small) && !notes.is_unread(large) {
             let times = if factor == 1 { String::new() } else { format!("{factor} times ") };
             // The one that the file sets is to blame.
-            let blamed = if set(notes, small) || !set(notes, large) { small } else { large };
+            let blamed = if notes.has(small) || !notes.has(large) { small } else { large };
+            let (little, much) = (show(little), show(much));
             let what = if blamed == small {
-                format!("= \"{}\" is too large: {times}it must fit in {large} = \"{}\"", show(little), show(much))
+                let origin = notes.origin(large);
+                format!("= \"{little}\" is too large: {times}it must fit in {large} = \"{much}\"{origin}")
             } else {
-                format!("= \"{}\" is too small: {times}{small} = \"{}\" must fit in it", show(much), show(little))
+                let origin = notes.origin(small);
+                format!("= \"{much}\" is too small: {times}{small} = \"{little}\"{origin} must fit in it")
             };
             notes.problem(blamed, what);
         }
@@ -233,7 +282,11 @@ fn orders(config: &Config, notes: &mut Notes) {
 
 /// A delete must come behind every put and every reader of what it deletes.
 fn deletes(config: &Config, notes: &mut Notes) {
+    const GRACE: &str = "segments.delete_grace";
     let grace_ms = config.segments.delete_grace_ms;
+    if notes.is_unread(GRACE) {
+        return;
+    }
     // Puts that share their link may take longer, up to half of the grace period.
     let put_ms = |entry: &CloudEntry| {
         let longest = entry.settings.limits().deadline(config.segments.bytes_max);
@@ -250,7 +303,9 @@ fn deletes(config: &Config, notes: &mut Notes) {
             super::show_ms(longest.0),
             super::show_ms(least_ms)
         );
-        notes.problem("segments.delete_grace", what);
+        let causes = [format!("{why}.request_timeout"), format!("{why}.time_per_mib"), "segments.bytes_max".into()];
+        let cause = causes.iter().find(|cause| notes.has(cause)).filter(|_| !notes.has(GRACE));
+        notes.problem_beside(cause.map_or(GRACE, String::as_str), GRACE, what);
     }
     let stale_ms = config.consistency.stale_within_ms;
     if config.consistency.reads == Reads::Stale && grace_ms < stale_ms {
@@ -259,12 +314,12 @@ fn deletes(config: &Config, notes: &mut Notes) {
             super::show_ms(grace_ms),
             super::show_ms(stale_ms)
         );
-        notes.problem("segments.delete_grace", what);
+        let cause = if notes.has(GRACE) { GRACE } else { "consistency.stale_within" };
+        notes.problem_beside(cause, GRACE, what);
     }
 }
 
-/// Whether the file sets this itself.
-fn set(notes: &Notes, path: &str) -> bool {
-    let section = path.rfind('.').map(|at| &path[..at]);
-    notes.line_of(path).is_some_and(|line| section.and_then(|s| notes.line_of(s)) != Some(line))
+/// Whether the file has this setting, with a value that may be judged.
+fn given(notes: &Notes, path: &str) -> bool {
+    notes.has(path) && !notes.is_unread(path)
 }

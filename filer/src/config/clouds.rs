@@ -4,8 +4,9 @@
 //! meant (`machine_role = true`).
 
 use super::{
+    buckets,
     form::Form,
-    kinds::{Choice, FilePath, Flag, Maybe, Millis, Text, count, text},
+    kinds::{Choice, FilePath, Flag, Maybe, Millis, Such, Text, count, text},
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -74,6 +75,12 @@ pub(crate) fn holds_secret(key: &str) -> bool {
     key != "access_key_id" && !says_where && (sounds || key.split(['_', '-']).any(is_one))
 }
 
+/// Whether a problem with this setting is that credentials are still to be given.
+pub(crate) fn asks_for_credentials(setting: &str) -> bool {
+    let of_cloud = ["clouds.primary", "clouds.secondary"].iter().find_map(|cloud| setting.strip_prefix(*cloud));
+    matches!(of_cloud, Some("" | ".access_key_id" | ".secret_access_key" | ".access_key" | ".sas"))
+}
+
 /// The kinds of clouds.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum CloudKind {
@@ -120,13 +127,14 @@ impl CloudEntry {
 
     pub(super) fn form(&mut self, form: &mut Form<'_, '_>) {
         if !form.present() {
-            form.problem("", "is missing: a CloudFS needs two clouds; add the section with kind and name");
+            if !form.is_unread("") {
+                form.problem("", "is missing: a CloudFS needs two clouds; add the section with kind and name");
+            }
             return;
         }
         let mut kind = self.kind_of();
-        let problems = form.notes.problems.len();
         form.need("kind", "\"s3\", \"azure\", \"gcs\" or \"directory\".", Choice(KINDS), &mut kind);
-        let kind_is_known = form.notes.problems.len() == problems;
+        let kind_is_known = form.has("kind") && !form.is_unread("kind");
         form.need("name", "For people: logs, the status page and metrics call the cloud so.", text(), &mut self.name);
         if form.reads() {
             if !kind_is_known {
@@ -141,7 +149,7 @@ impl CloudEntry {
             CloudSettings::Gcs(gcs) => gcs_form(gcs, &mut self.machine_role, form),
             CloudSettings::Directory(directory) => {
                 let doc = "An existing directory, local or mounted.";
-                form.need("path", doc, FilePath, &mut directory.path);
+                form.need("path", doc, Such(FilePath, "\"/mnt/cloud\""), &mut directory.path);
                 prefix(&mut directory.prefix, form);
                 let doc = "Calls at once, each of which holds a thread: a mount that hangs takes no more than these.";
                 form.set("calls_in_flight_max", doc, count(1..=200), &mut directory.calls_in_flight_max);
@@ -184,16 +192,28 @@ fn endpoint(
         Some((_, rest)) if rest.contains(['?', '#']) => {
             Err("has more than an address behind a ? or #; write the address alone".into())
         }
-        Some(("http" | "https", host)) if !host.is_empty() => Ok(()),
+        Some(("http" | "https", host)) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(()),
         _ => Err(format!("\"{url}\" is no address; write such as \"https://s3.example.org\"")),
     });
     form.set("endpoint", key_doc, Maybe(url, sample), endpoint);
     form.set("allow_http", "Lets an http:// endpoint pass: for tests and closed networks.", Flag, allow_http);
-    if form.reads() && !*allow_http && endpoint.as_deref().is_some_and(|url| url.starts_with("http://")) {
+    let may_be_http = *allow_http || form.is_unread("allow_http");
+    if form.reads() && !may_be_http && endpoint.as_deref().is_some_and(|url| url.starts_with("http://")) {
         form.problem(
             "endpoint",
             "is http://, which anybody on the way can read; use https://, or add allow_http = true",
         );
+    }
+}
+
+/// Judges a name by the rules of the provider itself, where it is not a name of another server.
+fn by_the_provider(key: &str, name: &str, rules: fn(&str) -> Result<(), String>, form: &mut Form<'_, '_>) {
+    if form.has(key)
+        && !form.is_unread(key)
+        && !form.has("endpoint")
+        && let Err(what) = rules(name)
+    {
+        form.problem(key, what);
     }
 }
 
@@ -205,6 +225,19 @@ fn words(
     form: &mut Form<'_, '_>,
 ) {
     form.set(key, doc, Maybe(text(), sample), value);
+}
+
+/// The name of an environment variable that holds what `key` is called after.
+fn variable(key: &'static str, sample: &'static str, value: &mut Option<String>, form: &mut Form<'_, '_>) {
+    let name = Text(|name| {
+        let is_of_a_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if name.bytes().all(is_of_a_name) && name.bytes().next().is_some_and(|first| !first.is_ascii_digit()) {
+            return Ok(());
+        }
+        // It may be the secret itself.
+        Err("is no name of an environment variable, which has letters, digits and '_'; write the name, and have the variable hold the rest".into())
+    });
+    form.set(key, "", Maybe(name, sample), value);
 }
 
 fn secret(key: &'static str, doc: &'static str, value: &mut Option<Secret>, form: &mut Form<'_, '_>) {
@@ -244,28 +277,50 @@ fn limits(limits: &mut Limits, form: &mut Form<'_, '_>) {
     form.set("always_read_back", doc, Flag, &mut limits.always_read_back);
 }
 
-/// Notes a secret that comes from several places, or from none.
-fn one_place(form: &mut Form<'_, '_>, name: &str, value: bool, env: bool, file: bool) -> bool {
-    let places = [value, env, file].into_iter().filter(|given| *given).count();
-    if places > 1 {
-        form.problem(name, format!("comes from {places} places; give only one of {name}, {name}_env and {name}_file"));
+/// Which setting says where a secret is, or holds it: at most one of `name`, `name_env` and `name_file` may.
+fn place(name: &str, form: &mut Form<'_, '_>) -> Option<String> {
+    let keys = [name.to_string(), format!("{name}_env"), format!("{name}_file")];
+    let given: Vec<String> = keys.into_iter().filter(|key| form.has(key)).collect();
+    let (first, more) = given.split_first()?;
+    for another in more {
+        let what = format!("is one place too many beside {first}{}; keep one of them", form.origin(first));
+        form.problem(another, what);
     }
-    places > 0
+    Some(first.clone())
 }
 
+/// The ways in which a cloud is to know us, of which it takes one. `ways`: what the file has, each setting that begins one;
+/// `of`: what there is to choose from.
+fn one_way(ways: &[String], of: &str, form: &mut Form<'_, '_>) {
+    let Some((first, more)) = ways.split_first() else { return };
+    for another in more {
+        let what = format!("contradicts {first}{}; keep one of {of}", form.origin(first));
+        form.problem(another, what);
+    }
+}
+
+/// Whether the machine's own credentials are meant, as far as the file can be read.
+fn is_role(machine_role: bool, form: &Form<'_, '_>) -> bool {
+    machine_role || form.is_unread("machine_role")
+}
+
+/// A bucket's name, to show where none is given.
+const BUCKET: &str = "\"example-files\"";
+
 fn s3_form(s3: &mut S3Settings, machine_role: &mut bool, form: &mut Form<'_, '_>) {
-    form.need("bucket", "", text(), &mut s3.bucket);
+    form.need("bucket", "", Such(Text(buckets::bucket), BUCKET), &mut s3.bucket);
     prefix(&mut s3.prefix, form);
     let doc = "Of a store that speaks S3; AWS itself when not set.";
     endpoint(doc, "\"https://s3.example.org\"", &mut s3.endpoint, &mut s3.allow_http, form);
+    by_the_provider("bucket", &s3.bucket, buckets::bucket_of_aws, form);
     form.set("region", "", text(), &mut s3.region);
     let doc =
         "Credentials: each half in this file, in an environment variable (.._env) or in a file of its own (.._file).";
     words("access_key_id", doc, "\"..\"", &mut s3.access_key_id, form);
-    words("access_key_id_env", "", "\"FILER_S3_ID\"", &mut s3.access_key_id_env, form);
+    variable("access_key_id_env", "\"FILER_S3_ID\"", &mut s3.access_key_id_env, form);
     file("access_key_id_file", "", "\"s3.id\"", &mut s3.access_key_id_file, form);
     secret("secret_access_key", "", &mut s3.secret_access_key, form);
-    words("secret_access_key_env", "", "\"FILER_S3_SECRET\"", &mut s3.secret_access_key_env, form);
+    variable("secret_access_key_env", "\"FILER_S3_SECRET\"", &mut s3.secret_access_key_env, form);
     file("secret_access_key_file", "", "\"s3.secret\"", &mut s3.secret_access_key_file, form);
     secret("session_token", "The third part of temporary credentials.", &mut s3.session_token, form);
     role(machine_role, form);
@@ -277,34 +332,44 @@ fn s3_form(s3: &mut S3Settings, machine_role: &mut bool, form: &mut Form<'_, '_>
     if !form.reads() {
         return;
     }
-    let id = (s3.access_key_id.is_some(), s3.access_key_id_env.is_some(), s3.access_key_id_file.is_some());
-    let key = (s3.secret_access_key.is_some(), s3.secret_access_key_env.is_some(), s3.secret_access_key_file.is_some());
-    let id = one_place(form, "access_key_id", id.0, id.1, id.2);
-    let key = one_place(form, "secret_access_key", key.0, key.1, key.2);
-    match (id, key, *machine_role) {
-        (true, true, false) | (false, false, true) => {}
-        (false, false, false) => form.problem(
+    let (id, key, role) =
+        (place("access_key_id", form), place("secret_access_key", form), is_role(*machine_role, form));
+    match (id, key, role) {
+        (Some(_), Some(_), false) | (None, None, true) => {}
+        (None, None, false) => form.problem(
             "",
             "has no credentials; give access_key_id and secret_access_key (or their _env or _file), or machine_role = true",
         ),
-        (true, false, false) => form.problem("secret_access_key", "is missing beside access_key_id; add it, or its _env or _file"),
-        (false, true, false) => form.problem("access_key_id", "is missing beside secret_access_key; add it, or its _env or _file"),
-        (_, _, true) => form.problem("machine_role", "contradicts the access key; remove one of them"),
+        (Some(id), None, false) => {
+            let what = format!("is missing beside {id}; add it, or its _env or _file");
+            form.problem_beside(&id, "secret_access_key", what);
+        }
+        (None, Some(key), false) => {
+            let what = format!("is missing beside {key}; add it, or its _env or _file");
+            form.problem_beside(&key, "access_key_id", what);
+        }
+        (id, key, true) => {
+            let mut ways: Vec<String> = id.or(key).into_iter().collect();
+            ways.push("machine_role".into());
+            one_way(&ways, "the access key and machine_role", form);
+        }
     }
 }
 
 fn azure_form(azure: &mut AzureSettings, machine_role: &mut bool, form: &mut Form<'_, '_>) {
-    form.need("account", "The storage account.", text(), &mut azure.account);
-    form.need("container", "", text(), &mut azure.container);
+    let (account, container) = (Text(buckets::account), Text(buckets::container));
+    form.need("account", "The storage account.", Such(account, "\"examplefiles\""), &mut azure.account);
+    form.need("container", "", Such(container, "\"files\""), &mut azure.container);
     prefix(&mut azure.prefix, form);
     let doc = "The account's address, where it is not Azure's own.";
     endpoint(doc, "\"http://127.0.0.1:10000/devstoreaccount1\"", &mut azure.endpoint, &mut azure.allow_http, form);
+    by_the_provider("account", &azure.account, buckets::account_of_azure, form);
     let doc = "Credentials: the account's key, or a shared access signature (sas); in this file, in an environment variable\n(.._env) or in a file of its own (.._file).";
     secret("access_key", doc, &mut azure.access_key, form);
-    words("access_key_env", "", "\"FILER_AZURE_KEY\"", &mut azure.access_key_env, form);
+    variable("access_key_env", "\"FILER_AZURE_KEY\"", &mut azure.access_key_env, form);
     file("access_key_file", "", "\"azure.key\"", &mut azure.access_key_file, form);
     secret("sas", "", &mut azure.sas, form);
-    words("sas_env", "", "\"FILER_AZURE_SAS\"", &mut azure.sas_env, form);
+    variable("sas_env", "\"FILER_AZURE_SAS\"", &mut azure.sas_env, form);
     file("sas_file", "", "\"azure.sas\"", &mut azure.sas_file, form);
     role(machine_role, form);
     ca_file(&mut azure.ca_file, form);
@@ -312,22 +377,22 @@ fn azure_form(azure: &mut AzureSettings, machine_role: &mut bool, form: &mut For
     if !form.reads() {
         return;
     }
-    let key = (azure.access_key.is_some(), azure.access_key_env.is_some(), azure.access_key_file.is_some());
-    let key = one_place(form, "access_key", key.0, key.1, key.2);
-    let sas = one_place(form, "sas", azure.sas.is_some(), azure.sas_env.is_some(), azure.sas_file.is_some());
-    match [key, sas, *machine_role].into_iter().filter(|given| *given).count() {
-        1 => {}
-        0 => form
-            .problem("", "has no credentials; give access_key or sas (or their _env or _file), or machine_role = true"),
-        _ => form.problem("", "has several credentials; keep one of access_key, sas and machine_role"),
+    let mut ways: Vec<String> = [place("access_key", form), place("sas", form)].into_iter().flatten().collect();
+    if is_role(*machine_role, form) {
+        ways.push("machine_role".into());
     }
+    if ways.is_empty() {
+        form.problem("", "has no credentials; give access_key or sas (or their _env or _file), or machine_role = true");
+    }
+    one_way(&ways, "access_key, sas and machine_role", form);
 }
 
 fn gcs_form(gcs: &mut GcsSettings, machine_role: &mut bool, form: &mut Form<'_, '_>) {
-    form.need("bucket", "", text(), &mut gcs.bucket);
+    form.need("bucket", "", Such(Text(buckets::bucket), BUCKET), &mut gcs.bucket);
     prefix(&mut gcs.prefix, form);
     let doc = "Where it is not Google's own.";
     endpoint(doc, "\"https://storage.example.org\"", &mut gcs.endpoint, &mut gcs.allow_http, form);
+    by_the_provider("bucket", &gcs.bucket, buckets::bucket_of_google, form);
     let doc = "Credentials: the JSON file of a service account.";
     file("service_account_path", doc, "\"service-account.json\"", &mut gcs.service_account_path, form);
     role(machine_role, form);
@@ -337,10 +402,14 @@ fn gcs_form(gcs: &mut GcsSettings, machine_role: &mut bool, form: &mut Form<'_, 
     if !form.reads() {
         return;
     }
-    match [gcs.service_account_path.is_some(), *machine_role, gcs.anonymous].into_iter().filter(|given| *given).count()
-    {
-        1 => {}
-        0 => form.problem("", "has no credentials; give service_account_path, or machine_role = true"),
-        _ => form.problem("", "has several credentials; keep one of service_account_path, machine_role and anonymous"),
+    let ways = [
+        ("service_account_path", form.has("service_account_path")),
+        ("machine_role", is_role(*machine_role, form)),
+        ("anonymous", gcs.anonymous || form.is_unread("anonymous")),
+    ];
+    let ways: Vec<String> = ways.into_iter().filter(|(_, given)| *given).map(|(way, _)| way.to_string()).collect();
+    if ways.is_empty() {
+        form.problem("", "has no credentials; give service_account_path, or machine_role = true");
     }
+    one_way(&ways, "service_account_path, machine_role and anonymous", form);
 }

@@ -8,7 +8,10 @@
 //! settings there are (`sections`, `clouds`, `nfs`), nor what they must be to each other (`checks`).
 
 use super::{Problem, kinds::Kind};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -16,13 +19,17 @@ use toml::{
 
 /// What is noted while a form is filled in or written out.
 pub(super) struct Notes {
-    /// Where each line of the file begins, in bytes.
-    line_starts: Vec<usize>,
+    /// Where each line of the file begins, in bytes; `None` for settings that stand in no file.
+    line_starts: Option<Vec<usize>>,
     /// Relative paths start here.
     pub base: PathBuf,
     pub problems: Vec<Problem>,
-    /// The line of every setting and section that the file has.
-    lines: BTreeMap<String, usize>,
+    /// Values that are no TOML: of their lines nothing else is said in the end.
+    pub faults: Vec<Problem>,
+    /// Every setting and section that the file has, and its line.
+    lines: BTreeMap<String, Option<usize>>,
+    /// Those of which the value cannot be read.
+    unread: BTreeSet<String>,
     /// What would be written, in order.
     pub entries: Vec<Entry>,
 }
@@ -43,22 +50,55 @@ pub(super) enum Entry {
 }
 
 impl Notes {
+    /// For the settings in `text`.
     pub fn new(text: &str, base: PathBuf) -> Self {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { line_starts, base, problems: vec![], lines: BTreeMap::new(), entries: vec![] }
+        Self { line_starts: Some(line_starts), ..Self::of_no_file(base) }
+    }
+
+    /// For settings that stand in no file: nothing has a line.
+    pub fn of_no_file(base: PathBuf) -> Self {
+        Self {
+            line_starts: None,
+            base,
+            problems: vec![],
+            faults: vec![],
+            lines: BTreeMap::new(),
+            unread: BTreeSet::new(),
+            entries: vec![],
+        }
     }
 
     /// The line, counted from 1, in which byte `at` lies.
-    pub fn line_at(&self, at: usize) -> usize {
-        self.line_starts.partition_point(|&start| start <= at)
+    fn line_at(&self, at: usize) -> Option<usize> {
+        self.line_starts.as_ref().map(|starts| starts.partition_point(|&start| start <= at))
+    }
+
+    /// Whether the file has this setting or section.
+    pub fn has(&self, path: &str) -> bool {
+        self.lines.contains_key(path)
+    }
+
+    /// Whether the file has this setting and its value cannot be read: nothing can be said of what follows from it.
+    pub fn is_unread(&self, path: &str) -> bool {
+        self.unread.contains(path)
+    }
+
+    /// Where a setting has its value from, to be said behind its name: ` (line 7)`, or ` (the default)`.
+    pub fn origin(&self, path: &str) -> String {
+        match self.lines.get(path) {
+            Some(Some(line)) => format!(" (line {line})"),
+            Some(None) => String::new(),
+            None => " (the default)".into(),
+        }
     }
 
     /// The line of a setting, or of the innermost section around it that the file has.
-    pub fn line_of(&self, path: &str) -> Option<usize> {
+    fn line_of(&self, path: &str) -> Option<usize> {
         let mut path = path;
         loop {
             if let Some(&line) = self.lines.get(path) {
-                return Some(line);
+                return line;
             }
             path = &path[..path.rfind('.')?];
         }
@@ -66,8 +106,30 @@ impl Notes {
 
     /// Notes a problem with a setting, at its line.
     pub fn problem(&mut self, path: &str, what: impl Into<String>) {
-        let line = self.line_of(path);
+        self.problem_beside(path, path, what);
+    }
+
+    /// Notes a problem with a setting, at the line of `other`, such as the one that it is missing beside.
+    pub fn problem_beside(&mut self, other: &str, path: &str, what: impl Into<String>) {
+        let line = self.line_of(other);
         self.problems.push(Problem { line, setting: path.into(), what: what.into() });
+    }
+
+    /// Notes why the value of a setting cannot be read: at byte `at`, where that is known better than by its name.
+    fn unreadable(&mut self, path: &str, at: Option<usize>, what: String) {
+        let line = at.map_or_else(|| self.line_of(path), |at| self.line_at(at));
+        self.problems.push(Problem { line, setting: path.into(), what });
+        self.unread.insert(path.into());
+    }
+
+    /// All problems, in the order of their lines.
+    pub fn into_problems(self) -> Vec<Problem> {
+        let (mut problems, faults) = (self.problems, self.faults);
+        problems.retain(|problem| faults.iter().all(|fault| fault.line != problem.line));
+        problems.extend(faults);
+        problems.sort_by_key(|problem| problem.line);
+        problems.dedup();
+        problems
     }
 }
 
@@ -116,15 +178,34 @@ impl<'a, 'n> Form<'a, 'n> {
         matches!(self.mode, Mode::Read(Some(table)) if table.contains_key(key))
     }
 
-    /// The full name of a setting of this section.
-    pub fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.into() } else { format!("{}.{key}", self.path) }
+    /// The full name of a setting of this section; of the section itself where `key` is empty.
+    fn path_of(&self, key: &str) -> String {
+        match (self.path.as_str(), key) {
+            (path, "") => path.into(),
+            ("", key) => key.into(),
+            (path, key) => format!("{path}.{key}"),
+        }
+    }
+
+    /// Whether the file has this setting (or, where `key` is empty, this section) and it cannot be read.
+    pub fn is_unread(&self, key: &str) -> bool {
+        self.notes.is_unread(&self.path_of(key))
+    }
+
+    /// Where a setting has its value from, as [`Notes::origin`] says it.
+    pub fn origin(&self, key: &str) -> String {
+        self.notes.origin(&self.path_of(key))
     }
 
     /// Notes a problem with a setting of this section; with the section itself where `key` is empty.
     pub fn problem(&mut self, key: &str, what: impl Into<String>) {
-        let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
-        self.notes.problem(&path, what);
+        self.problem_beside(key, key, what);
+    }
+
+    /// Notes a problem with a setting of this section, at the line of `other`, such as the one that it is missing beside.
+    pub fn problem_beside(&mut self, other: &str, key: &str, what: impl Into<String>) {
+        let (other, path) = (self.path_of(other), self.path_of(key));
+        self.notes.problem_beside(&other, &path, what);
     }
 
     /// Calls no setting of this section unknown.
@@ -155,7 +236,8 @@ impl<'a, 'n> Form<'a, 'n> {
         };
         match table.and_then(|table| table.get_key_value(key)) {
             None if needed => {
-                let example = kind.write(value, &self.notes.base).unwrap_or_else(|| kind.sample().into());
+                let example = kind.write(value, &self.notes.base).filter(|text| text != "\"\"");
+                let example = example.unwrap_or_else(|| kind.sample().into());
                 self.notes.problem(&path, format!("is missing; add it, such as {key} = {example}"));
             }
             None => {}
@@ -163,9 +245,42 @@ impl<'a, 'n> Form<'a, 'n> {
                 self.seen(&path, name);
                 match kind.read(found.get_ref(), &self.notes.base) {
                     Ok(read) => *value = read,
-                    Err(what) => self.notes.problem(&path, what),
+                    Err(what) => self.notes.unreadable(&path, None, what),
                 }
             }
+        }
+    }
+
+    /// A list that may be left out. Each item that is wrong is told of at its own line; what the file has of it is not used
+    /// then.
+    pub fn list<K: Kind>(&mut self, key: &'static str, doc: &'static str, kind: K, values: &mut Vec<K::Value>) {
+        let path = self.path_of(key);
+        self.known.push(key);
+        let table = match self.mode {
+            Mode::Read(table) => table,
+            Mode::Write => {
+                let items = values.iter().filter_map(|value| kind.write(value, &self.notes.base));
+                let text = Some(format!("[{}]", items.collect::<Vec<_>>().join(", ")));
+                self.notes.entries.push(Entry::Setting { path, key, doc, text, needed: false, sample: "" });
+                return;
+            }
+        };
+        let Some((name, found)) = table.and_then(|table| table.get_key_value(key)) else { return };
+        self.seen(&path, name);
+        let Some(items) = found.get_ref().as_array() else {
+            let found = super::kinds::type_of(found.get_ref());
+            self.notes.unreadable(&path, None, format!("must be a list in [ ], not {found}"));
+            return;
+        };
+        let mut read = vec![];
+        for item in items.iter() {
+            match kind.read(item.get_ref(), &self.notes.base) {
+                Ok(value) => read.push(value),
+                Err(what) => self.notes.unreadable(&path, Some(item.span().start), what),
+            }
+        }
+        if read.len() == items.len() {
+            *values = read;
         }
     }
 
@@ -184,7 +299,7 @@ impl<'a, 'n> Form<'a, 'n> {
                     let table = found.get_ref().as_table();
                     if table.is_none() {
                         let found = super::kinds::type_of(found.get_ref());
-                        self.notes.problem(&path, format!("must be a section, written [{path}], not {found}"));
+                        self.notes.unreadable(&path, None, format!("must be a section, written [{path}], not {found}"));
                     }
                     table
                 }))
@@ -219,7 +334,8 @@ impl<'a, 'n> Form<'a, 'n> {
         self.seen(&path, name);
         let Some(array) = found.get_ref().as_array() else {
             let found = super::kinds::type_of(found.get_ref());
-            self.notes.problem(&path, format!("must be a list of sections, each written [[{path}]], not {found}"));
+            let what = format!("must be a list of sections, each written [[{path}]], not {found}");
+            self.notes.unreadable(&path, None, what);
             return;
         };
         values.clear();
@@ -235,7 +351,10 @@ impl<'a, 'n> Form<'a, 'n> {
                     fill(&mut value, &mut form);
                     form.unknown();
                 }
-                None => self.notes.problem(&path, "must be a section"),
+                None => {
+                    let (head, found) = (shown(&path), super::kinds::type_of(item.get_ref()));
+                    self.notes.unreadable(&path, None, format!("must be a section, written {head}, not {found}"));
+                }
             }
             values.push(value);
         }
@@ -259,10 +378,14 @@ impl<'a, 'n> Form<'a, 'n> {
             }
             let path = self.path_of(key);
             self.seen(&path, name);
-            let what = if matches!(found.get_ref(), DeValue::Table(_)) { "section" } else { "setting" };
+            let what = match found.get_ref() {
+                DeValue::Table(_) => "section",
+                DeValue::Array(items) if items.first().is_some_and(|item| item.get_ref().is_table()) => "section",
+                _ => "setting",
+            };
             let place = match self.path.as_str() {
                 "" => "at the top level".into(),
-                path => format!("in [{path}]"),
+                path => format!("in {}", shown(path)),
             };
             let advice = match nearest(key, &self.known) {
                 Some(near) => format!("did you mean {near}?"),
@@ -270,6 +393,14 @@ impl<'a, 'n> Form<'a, 'n> {
             };
             self.notes.problem(&path, format!("is no known {what} {place}; {advice}"));
         }
+    }
+}
+
+/// The head of a section, as a file has it.
+fn shown(path: &str) -> String {
+    match path.rsplit_once('.') {
+        Some((list, number)) if number.parse::<usize>().is_ok() => format!("[[{list}]]"),
+        _ => format!("[{path}]"),
     }
 }
 

@@ -228,15 +228,20 @@ impl<T: Copy + PartialEq> Kind for Choice<T> {
     }
 }
 
+const ADDRESS: &str = "an address with a port, such as \"127.0.0.1:7400\" or \"[::]:7400\"";
+
+fn address(found: &DeValue<'_>, form: &str) -> Result<SocketAddr, String> {
+    let text = text_of(found, form)?;
+    text.parse().map_err(|_| format!("\"{text}\" is not an address to listen on; write {form}"))
+}
+
 /// An address to listen on: `IP:port`.
 pub(super) struct Address;
 
 impl Kind for Address {
     type Value = SocketAddr;
     fn read(&self, found: &DeValue<'_>, _: &Path) -> Result<SocketAddr, String> {
-        let form = "an address with a port, such as \"127.0.0.1:7400\" or \"[::]:7400\"";
-        let text = text_of(found, form)?;
-        text.parse().map_err(|_| format!("\"{text}\" is not an address to listen on; write {form}"))
+        address(found, ADDRESS)
     }
     fn write(&self, value: &SocketAddr, _: &Path) -> Option<String> {
         Some(quoted(&value.to_string()))
@@ -248,11 +253,11 @@ pub(super) struct AddressOrOff;
 
 impl Kind for AddressOrOff {
     type Value = Option<SocketAddr>;
-    fn read(&self, found: &DeValue<'_>, base: &Path) -> Result<Self::Value, String> {
-        if found.as_str() == Some("off") {
-            return Ok(None);
+    fn read(&self, found: &DeValue<'_>, _: &Path) -> Result<Self::Value, String> {
+        match found.as_str() {
+            Some("off") => Ok(None),
+            _ => address(found, &format!("{ADDRESS}, or \"off\"")).map(Some),
         }
-        Address.read(found, base).map(Some).map_err(|what| format!("{what}, or \"off\""))
     }
     fn write(&self, value: &Self::Value, base: &Path) -> Option<String> {
         match value {
@@ -279,17 +284,19 @@ impl Kind for FilePath {
     }
 }
 
-/// A list, each item of one kind.
-pub(super) struct List<K>(pub K);
+/// A setting that must be given, with a sample for whom it is missing.
+pub(super) struct Such<K>(pub K, pub &'static str);
 
-impl<K: Kind> Kind for List<K> {
-    type Value = Vec<K::Value>;
-    fn read(&self, found: &DeValue<'_>, base: &Path) -> Result<Self::Value, String> {
-        let items = found.as_array().ok_or_else(|| format!("must be a list in [ ], not {}", type_of(found)))?;
-        items.iter().map(|item| self.0.read(item.get_ref(), base)).collect()
+impl<K: Kind> Kind for Such<K> {
+    type Value = K::Value;
+    fn read(&self, found: &DeValue<'_>, base: &Path) -> Result<K::Value, String> {
+        self.0.read(found, base)
     }
-    fn write(&self, value: &Self::Value, base: &Path) -> Option<String> {
-        Some(format!("[{}]", value.iter().filter_map(|item| self.0.write(item, base)).collect::<Vec<_>>().join(", ")))
+    fn write(&self, value: &K::Value, base: &Path) -> Option<String> {
+        self.0.write(value, base)
+    }
+    fn sample(&self) -> &'static str {
+        self.1
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     form::Form,
-    kinds::{AddressOrOff, Bytes, Choice, Flag, List, Text, count},
+    kinds::{AddressOrOff, Bytes, Choice, Flag, Text, count},
 };
 use crate::nfs::{Export, Network, Squash};
 use serde::{Deserialize, Serialize};
@@ -21,10 +21,10 @@ pub(super) fn local_export() -> Export {
 fn export(export: &mut Export, form: &mut Form<'_, '_>) {
     form.need("path", "The directory of the CloudFS, with all below it.", Text(absolute), &mut export.path);
     let mut networks: Vec<String> = export.networks.iter().map(Network::to_string).collect();
-    form.set(
+    form.list(
         "networks",
         "Clients outside these networks are refused, such as [\"10.1.0.0/16\", \"fd00::/8\"]. Needed where listen is open to\nother machines.",
-        List(Text(network)),
+        Text(network),
         &mut networks,
     );
     export.networks = networks.iter().filter_map(|text| text.parse().ok()).collect();

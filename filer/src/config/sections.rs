@@ -78,7 +78,8 @@ impl MeshSettings {
         );
         if form.reads() && !form.has("advertise") && self.listen.ip().is_unspecified() {
             let listen = self.listen;
-            form.problem(
+            form.problem_beside(
+                "listen",
                 "advertise",
                 format!("is missing: listen = \"{listen}\" names no single address; add advertise = \"host:port\" as peers reach it"),
             );
@@ -136,6 +137,11 @@ fn host_and_port(text: &str) -> Result<(), String> {
     if port.is_none_or(|port| port == 0) {
         return Err(format!(
             "\"{text}\" is not host:port; write it as peers reach it, such as \"ams.example.org:7400\""
+        ));
+    }
+    if text.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified()) {
+        return Err(format!(
+            "\"{text}\" is where one listens, and no address that leads here; write it as peers reach it, such as \"ams.example.org:7400\""
         ));
     }
     Ok(())
@@ -549,11 +555,15 @@ impl LogSettings {
             let parsed = tracing_subscriber::EnvFilter::try_new(filter).map(drop);
             // A misspelt level would be taken for a part of the program, and silence all others.
             let no_level = |word: &&str| !word.contains(['=', '[']) && word.parse::<LevelFilter>().is_err();
-            let misspelt = match filter.split(',').map(str::trim).find(no_level) {
-                Some(word) => {
-                    Err(format!("\"{word}\" is no level; write error, warn, info, debug or trace, or PART=LEVEL"))
-                }
-                None => Ok(()),
+            let words: Vec<String> =
+                filter.split(',').map(str::trim).filter(no_level).map(|word| format!("\"{word}\"")).collect();
+            let misspelt = match &words[..] {
+                [] => Ok(()),
+                [word] => Err(format!("{word} is no level; write error, warn, info, debug or trace, or PART=LEVEL")),
+                _ => Err(format!(
+                    "{} are no levels; write error, warn, info, debug or trace, or PART=LEVEL",
+                    words.join(" and ")
+                )),
             };
             text().0(filter)
                 .and(misspelt)

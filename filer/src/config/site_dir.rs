@@ -160,6 +160,11 @@ impl SiteDir {
         Ok(Config::load(&self.config_path())?)
     }
 
+    /// The filer's admin socket, and what is to be said of the settings that name it: see [`Config::admin_socket`].
+    pub fn admin_socket(&self) -> Result<(PathBuf, Option<String>), SiteError> {
+        Ok(Config::admin_socket(&self.config_path())?)
+    }
+
     /// Reads `site.toml`.
     pub fn site(&self) -> Result<SiteFile, SiteError> {
         let path = self.site_path();

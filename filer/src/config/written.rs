@@ -66,7 +66,7 @@ pub(super) fn written(config: &Config, base: &Path) -> String {
 }
 
 fn entries(config: &Config, base: &Path) -> Vec<Entry> {
-    let mut notes = Notes::new("", base.to_path_buf());
+    let mut notes = Notes::of_no_file(base.to_path_buf());
     let mut config = config.clone();
     Form::write(&mut notes, |form| config.form(form));
     notes.entries

@@ -54,7 +54,10 @@ impl Objects {
         let mut connector = Connector::default();
         match (settings.key().resolve()?, settings.signature().resolve()?) {
             (Some(key), None) => {
-                let key = AzureAccessKey::try_new(&key).map_err(|err| refused(err.into()))?;
+                let key = AzureAccessKey::try_new(&key).map_err(|_| {
+                    let why = "it is no text in base64, as the keys of an account are".into();
+                    OpenError::Secret { name: settings.key().setting(), why }
+                })?;
                 connector.shared_key =
                     Some((settings.account.clone(), Arc::new(AzureCredential::AccessKey(key.clone()))));
                 let credential = AzureCredential::AccessKey(key);
@@ -122,10 +125,12 @@ fn client_options(
         .with_timeout_disabled()
         .with_pool_max_idle_per_host(limits.idle_connections_max);
     if let Some(path) = ca_file {
-        let pem =
-            std::fs::read(path).map_err(|source| OpenError::Path { cloud: name.into(), path: path.clone(), source })?;
-        let certificates =
-            Certificate::from_pem_bundle(&pem).map_err(|source| OpenError::Client { cloud: name.into(), source })?;
+        let unreadable = |source| OpenError::Path { cloud: name.into(), name: "ca_file", path: path.clone(), source };
+        let pem = std::fs::read(path).map_err(unreadable)?;
+        let certificates = Certificate::from_pem_bundle(&pem).map_err(|err| {
+            let why = format!("{} holds no certificates as PEM: {err}", path.display());
+            OpenError::Setting { name: "ca_file", why }
+        })?;
         options = certificates.into_iter().fold(options, ClientOptions::with_root_certificate);
     }
     Ok(options)

@@ -59,15 +59,15 @@ impl Directory {
         Ok(if prefix.is_empty() { settings.path.clone() } else { settings.path.join(prefix) })
     }
 
-    /// Checks the settings and the directory; gives where the objects are. Makes nothing.
-    pub fn check(settings: &DirectorySettings, name: &str) -> Result<PathBuf, OpenError> {
-        let (root, path) = (Self::root(settings)?, settings.path.clone());
-        let wrong = |source| OpenError::Path { cloud: name.into(), path: path.clone(), source };
-        let found = fs::metadata(&path).map_err(wrong)?;
-        if !found.is_dir() {
-            return Err(wrong(ErrorKind::NotADirectory.into()));
-        }
-        Ok(root)
+    /// What is wrong with the settings, and with the directory. Makes nothing.
+    pub fn check(settings: &DirectorySettings, name: &str) -> Vec<OpenError> {
+        let found = match fs::metadata(&settings.path) {
+            Ok(found) if found.is_dir() => None,
+            Ok(_) => Some(ErrorKind::NotADirectory.into()),
+            Err(source) => Some(source),
+        };
+        let wrong = |source| OpenError::Path { cloud: name.into(), name: "path", path: settings.path.clone(), source };
+        Self::root(settings).err().into_iter().chain(found.map(wrong)).collect()
     }
 
     pub fn open(settings: &DirectorySettings, name: &str) -> Result<Self, OpenError> {
@@ -93,7 +93,7 @@ impl Directory {
         match heard.recv_timeout(Duration::from_millis(after_ms)) {
             Ok(prepared) => prepared.map_err(|source| {
                 let (cloud, path) = (self.name.clone(), self.inner.path.clone());
-                OpenError::Path { cloud, path, source }
+                OpenError::Path { cloud, name: "path", path, source }
             }),
             Err(_) => {
                 let path = self.inner.path.display();

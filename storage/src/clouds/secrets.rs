@@ -4,7 +4,7 @@
 
 use super::{AzureSettings, CloudSettings, OpenError, S3Settings};
 use serde::{Deserialize, Serialize};
-use std::{fmt, path::PathBuf};
+use std::{env::VarError, fmt, path::PathBuf};
 
 /// A secret. It is written to files as it is, and never shown by `Debug`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,25 +79,41 @@ impl CloudSettings {
 }
 
 impl Source<'_> {
+    /// The setting that holds the secret, or says where it is.
+    pub fn setting(&self) -> String {
+        match (self.env, self.file) {
+            (Some(_), _) => format!("{}_env", self.name),
+            (None, Some(_)) => format!("{}_file", self.name),
+            (None, None) => self.name.into(),
+        }
+    }
+
     /// The secret, if any place is given.
     #[expect(clippy::disallowed_methods, reason = "secrets come from outside")]
     pub fn resolve(&self) -> Result<Option<String>, OpenError> {
         let name = self.name;
-        let wrong = |why: String| OpenError::Secret { name, why };
-        let found = match (self.value, self.env, self.file) {
+        let wrong = |why: String| OpenError::Secret { name: self.setting(), why };
+        let (found, place) = match (self.value, self.env, self.file) {
             (None, None, None) => return Ok(None),
-            (Some(value), None, None) => value.to_owned(),
+            (Some(value), None, None) => (value.to_owned(), "it".into()),
             (None, Some(variable), None) => {
-                std::env::var(variable).map_err(|err| wrong(format!("environment variable {variable}: {err}")))?
+                let place = format!("the environment variable {variable}");
+                let found = std::env::var(variable).map_err(|err| match err {
+                    VarError::NotPresent => wrong(format!("{place} is not set")),
+                    // What it holds may be the secret.
+                    VarError::NotUnicode(_) => wrong(format!("{place} holds what is no text")),
+                })?;
+                (found, place)
             }
-            (None, None, Some(path)) => std::fs::read_to_string(path)
-                .map_err(|err| wrong(format!("file {}: {err}", path.display())))?
-                .trim_end_matches(['\r', '\n'])
-                .to_owned(),
+            (None, None, Some(path)) => {
+                let place = format!("the file {}", path.display());
+                let found = std::fs::read_to_string(path).map_err(|err| wrong(format!("{place}: {err}")))?;
+                (found.trim_end_matches(['\r', '\n']).to_owned(), place)
+            }
             _ => return Err(wrong(format!("give only one of {name}, {name}_env and {name}_file"))),
         };
         if found.is_empty() {
-            return Err(wrong("it is empty".into()));
+            return Err(wrong(format!("{place} is empty")));
         }
         Ok(Some(found))
     }
@@ -126,6 +142,12 @@ mod tests {
         let unset = source(None, Some("FILERMESH_NO_SUCH_VARIABLE"), None).resolve().unwrap_err().to_string();
         assert!(unset.contains("FILERMESH_NO_SUCH_VARIABLE"), "{unset}");
         assert!(source(Some(""), None, None).resolve().is_err());
+        let settings = |source: Source<'_>| source.resolve().unwrap_err().setting().map(str::to_owned);
+        assert_eq!(settings(source(Some(""), None, None)).as_deref(), Some("secret_access_key"));
+        let unset = source(None, Some("FILERMESH_NO_SUCH_VARIABLE"), None);
+        assert_eq!(settings(unset).as_deref(), Some("secret_access_key_env"));
+        let absent = PathBuf::from("/nowhere/at/all");
+        assert_eq!(settings(source(None, None, Some(&absent))).as_deref(), Some("secret_access_key_file"));
     }
 
     #[test]
@@ -143,5 +165,26 @@ mod tests {
         let CloudSettings::S3(s3) = &mut settings else { panic!("S3") };
         (s3.access_key_id, s3.access_key_id_env) = (Some("id".into()), None);
         assert_eq!(missing(&settings).len(), 1);
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_told_beside_secrets_by_their_settings() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = |json: String| -> Vec<String> {
+            let settings: CloudSettings = serde_json::from_str(&json).unwrap();
+            let found = super::super::check(&settings, "a");
+            found.iter().map(|error| error.setting().unwrap_or("none").to_owned()).collect()
+        };
+        let absent = dir.path().join("absent").display().to_string();
+        let azure = format!(
+            r#"{{"kind": "azure", "account": "acc", "container": "files", "access_key_env": "FILERMESH_NO_KEY", "ca_file": "{absent}"}}"#
+        );
+        assert_eq!(told(azure), ["access_key_env", "ca_file"]);
+        let gcs = format!(r#"{{"kind": "gcs", "bucket": "files", "service_account_path": "{absent}"}}"#);
+        assert_eq!(told(gcs), ["service_account_path"]);
+        let directory = format!(r#"{{"kind": "directory", "path": "{absent}", "prefix": "../up"}}"#);
+        assert_eq!(told(directory), ["prefix", "path"]);
+        let no_key = r#"{"kind": "azure", "account": "acc", "container": "files", "access_key": "no base64"}"#;
+        assert_eq!(told(no_key.into()), ["access_key"]);
     }
 }

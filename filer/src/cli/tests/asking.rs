@@ -53,6 +53,17 @@ async fn the_commands_talk_to_the_filer_and_say_how_it_went() {
     let (code, said) = asked(&["peers", "remove", "lon", "--dir", &ams]).await;
     assert!(code == 2 && said.contains("no filer is called lon"), "{code} {said}");
 
+    // A mistake in the settings is no reason not to be told how the filer is.
+    let path = desk.site("ams").config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("colour = \"red\"\n{text}")).unwrap();
+    assert_eq!(asked(&["check-config", "--dir", &ams]).await.0, 2);
+    for line in [&["status"][..], &["cloud", "list"], &["peers"]] {
+        let (code, said) = asked(&[line, &["--dir", &ams]].concat()).await;
+        assert_eq!(code, 0, "{line:?}: {said}");
+    }
+    std::fs::write(&path, text).unwrap();
+
     // What was signed is revoked, with the authority's record; a filer that has not joined too.
     assert_eq!(asked(&["init", "old", "--dir", &desk.path("old"), "--join"]).await.0, 0);
     assert_eq!(asked(&["sign", &desk.path("old/old.csr"), "--dir", &ams]).await.0, 0);

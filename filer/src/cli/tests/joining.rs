@@ -20,12 +20,15 @@ fn a_site_joins_with_a_request_a_signature_and_an_answer() {
         "--cloud-a",
         &format!("dir:{}", desk.path("store-a")),
         "--cloud-b",
-        "s3://files?access_key_id=id",
-        "--set",
-        "clouds.secondary.secret_access_key=hush",
+        "s3://files?access_key_id=id&secret_access_key_file=s3.secret",
     ];
     let first = ["init", "ams", "--dir", &ams, "--listen", "0.0.0.0:7400", "--advertise", "ams.example.org:7400"];
     assert_eq!(filer(&[&first[..], &clouds].concat()).0, 0);
+    let path = desk.site("ams").config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (by_file, itself) = ("\nsecret_access_key_file = \"s3.secret\"\n", "\nsecret_access_key = \"hush\"\n");
+    assert!(text.contains(by_file), "{text}");
+    std::fs::write(&path, text.replace(by_file, itself)).unwrap();
 
     let (code, said) = filer(&["init", "fra", "--dir", &fra, "--join"]);
     assert!(code == 0 && said.contains("filer sign fra.csr"), "{said}");
@@ -76,6 +79,10 @@ fn a_site_joins_with_a_request_a_signature_and_an_answer() {
     assert!(!desk.site("other").site_path().exists());
 
     let accept = ["init", "fra", "--dir", &fra, "--certificate", &pem, "--listen", "127.0.0.1:7401", "--nfs", "off"];
+    // What is missing for good reason is not all that may be wrong with the clouds' settings.
+    let (code, said) = filer(&[&accept[..], &["--set", "clouds.secondary.request_timeout=5"]].concat());
+    assert!(code == 2 && said.contains("clouds.secondary.request_timeout the number 5 has no unit"), "{code} {said}");
+    assert!(!said.contains("is missing") && !desk.site("fra").site_path().exists(), "{said}");
     let (code, said) = filer(&accept);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("clouds.secondary.secret_access_key is missing"), "{said}");

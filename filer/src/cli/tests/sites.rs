@@ -72,7 +72,15 @@ fn wrong_settings_write_nothing() {
         (&["init", "ams", "--dir", &d, "--cloud-a", "dir:/c", "--cloud-b", "dir:/c"], "one failure would take both"),
         (&["init", "ams", "--dir", &d, "--cloud-a", "ftp://x", "--cloud-b", "dir:/c"], "is of no known kind"),
         (&["init", "ams", "--dir", &d, "--cloud-a", "azure://acc", "--cloud-b", "dir:/c"], "names no container"),
-        (&["init", "ams", "--dir", &d, "--cloud-a", "s3://b", "--cloud-b", "dir:/c"], "has no credentials"),
+        (&["init", "ams", "--dir", &d, "--cloud-a", "s3://files", "--cloud-b", "dir:/c"], "has no credentials"),
+        (
+            &["init", "ams", "--dir", &d, "--cloud-a", "s3://My Files?machine_role=true", "--cloud-b", "dir:/c"],
+            "clouds.primary.bucket \"My Files\" has a sign or a space that no name has",
+        ),
+        (
+            &["init", "ams", "--dir", &d, "--cloud-a", "dir:/c", "--cloud-b", "azure://acc/Files?machine_role=true"],
+            "clouds.secondary.container \"Files\" cannot name a container; use 3 to 63 lower-case letters",
+        ),
     ] {
         let (code, said) = filer(line);
         assert!(code == 2 && said.contains(part), "{line:?}: {code} {said}");
@@ -112,6 +120,31 @@ fn a_secret_in_the_place_of_a_cloud_is_refused_and_not_repeated() {
             assert!(!said.contains("hush") && !Path::new(&d).exists(), "{said}");
         }
     }
+}
+
+#[test]
+fn a_secret_among_settings_of_the_command_line_is_refused_and_not_repeated() {
+    let desk = Desk::new();
+    let d = desk.path("x");
+    for (set, secret) in [
+        ("clouds.primary.secret_access_key=hush", "clouds.primary.secret_access_key"),
+        ("clouds.primary.session_token = hush", "clouds.primary.session_token"),
+        ("clouds.secondary.access_key=\"hush\"", "clouds.secondary.access_key"),
+        ("clouds.secondary={ kind = \"azure\", sas = \"hush\" }", "clouds.secondary.sas"),
+        ("clouds={ secondary = { access_key = \"hush\" } }", "clouds.secondary.access_key"),
+    ] {
+        let (code, said) = filer(&["init", "ams", "--dir", &d, "--set", set]);
+        let is_told =
+            said.contains(&format!("--set gives {secret}, which is a secret")) && said.contains("(.._env=NAME)");
+        assert!(code == 2 && is_told && !said.contains("hush"), "{set}: {code} {said}");
+        assert!(!Path::new(&d).exists(), "{set}");
+    }
+    // What says where a secret is may be set.
+    let (first, second) = ("s3://files?access_key_id_env=ID", format!("dir:{}", desk.path("store")));
+    let line = ["init", "ams", "--dir", &d, "--cloud-a", first, "--cloud-b", &second];
+    let more = ["--set", "clouds.primary.secret_access_key_env=KEY", "--set", "admin.token_file=admin.token"];
+    let (code, said) = filer(&[&line[..], &more].concat());
+    assert_eq!(code, 0, "{said}");
 }
 
 #[test]
