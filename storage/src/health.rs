@@ -175,9 +175,16 @@ impl Health {
             let probe = (roles.cloud(cloud).state == CloudState::Failed && !watch.probing).then_some(watch.probe_at_ms);
             let ask = (!watch.asking && self.wish(cloud).is_some()).then_some(watch.ask_at_ms);
             let works = watch.calm_since_ms.map(|since_ms| since_ms.saturating_add(self.settings.works_again_ms));
-            probe.into_iter().chain(ask).chain(works).min()
+            probe.into_iter().chain(ask).chain(works).chain(self.lapses_ms(watch)).min()
         };
         CloudId::BOTH.into_iter().filter_map(due).min()
+    }
+
+    /// When what people were told of fails no more, as nobody tries it, if nothing else is seen until then.
+    fn lapses_ms(&self, watch: &Watch) -> Option<u64> {
+        let Settings { failures_to_warn, ballot_ms_max, .. } = self.settings;
+        let is_seen = watch.told && watch.calm_since_ms.is_none();
+        is_seen.then(|| watch.untried_from_ms(failures_to_warn, ballot_ms_max)).flatten()
     }
 
     /// Takes an input, gives what to do.

@@ -114,6 +114,16 @@ impl Watch {
         })
     }
 
+    /// From when on nothing that has failed so often is part of a [`Watch::streak`] of the last `lately_ms` any more, if
+    /// nobody tries it; `None` while nothing has succeeded after one of them.
+    pub fn untried_from_ms(&self, failures: u32, lately_ms: u64) -> Option<u64> {
+        let mut often = self.failures.values().filter(|failing| failing.count >= failures);
+        often.try_fold(0, |from_ms, failing| {
+            let has_worked = self.succeeded_ms.is_some_and(|succeeded_ms| succeeded_ms >= failing.last_ms);
+            has_worked.then(|| from_ms.max(failing.last_ms.saturating_add(lately_ms).saturating_add(1)))
+        })
+    }
+
     pub fn attempted(&mut self, now_ms: u64, settings: &Settings, attempt: Attempt) {
         let Attempt { piece, failed, took_ms, bytes } = attempt;
         let succeeded = failed.is_none();

@@ -6,6 +6,11 @@ impl Bench {
     fn streak(&self, cloud: CloudId) -> Option<Streak> {
         self.health.streak(self.now_ms, cloud)
     }
+
+    /// What people know of each cloud: whether it fails, and since when it does so no more.
+    pub(super) fn told(&self) -> [(bool, Option<u64>); 2] {
+        self.health.clouds.each_ref().map(|watch| (watch.told, watch.calm_since_ms))
+    }
 }
 
 fn fails_of(news: &[News]) -> Option<(CloudId, u32, &str)> {
@@ -91,6 +96,26 @@ fn of_a_piece_that_fails_now_and_then_people_are_told_once() {
     assert_eq!(bench.health.take_news(), [], "a few failures neither begin it anew nor end it");
     bench.later(1);
     assert_eq!(bench.health.take_news(), [News::Works { cloud: CloudId::A }]);
+}
+
+/// What failed is tried no more, and after something else has worked nobody asks for anything until the next morning.
+#[test]
+fn a_failure_after_a_quiet_night_is_told_though_the_last_one_was_given_up() {
+    let mut bench = Bench::new(healthy());
+    bench.fail_quietly(CloudId::A, 1, 8);
+    assert_eq!(fails_of(&bench.health.take_news()), Some((CloudId::A, 8, "connection reset")));
+    bench.now_ms += 1_000;
+    bench.succeed(CloudId::A, 2, 5);
+    let (worked_ms, mut news) = (bench.now_ms, vec![]);
+    while bench.health.deadline_ms().is_some() {
+        assert_eq!(bench.next(), []);
+        news.extend(bench.health.take_news());
+    }
+    assert_eq!(news, [News::Works { cloud: CloudId::A }]);
+    assert!(bench.now_ms - worked_ms < 360_000, "{} ms", bench.now_ms - worked_ms);
+    bench.now_ms += 8 * 3_600_000;
+    bench.fail_quietly(CloudId::A, 3, 8);
+    assert_eq!(fails_of(&bench.health.take_news()), Some((CloudId::A, 8, "connection reset")));
 }
 
 #[test]
