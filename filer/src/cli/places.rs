@@ -27,7 +27,7 @@ pub(super) fn cloud(spec: &str, name: &str) -> Result<Table, CliError> {
     // Before anything of it is repeated.
     let (scheme, rest) = spec.split_once("://").unwrap_or(("", spec));
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    if let Some(part) = secret_part(rest) {
+    if let Some(part) = connection_string(spec).or_else(|| secret_part(rest)) {
         let from = match scheme {
             "azure" => "access_key_env=NAME (or sas_env=NAME)",
             "gs" | "gcs" => "service_account_path=FILE",
@@ -66,6 +66,13 @@ fn add(table: &mut Table, query: &str, wrong: &dyn Fn(&str) -> CliError) -> Resu
         table.insert(key.into(), value.parse::<bool>().map_or(Value::from(value.clone()), Value::from));
     }
     Ok(())
+}
+
+/// That a cloud is named by what Azure's portal gives to be copied, if it is, in words that do not show its key.
+fn connection_string(spec: &str) -> Option<String> {
+    let spec = spec.to_ascii_lowercase();
+    let is_one = ["accountkey=", "sharedaccesssignature="].iter().any(|part| spec.contains(part));
+    is_one.then(|| "a connection string".to_string())
 }
 
 /// What of a cloud's place and settings (`rest`: behind the `://`) is a secret, in words that do not show it.

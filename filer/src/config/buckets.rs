@@ -103,14 +103,16 @@ impl Rules {
 
 /// Refuses what is more than a name, or none, and says what to write instead. `of`: what is named.
 fn alone(text: &str, of: &str) -> Result<(), String> {
-    let is_foreign = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '?' | '#');
+    let is_foreign = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '#');
     let bytes = text.len();
     if text.trim().is_empty() {
         return Err(format!("is empty; write the {of}'s name"));
     }
-    if text.contains('@') {
-        // What stands before it may be a password.
-        return Err(format!("holds an @; credentials have settings of their own, write the {of}'s name alone"));
+    // Connection strings, signed addresses and passwords before an address have these, and nothing of them is repeated.
+    if text.contains(['@', '?', '=', ';', '&']) {
+        return Err(format!(
+            "holds more than a name, perhaps a key or a signature; credentials have settings of their own, write the {of}'s name alone"
+        ));
     }
     if bytes > NAME_BYTES_MAX {
         return Err(format!("has {bytes} bytes, which no {of}'s name has; write the {of}'s name alone"));
@@ -201,14 +203,13 @@ mod tests {
             ("/files/", "\"/files/\" is more than a name; write the bucket's name alone: \"files\""),
             (" files", "\" files\" has a sign or a space that no name has; write the bucket's name alone: \"files\""),
             ("my files", "\"my files\" has a sign or a space that no name has; write the bucket's name alone"),
-            ("files?x=1", "\"files?x=1\" has a sign or a space that no name has; write the bucket's name alone"),
+            ("files#1", "\"files#1\" has a sign or a space that no name has; write the bucket's name alone"),
             ("fi\u{7}les", "\"fi\\u{7}les\" has a sign or a space that no name has; write the bucket's name alone"),
             ("s3://", "\"s3://\" is more than a name; write the bucket's name alone"),
             (
                 "https://files.s3.amazonaws.com/",
                 "\"https://files.s3.amazonaws.com/\" is the address of a server; write the bucket's name alone, and the server's address as endpoint",
             ),
-            ("s3://id:hush@files", "holds an @; credentials have settings of their own, write the bucket's name alone"),
             (long.as_str(), "has 256 bytes, which no bucket's name has; write the bucket's name alone"),
         ] {
             assert_eq!(bucket(text), Err(said.into()), "{text}");
@@ -217,5 +218,27 @@ mod tests {
             container("azure://account/files"),
             Err("\"azure://account/files\" is more than a name; write the container's name alone: \"files\"".into())
         );
+    }
+
+    #[test]
+    fn what_may_hold_a_key_or_a_signature_is_not_repeated() {
+        type Rule = fn(&str) -> Result<(), String>;
+        let rules: [(Rule, &str); 3] = [(bucket, "bucket"), (container, "container"), (account, "account")];
+        for text in [
+            "s3://id:hush@files",
+            "files?x=hush",
+            "DefaultEndpointsProtocol=https;AccountName=acc;AccountKey=hush==;EndpointSuffix=core.windows.net",
+            "https://acc.blob.core.windows.net/files?sv=2024-11-04&sig=hush",
+            "files?sv=2024-11-04&sig=hush",
+            "acc;hush",
+            "hush==",
+        ] {
+            for (rule, of) in rules {
+                let said = format!(
+                    "holds more than a name, perhaps a key or a signature; credentials have settings of their own, write the {of}'s name alone"
+                );
+                assert_eq!(rule(text), Err(said), "{text}");
+            }
+        }
     }
 }

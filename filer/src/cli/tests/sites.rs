@@ -113,6 +113,17 @@ fn a_secret_in_the_place_of_a_cloud_is_refused_and_not_repeated() {
         ("gs://files?key=hush", "key=.. behind", "service_account_path=FILE"),
         ("https://id:hush@host/files", "user:password@ before its place", "environment variables"),
         ("AKIA:hush@files", "user:password@ before its place", "environment variables"),
+        (
+            "azure://DefaultEndpointsProtocol=https;AccountName=acc;AccountKey=hush==",
+            "a connection string",
+            "access_key_env=NAME (or sas_env=NAME)",
+        ),
+        ("AccountName=acc;AccountKey=hush==", "a connection string", "environment variables"),
+        (
+            "BlobEndpoint=https://acc.blob.core.windows.net/;SharedAccessSignature=sv=2024&sig=hush",
+            "a connection string",
+            "environment variables",
+        ),
     ] {
         for (flag, other) in [("--cloud-a", "--cloud-b"), ("--cloud-b", "--cloud-a")] {
             let (code, said) = filer(&["init", "ams", "--dir", &d, flag, cloud, other, "dir:/c"]);
