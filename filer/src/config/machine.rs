@@ -29,7 +29,9 @@ pub(super) fn check(config: &Config, site: Option<&str>, notes: &mut Notes) {
 }
 
 fn cloud(section: &str, entry: &CloudEntry, notes: &mut Notes) {
-    if !notes.has(section) {
+    let kind = format!("{section}.kind");
+    if !notes.has(&kind) || notes.is_unread(&kind) {
+        // Where it is to be is not known then, and the default is nothing that the file says.
         return;
     }
     let of_section = format!("{section}.");

@@ -528,6 +528,25 @@ fn what_is_not_on_this_machine_is_told_at_the_setting_that_names_it() {
     );
 }
 
+/// Of a cloud of no known kind nothing is looked for: where it is to be, nobody knows.
+#[test]
+fn a_cloud_without_its_kind_needs_nothing_of_the_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(CONFIG_FILE);
+    std::fs::create_dir(dir.path().join("store")).unwrap();
+    for primary in [
+        "[clouds.primary]\nkind = s3\nname = \"x\"\n",
+        "[clouds.primary]\nkind = \"s4\"\nname = \"x\"\n",
+        "[clouds.primary]\nname = \"x\"\n",
+        "[clouds]\nprimary = 3\n",
+    ] {
+        let secondary = "[clouds.secondary]\nkind = \"directory\"\nname = \"y\"\npath = \"store\"\n";
+        std::fs::write(&path, format!("name = \"ams\"\n{primary}{secondary}")).unwrap();
+        let said = Config::load_to_serve(&path, None).unwrap_err().to_string();
+        assert!(said.contains("has 1 problem:"), "{primary}: {said}");
+    }
+}
+
 /// A filer that runs can be asked how it is, though somebody is in the middle of changing its settings.
 #[test]
 fn the_admin_socket_is_found_beside_mistakes_but_not_guessed_in_place_of_one() {
