@@ -128,6 +128,11 @@ fn folder_of(path: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).to_path_buf()
 }
 
+/// Whether a line of a settings file seems to set the admin socket, in whatever section it ended up.
+fn names_a_socket(text: &str) -> bool {
+    text.lines().map(str::trim_start).any(|line| !line.starts_with('#') && line.contains("socket"))
+}
+
 /// How many problems there are, in words.
 fn counted(problems: &[Problem]) -> String {
     match problems.len() {
@@ -180,21 +185,25 @@ impl Config {
     pub fn load_to_serve(path: &Path, site: Option<&str>) -> Result<Self, ConfigError> {
         let (path, text) = text_of(path)?;
         let (config, mut notes) = Self::read(&text, &path);
-        machine::check(&config, site, &mut notes);
+        if !notes.broken {
+            machine::check(&config, site, &mut notes);
+        }
         config.unless_refused(notes, &path)
     }
 
     /// The admin socket that the file at `path` names, for who needs nothing else of it: a filer that runs is asked by it
-    /// whatever is wrong with other settings by now. If anything is, that is said too, in one line.
+    /// whatever is wrong with other settings by now. If anything is, that is said too, in one line. The default is not asked
+    /// where the file may well have named another one: that nobody answers there would be taken for a filer that is down.
     pub fn admin_socket(path: &Path) -> Result<(PathBuf, Option<String>), ConfigError> {
         let (path, text) = text_of(path)?;
         let (config, notes) = Self::read(&text, &path);
         let is_unread = ["admin", "admin.socket"].iter().any(|setting| notes.is_unread(setting));
+        let is_lost = !notes.has("admin.socket") && (text.trim().is_empty() || names_a_socket(&text));
         let (socket, problems) = (config.admin.socket, notes.into_problems());
         if problems.is_empty() {
             return Ok((socket, None));
         }
-        if is_unread || problems.iter().any(|problem| problem.setting == "admin.socket") {
+        if is_unread || is_lost || problems.iter().any(|problem| problem.setting == "admin.socket") {
             return Err(ConfigError::Problems { path, problems });
         }
         let warning = format!(
@@ -231,9 +240,10 @@ impl Config {
                 (config, notes)
             }
             Err(first) => {
-                let mut notes = Notes::new(text, base.clone());
-                notes.problems.push(first);
-                (Self::filled(text, &mut Notes::of_no_file(base)), notes)
+                let mut notes = Notes::new(text, base);
+                let config = Self::filled(text, &mut notes);
+                (notes.broken, notes.problems) = (true, vec![first]);
+                (config, notes)
             }
         }
     }

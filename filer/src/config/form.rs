@@ -26,6 +26,8 @@ pub(super) struct Notes {
     pub problems: Vec<Problem>,
     /// Values that are no TOML: of their lines nothing else is said in the end.
     pub faults: Vec<Problem>,
+    /// The text is no TOML as a whole: what is read of it may have been meant otherwise, and is not judged.
+    pub broken: bool,
     /// Every setting and section that the file has, and its line.
     lines: BTreeMap<String, Option<usize>>,
     /// Those of which the value cannot be read.
@@ -63,6 +65,7 @@ impl Notes {
             base,
             problems: vec![],
             faults: vec![],
+            broken: false,
             lines: BTreeMap::new(),
             unread: BTreeSet::new(),
             entries: vec![],

@@ -564,6 +564,7 @@ fn the_admin_socket_is_found_beside_mistakes_but_not_guessed_in_place_of_one() {
         ("[admin]\nsocket = \"s\"\nlisten = 7\n", "s", "1 problem"),
         ("[admin]\nsocket = \"s\"\n[health\n", "s", "1 problem"),
         ("[segments]\nbytes_max = 8 MiB\n", "admin.sock", "1 problem"),
+        ("#socket = \"s\"\n[health\n", "admin.sock", "1 problem"),
     ] {
         let (asked, warning) = found(added).unwrap_or_else(|e| panic!("{added}: {e}"));
         let warning = warning.unwrap_or_default();
@@ -571,11 +572,23 @@ fn the_admin_socket_is_found_beside_mistakes_but_not_guessed_in_place_of_one() {
         assert!(warning.contains(&format!("filer.toml has {count}, which filer check-config lists")), "{warning}");
         assert!(warning.contains(&asked.display().to_string()) && !warning.contains('\n'), "{warning}");
     }
-    for added in
-        ["[admin]\nsocket = 7\n", "[admin]\nsocket = s\n", "[admin]\nsocket = \"\"\n", "[[admin]]\nsocket = \"s\"\n"]
-    {
+    for added in [
+        "[admin]\nsocket = 7\n",
+        "[admin]\nsocket = s\n",
+        "[admin]\nsocket = \"\"\n",
+        "[[admin]]\nsocket = \"s\"\n",
+        "[admin\nsocket = \"s\"\n",
+        "[admin\nsocket = \"s\"\n[metrics]\nlisten = \"off\"\n",
+        "[admin]\nsocket = 7\n[health\n",
+        "[adnim]\nsocket = \"s\"\n",
+    ] {
         let refused = found(added).unwrap_err().to_string();
         assert!(refused.contains("has 1 problem:"), "{added}: {refused}");
+    }
+    for text in ["", "\n \n"] {
+        std::fs::write(&path, text).unwrap();
+        let refused = Config::admin_socket(&path).unwrap_err().to_string();
+        assert!(refused.contains("has 3 problems:") && refused.contains("name is missing"), "{refused}");
     }
 }
 
@@ -612,6 +625,15 @@ fn a_text_that_is_no_toml_has_one_problem() {
         let found = problems(&text);
         assert!(found.len() == 1 && found[0].starts_with(beginning) && !found[0].contains("hush"), "{found:?}");
     }
+}
+
+#[test]
+fn nothing_that_a_broken_text_names_is_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(CONFIG_FILE);
+    std::fs::write(&path, format!("{GOOD}[health\n")).unwrap();
+    let said = Config::load_to_serve(&path, Some("fra")).unwrap_err().to_string();
+    assert!(said.contains("filer.toml has 1 problem:\n  line 11: is no valid TOML here ([health): "), "{said}");
 }
 
 /// A slip in one line hides no other, and brings about none.
