@@ -12,12 +12,13 @@
 use super::{
     CliError, Dir,
     bundle::Bundle,
+    client_of,
     init::{read_given, read_text},
     join::checked_identity,
     say, site_dir,
 };
 use crate::{
-    admin::{AdminClient, ClientError},
+    admin::ClientError,
     config::{
         SiteDir, SiteFile,
         site_dir::{remove, rename, write_new, write_over},
@@ -163,7 +164,7 @@ fn other_key(dir: &SiteDir, site: &SiteFile, key: &Path, next: &Path) -> String 
 
 /// Has this site's filer, if it runs, take the certificate into use, and waits until it has.
 fn used_from_now_on(dir: &SiteDir, serial: &str) -> Result<(), CliError> {
-    let client = AdminClient::new(&dir.config()?.admin.socket);
+    let client = client_of(dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| CliError::System { what: "starting".into(), source })?;
     runtime.block_on(client.use_certificate(serial))?;

@@ -111,6 +111,10 @@ async fn a_renewal_ends_when_the_filer_serves_with_the_new_certificate() {
 
     let site = Arc::new(Remembers::default());
     let (stop, serving) = served(&desk.site("fra").config().unwrap().admin.socket, site.clone());
+    // A mistake in the settings is in nobody's way.
+    let path = desk.site("fra").config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("colour = \"red\"\n{text}")).unwrap();
     let (code, said) = asked(&["renew", "--dir", &fra, "--certificate", &pem]).await;
     assert!(code == 0 && said.contains("serves with it from now on"), "{code} {said}");
     let serial = Identity::load(&desk.site("fra").identity()).unwrap().serial().to_string();
