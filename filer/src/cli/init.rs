@@ -178,6 +178,10 @@ pub(super) fn from_flags(
             places::put(&mut table, path, value.as_str().into())?;
         }
     }
+    // Before any is put, so that two of them in one command line are told of.
+    for pair in &init.set {
+        places::make_way(&mut table, pair);
+    }
     for pair in &init.set {
         places::set(&mut table, pair)?;
     }

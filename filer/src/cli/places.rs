@@ -124,6 +124,28 @@ pub(super) fn put(table: &mut Table, path: &str, value: Value) -> Result<(), Cli
     Ok(())
 }
 
+/// Takes out what a `key=value` of the command line replaces under other names: where a credential of a cloud is, is said by one
+/// of `X`, `X_env` and `X_file`. Azure takes one of two credentials.
+pub(super) fn make_way(table: &mut Table, pair: &str) {
+    let path = pair.split_once('=').map_or(pair, |(path, _)| path).trim();
+    let of_cloud = path.strip_prefix("clouds.").and_then(|rest| rest.split_once('.'));
+    let Some((cloud, key)) = of_cloud else { return };
+    let credential = ["_env", "_file"].iter().find_map(|end| key.strip_suffix(*end)).unwrap_or(key);
+    let replaced: &[&str] = match credential {
+        "access_key_id" => &["access_key_id"],
+        "secret_access_key" => &["secret_access_key"],
+        "access_key" | "sas" => &["access_key", "sas"],
+        _ => return,
+    };
+    let section = table.get_mut("clouds").and_then(|clouds| clouds.get_mut(cloud)).and_then(Value::as_table_mut);
+    let Some(section) = section else { return };
+    for name in replaced {
+        for end in ["", "_env", "_file"] {
+            section.remove(&format!("{name}{end}"));
+        }
+    }
+}
+
 /// Puts a `key=value` of the command line. What is no TOML value is a text, so that `1 s` needs no quotes. It may not be a
 /// secret.
 pub(super) fn set(table: &mut Table, pair: &str) -> Result<(), CliError> {

@@ -11,6 +11,7 @@ use crate::{
 };
 use mesh::net::Identity;
 use std::{path::Path, sync::Arc};
+use storage::clouds::CloudSettings;
 
 #[test]
 fn a_site_joins_with_a_request_a_signature_and_an_answer() {
@@ -109,6 +110,35 @@ fn a_site_joins_with_a_request_a_signature_and_an_answer() {
     assert_eq!((config.mesh.advertise.as_str(), config.nfs.listen), ("127.0.0.1:7401", None));
     assert_eq!(filer(&accept).0, 3, "nothing is overwritten");
     assert_eq!(filer(&["sign", &csr, "--dir", &fra]).0, 3, "only the first site signs");
+}
+
+/// The first site's files need not be there at another one.
+#[test]
+fn a_site_that_joins_may_have_its_credentials_elsewhere() {
+    let desk = Desk::new();
+    let (ams, fra) = (desk.path("ams"), desk.path("fra"));
+    let first = "s3://files?region=eu-west-1&access_key_id_file=s3.id&secret_access_key_file=s3.secret";
+    let second = "azure://account/files?access_key_file=azure.key";
+    assert_eq!(filer(&["init", "ams", "--dir", &ams, "--cloud-a", first, "--cloud-b", second]).0, 0);
+    assert_eq!(filer(&["init", "fra", "--dir", &fra, "--join"]).0, 0);
+    assert_eq!(filer(&["sign", &desk.path("fra/fra.csr"), "--dir", &ams]).0, 0);
+
+    let pem = desk.path("fra/fra.pem");
+    let accept = ["init", "fra", "--dir", &fra, "--certificate", &pem];
+    let [id, secret, sas] = ["primary.access_key_id_env=A", "primary.secret_access_key_env=B", "secondary.sas_env=C"]
+        .map(|setting| format!("clouds.{setting}"));
+    let another = "clouds.primary.access_key_id=id";
+    let (code, said) = filer(&[&accept[..], &["--set", &id, "--set", another]].concat());
+    assert!(code == 2 && said.contains("is one place too many beside access_key_id;"), "{code} {said}");
+    let (code, said) = filer(&[&accept[..], &["--set", &id, "--set", &secret, "--set", &sas]].concat());
+    assert!(code == 0 && said.contains("Look at the clouds' settings"), "{code} {said}");
+
+    let clouds = desk.site("fra").config().unwrap().clouds;
+    let CloudSettings::S3(s3) = &clouds.primary.settings else { panic!("S3") };
+    assert_eq!((s3.access_key_id_env.as_deref(), &s3.access_key_id_file), (Some("A"), &None));
+    assert_eq!((s3.secret_access_key_env.as_deref(), &s3.secret_access_key_file), (Some("B"), &None));
+    let CloudSettings::Azure(azure) = &clouds.secondary.settings else { panic!("Azure") };
+    assert_eq!((azure.sas_env.as_deref(), &azure.access_key_file), (Some("C"), &None));
 }
 
 #[test]
