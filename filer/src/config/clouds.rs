@@ -230,12 +230,12 @@ fn words(
 /// The name of an environment variable that holds what `key` is called after.
 fn variable(key: &'static str, sample: &'static str, value: &mut Option<String>, form: &mut Form<'_, '_>) {
     let name = Text(|name| {
-        let is_of_a_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        let is_of_a_name = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
         if name.bytes().all(is_of_a_name) && name.bytes().next().is_some_and(|first| !first.is_ascii_digit()) {
             return Ok(());
         }
         // It may be the secret itself.
-        Err("is no name of an environment variable, which has letters, digits and '_'; write the name, and have the variable hold the rest".into())
+        Err("is no name of an environment variable, which has letters, digits, '_', '.' and '-'; write the name, and have the variable hold the rest".into())
     });
     form.set(key, "", Maybe(name, sample), value);
 }

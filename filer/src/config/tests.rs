@@ -100,6 +100,10 @@ fn every_kind_of_cloud_is_read_and_written() {
     let CloudSettings::Azure(azure) = &config.clouds.secondary.settings else { panic!("Azure") };
     assert_eq!(azure.access_key_file.as_deref(), Some(Path::new("/site/azure.key")));
     assert_eq!((config.clouds.primary.kind(), config.clouds.secondary.kind()), ("s3", "azure"));
+    let CloudSettings::S3(s3) = parsed(&text.replace("\"S\"", "\"s3.secret-1_x\"")).clouds.primary.settings else {
+        panic!("S3")
+    };
+    assert_eq!(s3.secret_access_key_env.as_deref(), Some("s3.secret-1_x"), "services may call variables so");
     assert_eq!(parsed(&config.to_toml(Path::new("/site"))), config);
     let gcs = text.replace("kind = \"azure\"", "kind = \"gcs\"").replace(
         "account = \"acc\"\ncontainer = \"container\"\naccess_key_file = \"azure.key\"",
@@ -522,7 +526,7 @@ fn what_is_not_on_this_machine_is_told_at_the_setting_that_names_it() {
     assert_eq!(
         found,
         [
-            "line 17: clouds.secondary.access_key_env is no name of an environment variable, which has letters, digits and '_'; write the name, and have the variable hold the rest",
+            "line 17: clouds.secondary.access_key_env is no name of an environment variable, which has letters, digits, '_', '.' and '-'; write the name, and have the variable hold the rest",
             "line 17: clouds.secondary.access_key_env is one place too many beside access_key (line 16); keep one of them",
         ]
     );
