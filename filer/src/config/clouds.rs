@@ -290,9 +290,10 @@ fn place(name: &str, form: &mut Form<'_, '_>) -> Option<String> {
 }
 
 /// The ways in which a cloud is to know us, of which it takes one. `ways`: what the file has, each setting that begins one;
-/// `of`: what there is to choose from.
+/// `of`: what there is to choose from. Of one that cannot be read nothing is said: it may be meant to say no.
 fn one_way(ways: &[String], of: &str, form: &mut Form<'_, '_>) {
-    let Some((first, more)) = ways.split_first() else { return };
+    let known: Vec<&String> = ways.iter().filter(|way| !form.is_unread(way)).collect();
+    let Some((first, more)) = known.split_first() else { return };
     for another in more {
         let what = format!("contradicts {first}{}; keep one of {of}", form.origin(first));
         form.problem(another, what);

@@ -373,6 +373,25 @@ fn what_follows_from_a_problem_is_not_told_as_another_one() {
     );
 }
 
+#[test]
+fn a_way_to_be_known_that_cannot_be_read_contradicts_no_other() {
+    let s3 = "kind = \"s3\"\nbucket = \"example-files\"\naccess_key_id = \"id\"\n";
+    let (gcs, azure) =
+        ("kind = \"gcs\"\nbucket = \"files\"\n", "kind = \"azure\"\naccount = \"acc\"\ncontainer = \"files\"\n");
+    for (cloud, ways, told) in [
+        (s3, "secret_access_key = \"k\"\nmachine_role = \"no\"\n", "machine_role"),
+        (s3, "machine_role = \"no\"\n", "machine_role"),
+        (gcs, "machine_role = true\nanonymous = \"no\"\n", "anonymous"),
+        (gcs, "service_account_path = \"s.json\"\nmachine_role = 0\n", "machine_role"),
+        (azure, "access_key = \"k\"\nmachine_role = \"no\"\n", "machine_role"),
+        (azure, "access_key = 7\nsas = \"s\"\n", "access_key"),
+    ] {
+        let primary = "[clouds.primary]\nkind = \"directory\"\nname = \"x\"\npath = \"store\"\n";
+        let found = problems(&format!("name = \"ams\"\n{primary}[clouds.secondary]\nname = \"y\"\n{cloud}{ways}"));
+        assert!(found.len() == 1 && found[0].contains(&format!(".{told} must be ")), "{ways}: {found:?}");
+    }
+}
+
 /// In one line, a setting and its section begin in the same one.
 #[test]
 fn sections_in_one_line_are_read_as_others() {
