@@ -43,6 +43,16 @@ pub(super) fn bucket_of_aws(name: &str) -> Result<(), String> {
     RULES.check(name)
 }
 
+/// Refuses what cannot name a bucket of AWS in us-east-1, in the path of an address: those from before March 2018 were named
+/// more freely there, and keep their names.
+pub(super) fn bucket_of_aws_or_old(name: &str) -> Result<(), String> {
+    let is_of_a_name = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if (3..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_of_a_name) {
+        return Ok(());
+    }
+    bucket_of_aws(name)
+}
+
 /// Refuses what cannot name a bucket of Google.
 pub(super) fn bucket_of_google(name: &str) -> Result<(), String> {
     const RULES: Rules = Rules {
@@ -180,6 +190,17 @@ mod tests {
         }
         assert!(bucket_of_aws("Files").unwrap_err().ends_with(", such as \"files\""));
         assert!(!bucket_of_aws("F").unwrap_err().contains("such as"));
+    }
+
+    #[test]
+    fn old_buckets_of_aws_keep_their_names() {
+        for name in ["abc", "My_Files", "a..b", &"X".repeat(255)] {
+            assert_eq!(bucket_of_aws_or_old(name), Ok(()), "{name}");
+        }
+        for name in ["ab", "a:b", "bücket"] {
+            assert_eq!(bucket_of_aws_or_old(name), bucket_of_aws(name));
+            assert!(bucket_of_aws(name).is_err(), "{name}");
+        }
     }
 
     #[test]

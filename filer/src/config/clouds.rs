@@ -313,7 +313,6 @@ fn s3_form(s3: &mut S3Settings, machine_role: &mut bool, form: &mut Form<'_, '_>
     prefix(&mut s3.prefix, form);
     let doc = "Of a store that speaks S3; AWS itself when not set.";
     endpoint(doc, "\"https://s3.example.org\"", &mut s3.endpoint, &mut s3.allow_http, form);
-    by_the_provider("bucket", &s3.bucket, buckets::bucket_of_aws, form);
     form.set("region", "", text(), &mut s3.region);
     let doc =
         "Credentials: each half in this file, in an environment variable (.._env) or in a file of its own (.._file).";
@@ -326,6 +325,9 @@ fn s3_form(s3: &mut S3Settings, machine_role: &mut bool, form: &mut Form<'_, '_>
     secret("session_token", "The third part of temporary credentials.", &mut s3.session_token, form);
     role(machine_role, form);
     form.set("virtual_hosted", "Puts the bucket into the host name instead of the path.", Flag, &mut s3.virtual_hosted);
+    let may_be_old = s3.region == "us-east-1" && !s3.virtual_hosted;
+    let rules = if may_be_old { buckets::bucket_of_aws_or_old } else { buckets::bucket_of_aws };
+    by_the_provider("bucket", &s3.bucket, rules, form);
     let doc = "Leaves the body out of the signature (TLS and Content-MD5 guard it): spares processor time.";
     form.set("unsigned_payload", doc, Flag, &mut s3.unsigned_payload);
     ca_file(&mut s3.ca_file, form);

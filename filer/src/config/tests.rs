@@ -449,12 +449,21 @@ fn names_that_no_bucket_can_have_are_refused() {
     );
     let own = "endpoint = \"https://store.example.org\"\nbucket = \"My_Files\"\n";
     assert_eq!(
-        judged(&cloud("primary", "s3", "bucket = \"My_Files\"\n"), &azure("Acc", "files")),
+        judged(&cloud("primary", "s3", "bucket = \"My_Files\"\nregion = \"eu-west-1\"\n"), &azure("Acc", "files")),
         [
             "line 5: clouds.primary.bucket \"My_Files\" cannot name a bucket of AWS",
-            "line 10: clouds.secondary.account \"Acc\" cannot name a storage account of Azure",
+            "line 11: clouds.secondary.account \"Acc\" cannot name a storage account of Azure",
         ]
     );
+    for (more, count) in [
+        ("", 0),
+        ("region = \"us-east-1\"\n", 0),
+        ("region = \"us-east-1\"\nvirtual_hosted = true\n", 1),
+        ("region = \"us-west-1\"\n", 1),
+    ] {
+        let old = cloud("primary", "s3", &format!("bucket = \"My_Files\"\n{more}"));
+        assert_eq!(judged(&old, &azure("acc", "files")).len(), count, "{more}");
+    }
     assert_eq!(judged(&cloud("primary", "s3", own), &azure("acc", "files")), [""; 0]);
     assert_eq!(
         judged(&cloud("primary", "s3", own), &cloud("secondary", "gcs", "bucket = \"Files\"\n")),
