@@ -10,6 +10,8 @@ use storage::clouds::CloudSettings;
 
 /// The server of all buckets of AWS.
 const AWS: &str = "s3.amazonaws.com";
+/// That of AWS for the government of the US, whose buckets and accounts have nothing to do with the others.
+const AWS_GOV: &str = "s3.us-gov";
 /// Longest path of a Unix socket, in bytes, with room for the name under which it is made.
 const SOCKET_PATH_BYTES_MAX: usize = 95;
 
@@ -26,7 +28,10 @@ pub(super) fn check(config: &Config, notes: &mut Notes) {
 /// Where a cloud's objects end up, as far as one failure or one deletion reaches: a server, and a bucket of it.
 fn store(entry: &CloudEntry) -> Option<(String, String)> {
     match &entry.settings {
-        CloudSettings::S3(s3) => Some((server(&s3.endpoint, AWS), s3.bucket.clone())),
+        CloudSettings::S3(s3) => {
+            let own = if s3.region.starts_with("us-gov-") { AWS_GOV } else { AWS };
+            Some((server(&s3.endpoint, own), s3.bucket.clone()))
+        }
         CloudSettings::Azure(azure) => {
             let own = format!("{}.blob.core.windows.net", azure.account);
             Some((server(&azure.endpoint, &own), format!("{}/{}", azure.account, azure.container)))
@@ -45,8 +50,9 @@ fn server(endpoint: &Option<String>, own: &str) -> String {
     let host = [":443", ":80"].iter().find_map(|port| host.strip_suffix(*port)).unwrap_or(host);
     // One name is one bucket at all of its addresses.
     let is_s3 = |label: &str| label == "s3" || label.starts_with("s3-");
+    let is_gov = |label: &str| label.starts_with("us-gov-") || (label.starts_with("s3-") && label.contains("-us-gov-"));
     if host.ends_with(".amazonaws.com") && host.split('.').any(is_s3) {
-        return AWS.into();
+        return if host.split('.').any(is_gov) { AWS_GOV.into() } else { AWS.into() };
     }
     if path.is_empty() { host.into() } else { format!("{host}/{path}") }
 }

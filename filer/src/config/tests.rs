@@ -489,6 +489,7 @@ fn one_bucket_is_noticed_at_all_of_its_addresses() {
     };
     let gcs = "kind = \"gcs\"\nbucket = \"example-files\"\nmachine_role = true\n".to_string();
     let aws = "kind = \"s3\"\nbucket = \"example-files\"\nmachine_role = true\n".to_string();
+    let gov = format!("{aws}region = \"us-gov-west-1\"\n");
     let judged = |first: &str, second: &str| {
         let text = format!(
             "name = \"ams\"\n[clouds.primary]\nname = \"x\"\n{first}[clouds.secondary]\nname = \"y\"\n{second}"
@@ -502,6 +503,10 @@ fn one_bucket_is_noticed_at_all_of_its_addresses() {
     for (first, second, expected) in [
         (&aws, &s3(same, "https://s3.eu-west-1.amazonaws.com"), 1),
         (&aws, &s3("others", "https://s3.eu-west-1.amazonaws.com"), 0),
+        (&aws, &s3(same, "https://s3.us-gov-west-1.amazonaws.com"), 0),
+        (&aws, &s3(same, "https://s3-fips-us-gov-west-1.amazonaws.com"), 0),
+        (&aws, &gov, 0),
+        (&gov, &s3(same, "https://s3.us-gov-east-1.amazonaws.com"), 1),
         (&aws, &gcs, 0),
         (&gcs, &s3(same, "https://storage.googleapis.com:443/"), 1),
         (&s3(same, "http://Store.example.org"), &s3(same, "https://store.example.org/"), 1),
