@@ -41,7 +41,7 @@ use storage::{
 };
 use tokio::{sync::Notify, task::LocalSet};
 
-pub(crate) use ports::unavailable;
+pub(crate) use ports::{unavailable, unavailable_to_all};
 pub(crate) use renewal::Renewal;
 
 /// The machine's clock.

@@ -10,7 +10,7 @@ use crate::{
         CloudEntry, Config, SiteDir, SiteError, SiteFile,
         site_dir::{check_name, make_dir, write_new},
     },
-    site::{SystemClock, unavailable},
+    site::{SystemClock, unavailable_to_all},
 };
 use clap::Args;
 use mesh::{
@@ -150,7 +150,7 @@ fn first(init: &Init, dir: &SiteDir, out: &mut dyn Write) -> Result<(), CliError
 
 /// What is to be said behind all else where other programs have this site's ports, as another filer on this host does.
 pub(super) fn still_taken(config: &Config) -> String {
-    match &unavailable(config)[..] {
+    match &unavailable_to_all(config)[..] {
         [] => String::new(),
         taken => format!("\n\nAs this host is now, the site cannot serve on it:\n  {}", taken.join("\n  ")),
     }

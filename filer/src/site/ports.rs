@@ -11,7 +11,22 @@ use std::{
 
 /// Every setting whose address cannot be listened on now, with why and what to do, a sentence each.
 pub(crate) fn unavailable(config: &Config) -> Vec<String> {
-    let mesh = UdpSocket::bind(config.mesh.listen).err().map(|error| words("mesh.listen", config.mesh.listen, &error));
+    refused(config).into_iter().map(|(_, words)| words).collect()
+}
+
+/// Those of them that are so whoever tries: who makes a site need not be the user that serves it.
+pub(crate) fn unavailable_to_all(config: &Config) -> Vec<String> {
+    to_all(refused(config))
+}
+
+fn to_all(refused: Vec<(ErrorKind, String)>) -> Vec<String> {
+    refused.into_iter().filter(|(kind, _)| *kind != ErrorKind::PermissionDenied).map(|(_, words)| words).collect()
+}
+
+fn refused(config: &Config) -> Vec<(ErrorKind, String)> {
+    let told = |setting: &str, address: SocketAddr, error: Error| (error.kind(), words(setting, address, &error));
+    let listen = config.mesh.listen;
+    let mesh = UdpSocket::bind(listen).err().map(|error| told("mesh.listen", listen, error));
     let tcp = [
         ("nfs.listen", config.nfs.listen),
         ("nfs.portmap_listen", config.nfs.portmap_listen.filter(|_| config.nfs.listen.is_some())),
@@ -20,7 +35,7 @@ pub(crate) fn unavailable(config: &Config) -> Vec<String> {
     ];
     let refused = |(setting, address): (&str, Option<SocketAddr>)| {
         let address = address?;
-        TcpListener::bind(address).err().map(|error| words(setting, address, &error))
+        TcpListener::bind(address).err().map(|error| told(setting, address, error))
     };
     mesh.into_iter().chain(tcp.into_iter().filter_map(refused)).collect()
 }
@@ -31,6 +46,10 @@ fn words(setting: &str, address: SocketAddr, error: &Error) -> String {
         ErrorKind::AddrInUse => format!(
             "is in use: another program of this host, perhaps another filer, listens there. Stop that one, or set another port{also}"
         ),
+        ErrorKind::AddrNotAvailable if setting == "admin.listen" => {
+            // It takes no other one than a loopback address.
+            format!("is no address of this host. Set 127.0.0.1:{}", address.port())
+        }
         ErrorKind::AddrNotAvailable => "is no address of this host. Set one that it has, or 0.0.0.0 for all".into(),
         ErrorKind::PermissionDenied => format!(
             "is not allowed: ports below 1024 need a right that this user lacks (CAP_NET_BIND_SERVICE). Give it, or set another port{also}"
@@ -76,5 +95,16 @@ mod tests {
             let text = words("nfs.portmap_listen", address, &Error::from(kind));
             assert!(text.starts_with("nfs.portmap_listen = \"0.0.0.0:111\" ") && text.contains(part), "{text}");
         }
+        let absent = Error::from(ErrorKind::AddrNotAvailable);
+        assert!(words("nfs.listen", address, &absent).ends_with(" Set one that it has, or 0.0.0.0 for all"));
+        let text = words("admin.listen", SocketAddr::from(([127, 0, 0, 9], 7481)), &absent);
+        assert!(text.ends_with(" is no address of this host. Set 127.0.0.1:7481"), "{text}");
+    }
+
+    #[test]
+    fn what_one_user_may_not_do_is_in_nobody_elses_way() {
+        let [nfs, metrics] = ["nfs", "metrics"].map(String::from);
+        let refused = vec![(ErrorKind::PermissionDenied, nfs), (ErrorKind::AddrInUse, metrics)];
+        assert_eq!(to_all(refused), ["metrics"]);
     }
 }
