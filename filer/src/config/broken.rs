@@ -15,9 +15,9 @@ const EXCERPT_BYTES_MAX: usize = 32;
 pub(super) struct Readable<'t> {
     /// Its text, with a value that no setting takes in place of each that is no TOML.
     pub text: Cow<'t, str>,
-    /// Those values. Of their lines nothing else is to be said.
+    /// Those values, and sections that are lists elsewhere, or the other way round. Of their lines nothing else is to be said.
     pub faults: Vec<Problem>,
-    /// Names that stand twice.
+    /// All other names that stand twice.
     pub repeats: Vec<Problem>,
 }
 
@@ -25,8 +25,8 @@ pub(super) struct Readable<'t> {
 pub(super) fn readable(text: &str) -> Result<Readable<'_>, Problem> {
     let (repeats, mut others) = faults_of(text);
     if others.is_empty() {
-        let repeats = repeats.iter().map(|fault| repeat(fault, text)).collect();
-        return Ok(Readable { text: text.into(), faults: vec![], repeats });
+        let (faults, repeats) = repeated(&repeats, text);
+        return Ok(Readable { text: text.into(), faults, repeats });
     }
     others.sort_by_key(|fault| fault.span().map_or(usize::MAX, |span| span.start));
     let mut faults: Vec<Problem> = others.iter().map(|fault| problem(fault, text)).collect();
@@ -37,7 +37,8 @@ pub(super) fn readable(text: &str) -> Result<Readable<'_>, Problem> {
             for fault in &mut faults {
                 fault.what.push_str("; a text, or a number with its unit, stands in quotes");
             }
-            let repeats = repeats.iter().map(|fault| repeat(fault, &mended)).collect();
+            let (mixed, repeats) = repeated(&repeats, &mended);
+            faults.extend(mixed);
             return Ok(Readable { text: mended.into(), faults, repeats });
         }
     }
@@ -79,16 +80,35 @@ fn problem(fault: &Error, text: &str) -> Problem {
     Problem { line, setting: String::new(), what }
 }
 
-/// What is said of a name that stands twice, at the second place.
-fn repeat(fault: &Error, text: &str) -> Problem {
+/// What is said of names that stand twice: of those that are once a section and once a list of sections, and of the others.
+fn repeated(found: &[Error], text: &str) -> (Vec<Problem>, Vec<Problem>) {
+    let told = found.iter().map(|fault| repeat(fault, text));
+    let (mixed, others): (Vec<_>, Vec<_>) = told.partition(|(is_mixed, _)| *is_mixed);
+    let problems = |told: Vec<(bool, Problem)>| told.into_iter().map(|(_, problem)| problem).collect();
+    (problems(mixed), problems(others))
+}
+
+/// What is said of a name that stands twice, at the second place; and whether it is once a section and once a list.
+fn repeat(fault: &Error, text: &str) -> (bool, Problem) {
+    let mut is_mixed = false;
     let (lines, line): (Vec<&str>, _) = (text.lines().collect(), line_of(fault, text));
     let at = line.map_or(0, |line| line - 1).min(lines.len());
     let origin = |first: Option<usize>| first.map_or(String::new(), |first| format!(" (line {})", first + 1));
     let what = match lines.get(at).copied().and_then(head_of) {
         Some(head) => {
-            let origin = origin((0..at).find(|&earlier| head_of(lines[earlier]) == Some(head)));
+            let mut heads = (0..at).filter_map(|line| Some((line, head_of(lines[line])?)));
+            // Lists of sections repeat their heads rightly.
+            let first = heads.find(|(_, earlier)| bare(earlier) == bare(head) && !(is_list(earlier) && is_list(head)));
+            is_mixed = first.is_some_and(|(_, earlier)| is_list(earlier) != is_list(head));
+            let origin = origin(first.map(|(line, _)| line));
             let shown = Some(excerpt(head)).filter(|head| !head.is_empty()).unwrap_or("this section".into());
-            format!("{shown} stands in this file already{origin}; put all of its settings below one of them")
+            if is_mixed {
+                format!(
+                    "{shown} stands in this file already in other brackets{origin}; write all of them alike, with [[ ]] where there may be several"
+                )
+            } else {
+                format!("{shown} stands in this file already{origin}; put all of its settings below one of them")
+            }
         }
         None => {
             let name = fault.span().and_then(|span| text.get(span)).unwrap_or_default();
@@ -97,7 +117,7 @@ fn repeat(fault: &Error, text: &str) -> Problem {
             format!("{shown} stands in this section already{origin}; keep one of them")
         }
     };
-    Problem { line, setting: String::new(), what }
+    (is_mixed, Problem { line, setting: String::new(), what })
 }
 
 /// Where the section of a line sets `name` as this line does: the first such line before it.
@@ -122,6 +142,16 @@ fn earlier(lines: &[&str], at: usize, name: &str) -> Option<usize> {
 fn head_of(line: &str) -> Option<&str> {
     let line = line.split('#').next()?.trim();
     (line.starts_with('[') && line.ends_with(']')).then_some(line)
+}
+
+/// Whether a head is one of a list of sections, such as `[[nfs.exports]]`.
+fn is_list(head: &str) -> bool {
+    head.starts_with("[[")
+}
+
+/// The name in a head.
+fn bare(head: &str) -> &str {
+    head.trim_matches(['[', ']', ' ', '\t'])
 }
 
 /// Whether a name can be shown: anything that looks otherwise than names of settings do may be a secret.
@@ -206,6 +236,21 @@ mod tests {
         ] {
             let found = told(text);
             assert!(found.len() == 1 && found[0].0 == line, "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_section_that_is_a_list_elsewhere_is_told_with_both_lines_and_nothing_else_is_said_of_it() {
+        let advice = "write all of them alike, with [[ ]] where there may be several";
+        for (text, head, line, first) in [
+            ("[[nfs.exports]]\n[[nfs.exports]]\n[ nfs.exports ]\n", "[ nfs.exports ]", 3, 1),
+            ("[nfs.exports]\npath = \"/a\"\n[[nfs.exports]]\n", "[[nfs.exports]]", 3, 1),
+            ("[[mesh]]\n[nfs]\nlisten = off\n[mesh] # one\n", "[mesh]", 4, 1),
+        ] {
+            let said = format!("{head} stands in this file already in other brackets (line {first}); {advice}");
+            let Ok(Readable { faults, repeats, .. }) = readable(text) else { panic!("{text} can be read") };
+            assert!(faults.iter().any(|fault| fault.line == Some(line) && fault.what == said), "{faults:?}");
+            assert!(repeats.is_empty(), "{repeats:?}");
         }
     }
 

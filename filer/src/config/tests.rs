@@ -230,6 +230,10 @@ fn every_problem_is_listed_with_its_line() {
             vec!["line 13: bytes_max stands in this section already (line 12); keep one of them".into()],
         ),
         (
+            "[[nfs.exports]]\npath = \"/a\"\n[nfs.exports]\npath = \"/b\"\n",
+            vec!["line 13: [nfs.exports] stands in this file already in other brackets (line 11); write all of them alike, with [[ ]] where there may be several".into()],
+        ),
+        (
             "[segments]\nbytes_max = 8 MiB\n[health]\nfailures_to_trip = 0\n",
             vec![
                 "line 12: is no valid TOML here (bytes_max ..): string values must be quoted, expected literal string; a text, or a number with its unit, stands in quotes".into(),
