@@ -192,6 +192,10 @@ fn endpoint(
         Some((_, rest)) if rest.contains(['?', '#']) => {
             Err("has more than an address behind a ? or #; write the address alone".into())
         }
+        // A connection string, or a password before an address without its scheme.
+        _ if url.contains(['@', '=', ';']) => {
+            Err("holds more than an address, perhaps a key; write the address alone".into())
+        }
         Some(("http" | "https", host)) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(()),
         _ => Err(format!("\"{url}\" is no address; write such as \"https://s3.example.org\"")),
     });

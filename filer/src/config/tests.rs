@@ -378,6 +378,24 @@ fn what_follows_from_a_problem_is_not_told_as_another_one() {
 }
 
 #[test]
+fn a_key_in_an_endpoint_is_not_repeated() {
+    for endpoint in [
+        "DefaultEndpointsProtocol=https;AccountName=acc;AccountKey=hush==",
+        "BlobEndpoint=https://acc.blob.core.windows.net/;SharedAccessSignature=sv=2024&sig=hush",
+        "https://acc.blob.core.windows.net/;AccountKey=hush",
+        "https://acc.blob.core.windows.net/files?sig=hush",
+        "https://id:hush@store.example.org",
+        "id:hush@store.example.org",
+    ] {
+        let cloud = "[clouds.secondary]\nkind = \"s3\"\nname = \"y\"\nbucket = \"files\"\nmachine_role = true\n";
+        let primary = "[clouds.primary]\nkind = \"directory\"\nname = \"x\"\npath = \"store\"\n";
+        let found = problems(&format!("name = \"ams\"\n{primary}{cloud}endpoint = \"{endpoint}\"\n"));
+        assert!(found.len() == 1 && found[0].ends_with(" write the address alone"), "{found:?}");
+        assert!(!found[0].contains("hush"), "{found:?}");
+    }
+}
+
+#[test]
 fn a_way_to_be_known_that_cannot_be_read_contradicts_no_other() {
     let s3 = "kind = \"s3\"\nbucket = \"example-files\"\naccess_key_id = \"id\"\n";
     let (gcs, azure) =
