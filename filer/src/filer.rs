@@ -187,6 +187,8 @@ pub struct Filer {
     pub reports: Arc<Mutex<Reports>>,
     steps: Steps,
     started: Instant,
+    /// From then on no put of the last run can arrive any more.
+    last_puts_end: Instant,
 }
 
 impl Filer {

@@ -46,7 +46,7 @@ use storage::{
     disk::MemoryDisk,
     health,
     ids::CloudId,
-    staging,
+    mirror, staging,
 };
 use tables::{DiskPace, SimKv};
 use tokio::{
@@ -65,6 +65,8 @@ pub const EXTENTS_PER_OP_MAX: usize = 8;
 /// How long a client's call may take at a filer that has power once the world is healed, in milliseconds. Before, a change
 /// that may have been agreed waits for its outcome as long as the filer has no majority.
 const CALL_MS_MAX: u64 = 180_000;
+/// How long what is dead is kept, in milliseconds: twice as long as a put may be on its way.
+const GRACE_MS: u64 = 120_000;
 
 /// The site lost power before it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +162,8 @@ fn settings(plan: &Plan) -> Settings {
         },
         cache: storage::cache::Settings { disk_bytes_max: 1 << 20, memory_bytes_max: 256 << 10 },
         health: health::Settings { failures_to_trip: plan.failures_to_trip, ..Default::default() },
-        sweep: filer::actors::resync::SweepSettings { grace_ms: 120_000, ..Default::default() },
+        sweep: filer::actors::resync::SweepSettings { grace_ms: GRACE_MS, ..Default::default() },
+        mirror: mirror::Settings { put_arrives_ms_max: GRACE_MS / 2, ..Default::default() },
         operations: Limits { extents_per_op_max: EXTENTS_PER_OP_MAX, cuts_pending_max: 2 },
         steps: Steps { operation_ms_max: 5_000, ..Steps::default() },
         ..Settings::default()

@@ -25,11 +25,19 @@ pub struct Settings {
     pub attempt_backoff: Backoff,
     /// Wait after an unanswered proposal, in milliseconds.
     pub propose_again_ms: u64,
+    /// Within this time after it was begun a put arrives, or it never does, in milliseconds. What was mended is not put before: a
+    /// put of what it was earlier could arrive behind it, and its receipt would be for something else than the cloud has.
+    pub put_arrives_ms_max: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { puts_in_flight_max: 8, attempt_backoff: Backoff { ms_min: 20, ms_max: 1000 }, propose_again_ms: 500 }
+        Self {
+            puts_in_flight_max: 8,
+            attempt_backoff: Backoff { ms_min: 20, ms_max: 1000 },
+            propose_again_ms: 500,
+            put_arrives_ms_max: 1_800_000,
+        }
     }
 }
 
@@ -125,6 +133,8 @@ struct Pending {
     md5: Md5,
     flushed: bool,
     clouds: [Attempts; 2],
+    /// No put is begun before.
+    puts_from_ms: u64,
     proposing: bool,
     propose_at_ms: u64,
 }
@@ -176,7 +186,7 @@ impl Mirror {
             let attempts =
                 pending.clouds.iter().zip(has_room).filter(|(attempts, has_room)| *has_room && attempts.waits());
             let proposal = (pending.flushed && complete(roles, pending)).then_some(pending.propose_at_ms);
-            attempts.map(|(attempts, _)| attempts.at_ms).chain(proposal)
+            attempts.map(|(attempts, _)| attempts.at_ms.max(pending.puts_from_ms)).chain(proposal)
         });
         waits.min()
     }
@@ -196,7 +206,8 @@ impl Mirror {
         match input {
             Input::Sealed { segment, bytes, md5, flushed } => {
                 let clouds = [Attempts { at_ms: now_ms, ..Attempts::default() }; 2];
-                let pending = Pending { bytes, md5, flushed, clouds, proposing: false, propose_at_ms: 0 };
+                let pending =
+                    Pending { bytes, md5, flushed, clouds, puts_from_ms: now_ms, proposing: false, propose_at_ms: 0 };
                 self.pending.entry(segment).or_insert(pending);
             }
             Input::Mended { segment, bytes, md5 } => {
@@ -204,6 +215,7 @@ impl Mirror {
                     // A receipt proves what it was given for, and nothing of what takes its place.
                     let clouds = pending.clouds.map(|cloud| Attempts { receipt: false, at_ms: now_ms, ..cloud });
                     (pending.bytes, pending.md5, pending.clouds) = (bytes, md5, clouds);
+                    pending.puts_from_ms = now_ms.saturating_add(self.settings.put_arrives_ms_max);
                 }
             }
             Input::Flushed { segment } => {
@@ -289,7 +301,8 @@ impl Mirror {
             for _ in 0..self.room(roles, cloud) {
                 let attempts = |pending: &Pending| pending.clouds[cloud.index()];
                 let due = self.pending.iter().filter(|(_, pending)| {
-                    !pending.proposing && attempts(pending).waits() && now_ms >= attempts(pending).at_ms
+                    let from_ms = attempts(pending).at_ms.max(pending.puts_from_ms);
+                    !pending.proposing && attempts(pending).waits() && now_ms >= from_ms
                 });
                 let mut due = due.map(|(segment, pending)| (attempts(pending).at_ms, *segment));
                 // Every second put is the oldest's: one that keeps failing reaches the count that trips the cloud,

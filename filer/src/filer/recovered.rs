@@ -9,6 +9,7 @@ use crate::{
     cloud_names::called,
 };
 use bytes::Bytes;
+use mesh::words::span;
 use std::time::Duration;
 use storage::{
     cloud::CloudError,
@@ -17,6 +18,7 @@ use storage::{
     segment::{FrameState, Header, survey},
     staging::{Recovered, staging_file},
 };
+use tokio::time::{Instant, sleep_until};
 
 impl Filer {
     /// Releases recovered segments that are on record as stored already, and hands the others to the mirror, but for the
@@ -59,19 +61,38 @@ impl Filer {
     }
 
     /// Looks in the clouds for recovered segments that are damaged here and not on record: the last run may have ended
-    /// between a put and its word. Where one is found whole, it is right; otherwise what is left here is put.
+    /// between a put and its word. Where one is found whole, it is right; otherwise what is left here is put, once no put of
+    /// the last run can arrive any more. One that arrived behind it would take its place, and not be what is on record; one
+    /// that arrives before has saved what the disk lost.
     pub(super) async fn find_damaged(&self, doubtful: Vec<(SegmentId, Md5, u64)>) {
+        let mut left = Vec::new();
         for (segment, md5, bytes) in doubtful {
-            let mut found = None;
-            for cloud in CloudId::BOTH {
-                if found.is_none() {
-                    found = self.restore_from(cloud, segment).await;
-                }
+            match self.restored(segment).await {
+                Some((md5, bytes)) => self.actors.mirror.do_send(SegmentSealed { segment, bytes, md5, flushed: true }),
+                None => left.push((segment, md5, bytes)),
             }
-            let (md5, bytes) = found.unwrap_or((md5, bytes));
             self.staging.settle(segment);
+        }
+        if left.is_empty() {
+            return;
+        }
+        let wait = span(self.last_puts_end.duration_since(Instant::now()).as_millis() as u64);
+        tracing::warn!(segments = left.len(), %wait, "what is left of damaged segments is put when no earlier put of them can arrive any more");
+        sleep_until(self.last_puts_end).await;
+        for (segment, md5, bytes) in left {
+            let (md5, bytes) = self.restored(segment).await.unwrap_or((md5, bytes));
             self.actors.mirror.do_send(SegmentSealed { segment, bytes, md5, flushed: true });
         }
+    }
+
+    /// Restores a damaged segment from a cloud; `None` when neither has it whole.
+    async fn restored(&self, segment: SegmentId) -> Option<(Md5, u64)> {
+        for cloud in CloudId::BOTH {
+            if let Some(found) = self.restore_from(cloud, segment).await {
+                return Some(found);
+            }
+        }
+        None
     }
 
     /// Restores a damaged segment from this cloud; `None` when it does not have it whole. It says so itself, or what it gives

@@ -106,6 +106,7 @@ impl Filer {
         let consensus =
             Consensus::start(consensus, who.me, world.kv.clone(), machine, world.peers.clone(), random.clone()).await?;
         let deadline = Duration::from_millis(steps.operation_ms_max);
+        let put_arrives = Duration::from_millis(mirror.put_arrives_ms_max);
         let door = Door::new(who.me, Arc::new(consensus.clone()), clock.clone(), deadline, steps.changes_in_flight_max);
         let roles = CurrentRoles::default();
 
@@ -197,6 +198,7 @@ impl Filer {
             reports,
             steps,
             started,
+            last_puts_end: started + put_arrives,
         };
         Ok((filer, recovered))
     }

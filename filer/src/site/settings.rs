@@ -58,7 +58,12 @@ pub fn of(config: &Config) -> Settings {
             ..Default::default()
         },
         turns: turns::Settings { attempt_backoff: attempts, ..Default::default() },
-        mirror: mirror::Settings { puts_in_flight_max, attempt_backoff: attempts, ..Default::default() },
+        mirror: mirror::Settings {
+            puts_in_flight_max,
+            attempt_backoff: attempts,
+            put_arrives_ms_max: put_ms_max(config),
+            ..Default::default()
+        },
         resync: resync::Settings {
             rows_in_flight_max: puts_in_flight_max,
             attempt_backoff: attempts,
@@ -89,12 +94,17 @@ pub fn of(config: &Config) -> Settings {
     }
 }
 
-/// How a cloud is reached that a configuration names. A delete comes when the grace period has passed, and its copies were
-/// begun in the first half of it: no put may take longer than the other half.
+/// How a cloud is reached that a configuration names.
 pub fn of_cloud(config: &Config, cloud: CloudId) -> CloudSettings {
     let mut settings = config.clouds.entry(cloud).settings.clone();
-    settings.limits_mut().put_ms_max = config.segments.delete_grace_ms / 2;
+    settings.limits_mut().put_ms_max = put_ms_max(config);
     settings
+}
+
+/// Longest time for a put, in milliseconds. A delete comes when the grace period has passed, and its copies were begun in the
+/// first half of it: no put may take longer than the other half.
+fn put_ms_max(config: &Config) -> u64 {
+    config.segments.delete_grace_ms / 2
 }
 
 /// The limits of the NFS door that a configuration asks for.

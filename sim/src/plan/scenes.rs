@@ -200,6 +200,23 @@ pub const SCENES: &[Scene] = &[
         plan.cloud(20_000, 60_000, 0, Trouble::Outage);
     }),
     told(
+        "late-puts-of-the-damaged",
+        "puts arrive late, of segments that were damaged and mended meanwhile: none takes the place of what is on record",
+        &["late puts", "staging sectors unreadable", "crashes"],
+        |plan| {
+            (plan.clients_per_site, plan.think_ms) = (2, 200);
+            plan.cloud(3_000, 125_000, 0, Trouble::Late { per_mille: 500, ms: 40_000 });
+            // No other copy is there to restore anything from.
+            plan.cloud(3_000, 125_000, 1, Trouble::Outage);
+            for number in 0..12 {
+                let (filer, at_ms) = (1 + number % plan.filers, 10_000 + 9_000 * number);
+                plan.fault(at_ms, 0, What::UnreadableStaging { filer, sectors: 6 });
+                let crash = What::Crash { filer, down_ms: 500, at_effect: None, again_after: None };
+                plan.fault(at_ms + 200, 0, crash);
+            }
+        },
+    ),
+    told(
         "bad-sectors",
         "while both clouds are out, sectors of staging cannot be read any more, and filers crash: that costs what lay there alone",
         &["both clouds out", "staging sectors unreadable"],

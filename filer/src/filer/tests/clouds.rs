@@ -29,6 +29,8 @@ pub enum Trouble {
     Denied,
     /// No answer comes within [`SILENT_MS`].
     Silent,
+    /// As [`Trouble::Silent`]; a put happens all the same, so many milliseconds after it was begun.
+    Late(u64),
 }
 
 /// What a cloud was asked to do.
@@ -142,7 +144,7 @@ impl MemoryCloud {
             None => Ok(()),
             Some(Trouble::Says(why)) => Err(CloudError::Failed { attempted, why }),
             Some(Trouble::Denied) => Err(CloudError::Denied { attempted, why: "403, kept by a policy".into() }),
-            Some(Trouble::Silent) => {
+            Some(Trouble::Silent | Trouble::Late(_)) => {
                 tokio::time::sleep(Duration::from_millis(SILENT_MS)).await;
                 Err(CloudError::TimedOut { attempted, after_ms: SILENT_MS })
             }
@@ -153,6 +155,13 @@ impl MemoryCloud {
 #[async_trait::async_trait]
 impl Cloud for MemoryCloud {
     async fn put(&self, key: &str, body: Bytes, md5: Md5) -> Result<Receipt, CloudError> {
+        if let Some(Trouble::Late(ms)) = self.state().troubles.get(&Call::Put) {
+            let (cloud, ms, key, body) = (self.clone(), *ms, key.to_string(), body.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                cloud.state().objects.insert(key, body);
+            });
+        }
         self.begin(Call::Put, key).await?;
         let got = Md5::of(&body);
         if got != md5 {

@@ -1,7 +1,7 @@
 //! A disk that damages what is staged: it costs the damaged pieces alone, and no cloud is blamed for it.
 
 use super::{
-    clouds::Call,
+    clouds::{Call, Trouble},
     files::noise,
     world::{World, settings},
 };
@@ -129,6 +129,43 @@ fn over_a_restart(damage: impl AsyncFnOnce(&World)) {
     });
 }
 
+/// The next put to the first cloud happens so late that the segment is damaged by then.
+async fn put_late(world: &World) {
+    let tried = |world: &World| world.clouds[0].attempts(Call::Put).into_values().sum::<u64>();
+    world.clouds[0].trouble(Call::Put, Some(Trouble::Late(15_000)));
+    let before = tried(world);
+    world.until("it is on its way", |world| tried(world) > before).await;
+}
+
+/// What is put for a damaged segment is not what was put for it before, and has its name.
+#[test]
+fn a_put_of_the_last_run_that_arrives_late_takes_no_place_and_saves_what_the_disk_lost() {
+    World::run(2, async |world| {
+        let (file, data) = five_frames(world).await;
+        put_late(world).await;
+        world.crash(0).await;
+        flip(world).await;
+        world.start(0).await;
+        put_again(world).await;
+        reads_whole(world, file, &data).await;
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(world.clouds[0].objects(), world.clouds[1].objects());
+    });
+}
+
+#[test]
+fn what_is_mended_is_put_when_nothing_of_what_it_was_can_arrive_any_more() {
+    World::run_with(2, on_disk_alone(), async |world| {
+        let (file, data) = five_frames(world).await;
+        put_late(world).await;
+        flip(world).await;
+        put_again(world).await;
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(world.clouds[0].objects(), world.clouds[1].objects());
+        costs_one_frame(world, file, &data).await;
+    });
+}
+
 #[test]
 fn a_segment_damaged_here_that_a_cloud_has_is_restored_from_it() {
     World::run(2, async |world| {
@@ -168,7 +205,8 @@ fn a_copy_that_is_damaged_in_its_cloud_is_given_up_after_so_many_answers() {
         world.start(0).await;
         put_again(world).await;
         let asked = world.clouds[1].attempts(Call::Get)[&segment.key()];
-        assert_eq!(asked, u64::from(settings().steps.wrong_answers_max));
+        // At the start, and before what is left here is put.
+        assert_eq!(asked, 2 * u64::from(settings().steps.wrong_answers_max));
         costs_one_frame(world, file, &data).await;
     });
 }

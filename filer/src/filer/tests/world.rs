@@ -23,7 +23,7 @@ use storage::{
     cloudfs::{CloudState, Roles, check_invariants, read},
     disk::MemoryDisk,
     ids::CloudId,
-    staging,
+    mirror, staging,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -74,6 +74,9 @@ struct Run {
     jobs: mpsc::UnboundedSender<LocalBoxFuture<'static, ()>>,
 }
 
+/// Within this time a put arrives, or never does.
+const PUT_ARRIVES_MS_MAX: u64 = 20_000;
+
 /// Limits that make a test meet them.
 pub fn settings() -> Settings {
     Settings {
@@ -83,6 +86,7 @@ pub fn settings() -> Settings {
             unwritten_bytes_max: 32 << 10,
             ..staging::Settings::default().with_segments(64 << 10)
         },
+        mirror: mirror::Settings { put_arrives_ms_max: PUT_ARRIVES_MS_MAX, ..Default::default() },
         steps: Steps { operation_ms_max: 5_000, ..Steps::default() },
         ..Settings::default()
     }

@@ -109,7 +109,12 @@ fn say(bench: &mut Bench, input: &str) -> Vec<Output> {
             bench.say(Input::Tick)
         }
         // What a bad disk has left of it is another object: both clouds are to have that.
-        "mended" => bench.say(Input::Mended { segment: segment(1), bytes: 100, md5: md5(2) }),
+        "mended" => {
+            assert_eq!(bench.say(Input::Mended { segment: segment(1), bytes: 100, md5: md5(2) }), []);
+            // Once no put of what it was can arrive any more.
+            bench.now_ms += Settings::default().put_arrives_ms_max;
+            bench.say(Input::Tick)
+        }
         other => panic!("no input {other}"),
     }
 }
