@@ -204,7 +204,7 @@ pub const SCENES: &[Scene] = &[
         "puts arrive late, of segments that were damaged and mended meanwhile: none takes the place of what is on record",
         &["late puts", "staging sectors unreadable", "crashes"],
         |plan| {
-            (plan.clients_per_site, plan.think_ms) = (2, 200);
+            (plan.clients_per_site, plan.think_ms, plan.failures_to_trip) = (2, 200, 20);
             plan.cloud(3_000, 125_000, 0, Trouble::Late { per_mille: 500, ms: 40_000 });
             // No other copy is there to restore anything from.
             plan.cloud(3_000, 125_000, 1, Trouble::Outage);
