@@ -62,7 +62,9 @@ async fn an_error_nobody_has_seen_before_is_retried_shown_and_never_skipped() {
         let log = cloud.remote().log(before).await.unwrap();
         let key = &segment_puts(&log).next().expect("it was tried").key;
         let puts: Vec<_> = segment_puts(&log).filter(|put| put.key == *key).map(|put| put.outcome).collect();
-        assert_eq!(puts, vec![Outcome::Answered(UNFORESEEN); LIMIT], "each attempt was made and counted once");
+        // Further ones may be made while the mesh decides.
+        assert!(puts.len() >= LIMIT, "{} attempts were counted as {LIMIT}", puts.len());
+        assert_eq!(puts, vec![Outcome::Answered(UNFORESEEN); puts.len()], "none was skipped");
 
         let logged =
             |status: &::filer::admin::Status| status.clouds[at].missed_puts == 1 && status.staging.segments == 0;
