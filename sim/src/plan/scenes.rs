@@ -205,10 +205,10 @@ pub const SCENES: &[Scene] = &[
         &["late puts", "staging sectors unreadable", "crashes"],
         |plan| {
             (plan.clients_per_site, plan.think_ms, plan.failures_to_trip) = (2, 200, 20);
-            plan.cloud(3_000, 125_000, 0, Trouble::Late { per_mille: 500, ms: 40_000 });
+            plan.cloud(3_000, 95_000, 0, Trouble::Late { per_mille: 500, ms: 40_000 });
             // No other copy is there to restore anything from.
-            plan.cloud(3_000, 125_000, 1, Trouble::Outage);
-            for number in 0..12 {
+            plan.cloud(3_000, 95_000, 1, Trouble::Outage);
+            for number in 0..9 {
                 let (filer, at_ms) = (1 + number % plan.filers, 10_000 + 9_000 * number);
                 plan.fault(at_ms, 0, What::UnreadableStaging { filer, sectors: 6 });
                 let crash = What::Crash { filer, down_ms: 500, at_effect: None, again_after: None };
@@ -245,7 +245,7 @@ pub const SCENES: &[Scene] = &[
         &["tables rolled back", "reads behind a crash", "partitions", "slow links"],
         |plan| {
             (plan.clients_per_site, plan.think_ms, plan.read_back_ms) = (3, 200, 600);
-            for number in 0..20 {
+            for number in 0..12 {
                 let (filer, at_ms) = (1 + number % plan.filers, 5_000 + 5_000 * number);
                 // What is applied while a sync takes long is in no table that lasts, and its clients have their answers.
                 plan.fault(at_ms, 2_050, What::SlowSync { filer, ms: 400 });
@@ -269,10 +269,10 @@ pub const SCENES: &[Scene] = &[
             (plan.clients_per_site, plan.think_ms, plan.failures_to_trip) = (2, 200, 40);
             let flipped = Trouble::Flipped { per_mille: 500 };
             for trouble in [flipped, Trouble::Truncated { per_mille: 100 }, Trouble::WrongMd5 { per_mille: 600 }] {
-                plan.cloud(5_000, 175_000, 0, trouble);
+                plan.cloud(5_000, 85_000, 0, trouble);
             }
-            plan.cloud(80_000, 80_000, 1, Trouble::Outage);
-            plan.cloud(150_000, 30_000, 1, Trouble::WrongMd5 { per_mille: 300 });
+            plan.cloud(30_000, 35_000, 1, Trouble::Outage);
+            plan.cloud(60_000, 30_000, 1, Trouble::WrongMd5 { per_mille: 300 });
         },
     ),
 ];
