@@ -4,9 +4,9 @@
 //! the same two cloud servers, at once, through the same client library. Absolute numbers are printed for the reader;
 //! only the ratios mean something elsewhere. The filer has the settings that it has when nobody sets any.
 //!
-//! Small files are compared with the servers beside the filer, where both ways are bound by the processor, for a few clients
-//! and for many; and with each of the clouds' answers as late as one from afar is. That last ratio says how much a client's
-//! calls under way at one time can make up for the distance, and has no target.
+//! Small files are compared with the servers beside the filer, where both ways are bound by the processor, each way with as
+//! many under way as suits it best; and with each of the clouds' answers as late as one from afar is. That last ratio says
+//! how much a client's calls under way at one time can make up for the distance, and has no target.
 //!
 //! A target that is missed is an exit code of 1, and so is a run in which anything failed on the way: numbers of a filer
 //! that had to try again say nothing.
@@ -31,19 +31,24 @@ use tests::{
     nfs3::Nfs3,
     process::temp_dir,
 };
+use tokio::time::sleep;
 
 const MIB: usize = 1 << 20;
 /// What a filer puts at one time, in bytes and in number: the straight puts do the same.
 const SEGMENT_BYTES: usize = 8 * MIB;
 const PUTS_IN_FLIGHT: usize = 16;
-/// Small files, and small puts, under way at one time: those of one busy client and of several, and how late an answer of a
-/// cloud is at least, in milliseconds, however small the request.
-const SMALL: [(usize, u64); 3] = [(64, 0), (256, 0), (256, 40)];
+/// Small files, and small puts, under way at one time: those of one busy client, and of several.
+const SMALL_IN_FLIGHT: [usize; 2] = [64, 256];
+/// How late an answer of a cloud from afar is at least, in milliseconds, however small the request, and how many are under way
+/// meanwhile.
+const AWAY: (u64, usize) = (40, 256);
 /// Of a small file, in bytes.
 const SMALL_BYTES: usize = 4096;
 /// What the memory's file is written in, in bytes.
 const PIECE_BYTES: usize = 16 * MIB;
 const CLOUDS_WITHIN: Duration = Duration::from_secs(900);
+/// How often it is looked whether they have.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Speed of a large file through NFS until both clouds have it, of the speed of straight puts, at least.
 const LARGE_RATIO_MIN: f64 = 0.6;
@@ -96,11 +101,23 @@ async fn run(arguments: Arguments) -> Result<bool> {
     let mut bench = Bench::start(mesh, [a.remote(), b.remote()]).await?;
     let rounds = arguments.rounds as usize;
     let mut met = bench.large(arguments.large_mib as usize, rounds).await?;
-    for (in_flight, away_ms) in SMALL {
-        met &= bench.small(arguments.small_files as usize, rounds, in_flight, away_ms).await?;
-    }
+    met &= bench.small(arguments.small_files as usize, rounds).await?;
+    bench.small_away(arguments.small_files as usize, rounds).await?;
     met &= bench.memory(arguments.memory_mib as usize).await?;
     Ok(met)
+}
+
+/// Small files a second.
+#[derive(Clone, Copy, Default)]
+struct Rates {
+    through: f64,
+    straight: f64,
+}
+
+impl Rates {
+    fn ratio(self) -> f64 {
+        self.through / self.straight
+    }
 }
 
 /// A filer, a client of it, and its clouds.
@@ -137,44 +154,58 @@ impl Bench {
         Ok(report("speed through NFS, of the speed of straight puts", median(&mut ratios), LARGE_RATIO_MIN))
     }
 
-    /// Many small files, so many of them under way at one time, with answers of the clouds as late as said.
-    async fn small(&self, files: usize, rounds: usize, in_flight: usize, away_ms: u64) -> Result<bool> {
-        println!(
-            "{files} files of 4 KiB, {in_flight} under way, until both clouds have them; answers of the clouds {away_ms} ms late"
-        );
-        if away_ms > 0 {
-            for remote in &self.remotes {
-                remote.add(&Fault::new(On::Any, Effect::Slowly).delay_ms(away_ms)).await?;
+    /// Many small files.
+    async fn small(&self, files: usize, rounds: usize) -> Result<bool> {
+        println!("{files} files of 4 KiB, until both clouds have them");
+        let mut ratios = vec![];
+        for round in 0..rounds {
+            let mut best = Rates::default();
+            for in_flight in SMALL_IN_FLIGHT {
+                let rates = self.small_rates(files, in_flight, &format!("small-{in_flight}-{round}")).await?;
+                best = Rates { through: best.through.max(rates.through), straight: best.straight.max(rates.straight) };
             }
+            ratios.push(best.ratio());
+        }
+        let what = "files a second through NFS, of straight puts a second, each at its best";
+        Ok(report(what, median(&mut ratios), SMALL_RATIO_MIN))
+    }
+
+    /// Many small files, with clouds that are far away.
+    async fn small_away(&self, files: usize, rounds: usize) -> Result<()> {
+        let (away_ms, in_flight) = AWAY;
+        println!("{files} files of 4 KiB, until both clouds have them; answers of the clouds {away_ms} ms late");
+        for remote in &self.remotes {
+            remote.add(&Fault::new(On::Any, Effect::Slowly).delay_ms(away_ms)).await?;
         }
         let mut ratios = vec![];
         for round in 0..rounds {
-            let name = format!("small-{in_flight}-{away_ms}-{round}");
-            let straight = self.straight_small(files, in_flight, &name).await?;
-            let start = Instant::now();
-            self.small_files(files, in_flight, &name).await?;
-            let written = start.elapsed();
-            self.until_in_clouds().await?;
-            let through = start.elapsed();
-            let rate = |took: Duration| files as f64 / took.as_secs_f64();
-            println!(
-                "  through NFS {:.0} files/s (written in {} ms, in the clouds {} ms later), straight puts {:.0}/s",
-                rate(through),
-                written.as_millis(),
-                (through - written).as_millis(),
-                rate(straight)
-            );
-            ratios.push(rate(through) / rate(straight));
+            ratios.push(self.small_rates(files, in_flight, &format!("away-{round}")).await?.ratio());
         }
+        println!("  files a second through NFS, of straight puts a second: {:.2}", median(&mut ratios));
         for remote in &self.remotes {
             remote.heal().await?;
         }
-        let (what, ratio) = ("files a second through NFS, of straight puts a second", median(&mut ratios));
-        if away_ms > 0 {
-            println!("  {what}: {ratio:.2}");
-            return Ok(true);
-        }
-        Ok(report(what, ratio, SMALL_RATIO_MIN))
+        Ok(())
+    }
+
+    /// How fast small files go through NFS and straight, so many of them under way.
+    async fn small_rates(&self, files: usize, in_flight: usize, name: &str) -> Result<Rates> {
+        let straight = self.straight_small(files, in_flight, name).await?;
+        let start = Instant::now();
+        self.small_files(files, in_flight, name).await?;
+        let written = start.elapsed();
+        self.until_in_clouds().await?;
+        let through = start.elapsed();
+        let rate = |took: Duration| files as f64 / took.as_secs_f64();
+        let rates = Rates { through: rate(through), straight: rate(straight) };
+        println!(
+            "  {in_flight} under way: through NFS {:.0} files/s (written in {} ms, in the clouds {} ms later), straight puts {:.0}/s",
+            rates.through,
+            written.as_millis(),
+            (through - written).as_millis(),
+            rates.straight
+        );
+        Ok(rates)
     }
 
     /// Resident memory while a huge file passes.
@@ -245,8 +276,15 @@ impl Bench {
 
     /// Waits until every segment has its receipts of both clouds on record, and makes sure that nothing failed on the way.
     async fn until_in_clouds(&self) -> Result<()> {
-        let empty = |status: &filer::admin::Status| status.staging.segments == 0;
-        let status = self.mesh.sites[0].until("staging is empty", CLOUDS_WITHIN, empty).await?;
+        let (admin, deadline) = (self.mesh.sites[0].admin(), Instant::now() + CLOUDS_WITHIN);
+        let status = loop {
+            let status = admin.status().await?;
+            if status.staging.segments == 0 {
+                break status;
+            }
+            ensure!(Instant::now() < deadline, "staging is not empty after {CLOUDS_WITHIN:?}: {:?}", status.staging);
+            sleep(LOOK_EVERY).await;
+        };
         ensure!(status.epoch == 1, "a cloud failed while it was measured: {:?}", status.decisions);
         for cloud in &status.clouds {
             let whole = cloud.state == CloudState::Healthy && cloud.missed_puts + cloud.missed_deletes == 0;

@@ -20,14 +20,17 @@ use std::{
     },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
     net::{TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
     sync::{mpsc, oneshot},
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
 };
 
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// What is read, or written, in one go, in bytes.
+const GATHERED_BYTES: usize = 64 << 10;
 
 /// Calls that wait to be sent.
 const CALLS_WAITING_MAX: usize = 64;
@@ -156,16 +159,27 @@ async fn connect(server: SocketAddr) -> std::io::Result<Live> {
     Ok(Live { calls, waiting, tasks: [reading, tokio::spawn(send(writer, outgoing))] })
 }
 
-async fn send(mut writer: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Bytes>) {
+/// Sends calls as they come; those that are ready together go together, as the kernel's client has them do.
+async fn send(writer: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Bytes>) {
+    let mut writer = BufWriter::with_capacity(GATHERED_BYTES, writer);
     while let Some(record) = outgoing.recv().await {
-        if writer.write_all(&record).await.is_err() {
+        let sent = async {
+            writer.write_all(&record).await?;
+            yield_now().await;
+            while let Ok(record) = outgoing.try_recv() {
+                writer.write_all(&record).await?;
+            }
+            writer.flush().await
+        };
+        if sent.await.is_err() {
             // The reader sees the end as well, and tells who waits.
             return;
         }
     }
 }
 
-async fn receive(mut reader: OwnedReadHalf, waiting: &Waiting) -> std::io::Result<()> {
+async fn receive(reader: OwnedReadHalf, waiting: &Waiting) -> std::io::Result<()> {
+    let mut reader = BufReader::with_capacity(GATHERED_BYTES, reader);
     loop {
         let mut record = BytesMut::new();
         loop {
