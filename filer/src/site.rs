@@ -199,7 +199,7 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
 async fn end_of(filer: &Filer) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut changes = filer.consensus.changes();
+    let mut changes = filer.consensus.belonging();
     loop {
         tokio::select! {
             biased;
@@ -279,7 +279,7 @@ impl Outside {
 
 /// Keeps filers that were removed from the CloudFS, and revoked certificates, from coming in.
 async fn keep_out(mut outside: Outside, filer: Filer, mesh: Arc<QuicMesh>) {
-    let mut changes = filer.consensus.changes();
+    let mut changes = filer.consensus.belonging();
     loop {
         outside.tell(&filer, &mesh);
         changes.next().await;

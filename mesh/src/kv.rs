@@ -222,6 +222,11 @@ impl<'a> Txn<'a> {
         }
     }
 
+    /// Whether this change puts or removes `key`.
+    pub fn changes(&self, key: &[u8]) -> bool {
+        self.over.contains_key(key)
+    }
+
     /// How many rows this change puts or removes.
     pub fn rows(&self) -> usize {
         self.over.len()

@@ -3,6 +3,7 @@
 //! A reader refuses a newer version by name instead of guessing, and never allocates more than its caller's limit.
 
 use serde::{Serialize, de::DeserializeOwned};
+use std::cell::Cell;
 
 /// Largest record, in bytes, that [`decode`] reads; bulk data travels beside records, not in them.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
@@ -27,12 +28,28 @@ fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<RECORD_BYTES_MAX>()
 }
 
+/// Longest buffer that a thread keeps for its next record, in bytes.
+const SCRATCH_BYTES_MAX: usize = 64 << 10;
+
+thread_local! {
+    /// Where a record grows until its length is known.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// The record of `value` in format `version`.
 pub fn encode<T: Serialize + ?Sized>(version: u8, value: &T) -> Vec<u8> {
-    let mut bytes = vec![version];
-    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
+    // Taken, since a value may hold records that are made meanwhile.
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    scratch.push(version);
+    bincode::serde::encode_into_std_write(value, &mut scratch, bincode::config::standard())
         .expect("writing plain data to memory cannot fail");
-    bytes
+    if scratch.capacity() > SCRATCH_BYTES_MAX {
+        return scratch;
+    }
+    let record = scratch.as_slice().to_vec();
+    SCRATCH.set(scratch);
+    record
 }
 
 /// Reads a record of at most version `known`. All bytes must belong to it.

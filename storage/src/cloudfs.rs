@@ -26,7 +26,7 @@ pub mod types;
 
 pub use invariants::check_invariants;
 pub use leaving::{is_leaving, leaving};
-pub use machine::{ANSWER_VERSION, AppliedHook, CloudFs, apply_op, decode_answer, decode_op, encode_op};
+pub use machine::{ANSWER_VERSION, CloudFs, RolesHook, apply_op, decode_answer, decode_op, encode_op};
 pub use ops::{Answer, AttrChange, BY_OPERATOR, OnExisting, Op, OpBody, OpError};
 pub use secret::{DoorSecret, SECRET_BYTES, door_secret};
 pub use types::*;

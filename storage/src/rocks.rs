@@ -72,6 +72,8 @@ impl Default for RocksSettings {
 /// The tables of one filer, in a directory.
 pub struct RocksKv {
     db: Arc<DB>,
+    /// Of every look at one key as the tables are now.
+    looking: ReadOptions,
     swaps: Arc<Swaps>,
     queue: Option<mpsc::Sender<Waiting>>,
     writer: Option<JoinHandle<()>>,
@@ -129,7 +131,8 @@ impl RocksKv {
         let db = Arc::new(open::open(dir, settings)?);
         let (queue, waiting) = mpsc::channel(settings.waiting_writes_max.max(1));
         let groups = Arc::new(AtomicU64::new(0));
-        let swapped = get(&db, ReadOptions::default(), META, SWAPPED_KEY)
+        let looking = ReadOptions::default();
+        let swapped = get(&db, &looking, META, SWAPPED_KEY)
             .map_err(|error| OpenError::Unreadable { dir: dir.into(), source: error })?;
         let swaps = Arc::new(Swaps(AtomicU64::new(u64::from(swapped.is_some_and(|value| value[..] == [1])))));
         let writer = Writer {
@@ -143,7 +146,7 @@ impl RocksKv {
             .name("rocks-writer".into())
             .spawn(move || writer.run(waiting))
             .map_err(|source| OpenError::Directory { dir: dir.into(), source })?;
-        Ok(Arc::new(Self { db, swaps, queue: Some(queue), writer: Some(writer), groups }))
+        Ok(Arc::new(Self { db, looking, swaps, queue: Some(queue), writer: Some(writer), groups }))
     }
 
     /// How many groups were written, each with at most one sync.
@@ -248,13 +251,13 @@ fn reading(table: Table, why: impl ToString) -> KvError {
     KvError { attempted: "reading", table: table.0, why: why.to_string() }
 }
 
-/// Reads `table` with options made anew for each read, so that a view can put its snapshot in.
-fn get(db: &DB, options: ReadOptions, table: Table, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+fn get(db: &DB, options: &ReadOptions, table: Table, key: &[u8]) -> Result<Option<Bytes>, KvError> {
     let family = family(db, table).ok_or_else(|| reading(table, "no such table"))?;
-    let found = db.get_pinned_cf_opt(family, key, &options).map_err(|err| reading(table, err))?;
+    let found = db.get_pinned_cf_opt(family, key, options).map_err(|err| reading(table, err))?;
     Ok(found.map(|value| Bytes::copy_from_slice(&value)))
 }
 
+/// Reads a range with options made anew, which are told its ends.
 fn scan(
     db: &DB,
     mut options: ReadOptions,
@@ -307,7 +310,7 @@ fn scan(
 
 impl KvRead for RocksKv {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        self.swaps.steady(|swaps| get(&self.db, ReadOptions::default(), place_of(table, swaps), key))
+        self.swaps.steady(|swaps| get(&self.db, &self.looking, place_of(table, swaps), key))
     }
 
     fn scan(&self, table: Table, range: Range<'_>, limit: usize, backwards: bool) -> Result<Vec<Pair>, KvError> {
@@ -366,7 +369,7 @@ impl RocksView {
 
 impl KvRead for RocksView {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        get(&self.db, self.options(), place_of(table, self.swaps), key)
+        get(&self.db, &self.options(), place_of(table, self.swaps), key)
     }
 
     fn scan(&self, table: Table, range: Range<'_>, limit: usize, backwards: bool) -> Result<Vec<Pair>, KvError> {

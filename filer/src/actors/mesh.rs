@@ -49,7 +49,7 @@ const DECISIONS_TOLD_MAX: usize = 32;
 #[rtype(result = "Result<Answer, DoorError>")]
 pub struct Decide(pub OpBody);
 
-/// Operations were applied: look at what they have changed.
+/// Other roles may have been agreed: look at them.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct LookAtRoles;
@@ -78,8 +78,8 @@ pub struct MeshActor {
     kv: Arc<dyn Kv>,
     door: Door,
     roles: CurrentRoles,
-    /// Told after operations were applied.
-    applied: Arc<Notify>,
+    /// Told when other roles may be visible.
+    roles_changed: Arc<Notify>,
     wire: Option<Wire>,
     told: Option<MeshChanged>,
 }
@@ -95,9 +95,9 @@ impl MeshActor {
         kv: Arc<dyn Kv>,
         door: Door,
         roles: CurrentRoles,
-        applied: Arc<Notify>,
+        roles_changed: Arc<Notify>,
     ) -> Self {
-        Self { me, settings, consensus, peers, kv, door, roles, applied, wire: None, told: None }
+        Self { me, settings, consensus, peers, kv, door, roles, roles_changed, wire: None, told: None }
     }
 
     fn live(&self) -> Vec<FilerId> {
@@ -194,10 +194,10 @@ impl Actor for MeshActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MESSAGES_MAX);
-        let (applied, me) = (self.applied.clone(), ctx.address().downgrade());
+        let (roles_changed, me) = (self.roles_changed.clone(), ctx.address().downgrade());
         actix::spawn(async move {
             loop {
-                applied.notified().await;
+                roles_changed.notified().await;
                 let Some(actor) = me.upgrade() else {
                     return;
                 };

@@ -100,9 +100,9 @@ impl Filer {
         let disk_cache = Arc::new(DiskCache::open(disk, &cache).await?);
         giving_way.set_cache(disk_cache.clone());
 
-        let applied = Arc::new(Notify::new());
-        let tell = applied.clone();
-        let machine = Arc::new(CloudFs::new(Arc::new(move |_, _| tell.notify_one()), operations));
+        let roles_changed = Arc::new(Notify::new());
+        let tell = roles_changed.clone();
+        let machine = Arc::new(CloudFs::new(Arc::new(move || tell.notify_one()), operations));
         let consensus =
             Consensus::start(consensus, who.me, world.kv.clone(), machine, world.peers.clone(), random.clone()).await?;
         let deadline = Duration::from_millis(steps.operation_ms_max);
@@ -140,7 +140,7 @@ impl Filer {
             world.kv.clone(),
             door.clone(),
             roles.clone(),
-            applied,
+            roles_changed,
         )
         .start();
         let parts = Parts {

@@ -228,6 +228,13 @@ pub async fn write_replies<W: AsyncWrite + Unpin, H>(
 ) -> io::Result<()> {
     let mut batch = Vec::with_capacity(REPLIES_GATHERED_MAX);
     while replies.recv_many(&mut batch, REPLIES_GATHERED_MAX).await > 0 {
+        // Calls that are about to be answered go along.
+        tokio::task::yield_now().await;
+        while batch.len() < REPLIES_GATHERED_MAX
+            && let Ok(more) = replies.try_recv()
+        {
+            batch.push(more);
+        }
         let mut chunks = VecDeque::with_capacity(3 * batch.len());
         for Outgoing { reply, .. } in &batch {
             let parts = [&reply.head, &reply.data, &reply.padding];

@@ -31,15 +31,20 @@ pub struct CallKey {
 const ENTRY_BYTES: usize = 192;
 
 enum Entry {
-    AtWork {
-        first: watch::Receiver<Option<Bytes>>,
-        /// The number of the newest repetition.
-        newest: watch::Sender<u64>,
-    },
+    /// Repetitions that wait are few.
+    AtWork(Option<Repeated>),
     Answered {
         reply: Bytes,
         at: Instant,
     },
+}
+
+/// A call that was repeated while it is at work.
+#[derive(Default)]
+struct Repeated {
+    reply: watch::Sender<Option<Bytes>>,
+    /// The number of the newest repetition.
+    newest: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -62,7 +67,7 @@ pub struct Replays {
 pub struct Ticket<'a> {
     replays: &'a Replays,
     key: CallKey,
-    answer: watch::Sender<Option<Bytes>>,
+    answered: bool,
 }
 
 /// Who a call is.
@@ -84,29 +89,28 @@ impl Replays {
     }
 
     /// Waits while the same call is at work, and nobody else does.
-    #[expect(clippy::disallowed_methods, reason = "the NFS door is real: nothing here is simulated")]
     pub async fn claim(&self, key: CallKey) -> Claim<'_> {
         loop {
-            let (mut first, mut newest, number) = {
+            let (mut reply, mut newest, number) = {
                 let mut kept = self.kept();
                 kept.forget(Instant::now(), self.age_max, self.entries_max, self.bytes_max);
-                match kept.entries.get(&key) {
+                match kept.entries.get_mut(&key) {
                     Some(Entry::Answered { reply, .. }) => return Claim::Repeated(reply.clone()),
-                    Some(Entry::AtWork { first, newest }) => {
+                    Some(Entry::AtWork(repeated)) => {
+                        let Repeated { reply, newest } = repeated.get_or_insert_default();
                         newest.send_modify(|number| *number += 1);
                         let number = *newest.borrow();
-                        (first.clone(), newest.subscribe(), number)
+                        (reply.subscribe(), newest.subscribe(), number)
                     }
                     None => {
-                        let ((answer, first), (newest, _)) = (watch::channel(None), watch::channel(0));
-                        kept.entries.insert(key, Entry::AtWork { first, newest });
-                        return Claim::First(Ticket { replays: self, key, answer });
+                        kept.entries.insert(key, Entry::AtWork(None));
+                        return Claim::First(Ticket { replays: self, key, answered: false });
                     }
                 }
             };
             tokio::select! {
                 biased;
-                answered = first.wait_for(Option::is_some) => {
+                answered = reply.wait_for(Option::is_some) => {
                     if let Ok(reply) = answered && let Some(reply) = reply.clone() {
                         return Claim::Repeated(reply);
                     }
@@ -124,7 +128,7 @@ impl Replays {
         kept.forget(now, self.age_max, self.entries_max, self.bytes_max);
         match kept.entries.get(&key) {
             Some(Entry::Answered { reply, .. }) => Some(reply.clone()),
-            Some(Entry::AtWork { .. }) => None,
+            Some(Entry::AtWork(_)) => None,
             None => {
                 kept.keep(key, reply.clone(), now);
                 Some(reply)
@@ -140,10 +144,15 @@ impl Replays {
 }
 
 impl Kept {
-    fn keep(&mut self, key: CallKey, reply: Bytes, now: Instant) {
+    /// Keeps a reply; who waits for it.
+    fn keep(&mut self, key: CallKey, reply: Bytes, now: Instant) -> Option<Repeated> {
         self.bytes += reply.len() + ENTRY_BYTES;
-        self.entries.insert(key, Entry::Answered { reply, at: now });
+        let before = self.entries.insert(key, Entry::Answered { reply, at: now });
         self.order.push_back(key);
+        match before {
+            Some(Entry::AtWork(repeated)) => repeated,
+            _ => None,
+        }
     }
 
     fn forget(&mut self, now: Instant, age_max: Duration, entries_max: usize, bytes_max: usize) {
@@ -164,20 +173,24 @@ impl Kept {
 
 impl Ticket<'_> {
     /// Keeps the reply for repetitions, and gives it to those that wait.
-    pub fn answer(self, reply: Bytes) {
-        {
+    pub fn answer(mut self, reply: Bytes) {
+        self.answered = true;
+        let repeated = {
             let (replays, now) = (self.replays, Instant::now());
             let mut kept = replays.kept();
-            kept.keep(self.key, reply.clone(), now);
+            let repeated = kept.keep(self.key, reply.clone(), now);
             kept.forget(now, replays.age_max, replays.entries_max, replays.bytes_max);
+            repeated
+        };
+        if let Some(repeated) = repeated {
+            repeated.reply.send_replace(Some(reply));
         }
-        self.answer.send_replace(Some(reply));
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if self.answer.borrow().is_none() {
+        if !self.answered {
             self.replays.kept().entries.remove(&self.key);
         }
     }

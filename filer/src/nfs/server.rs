@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -191,6 +191,7 @@ async fn connection(door: Arc<Door>, stream: TcpStream, peer: SocketAddr, mut st
         client,
         reader: RecordReader::new(input, settings.record_bytes_max as usize),
         calls: JoinSet::new(),
+        call_failed: Arc::default(),
         share: door.room.share(),
         replies,
     };
@@ -216,8 +217,21 @@ struct Connection<R> {
     client: IpAddr,
     reader: RecordReader<R>,
     calls: JoinSet<()>,
+    /// Told when a call ends by a panic.
+    call_failed: Arc<Notify>,
     share: Share,
     replies: mpsc::Sender<Outgoing<Option<Held>>>,
+}
+
+/// Goes with a call, and tells when it panics.
+struct TellsPanic(Arc<Notify>);
+
+impl Drop for TellsPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.notify_one();
+        }
+    }
 }
 
 impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
@@ -286,8 +300,9 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
             self.turn_away(service.turned_away(&request)).await;
             return Ok(Some(()));
         };
-        let replies = self.replies.clone();
+        let (replies, tells_panic) = (self.replies.clone(), TellsPanic(self.call_failed.clone()));
         self.calls.spawn(async move {
+            let _tells_panic = tells_panic;
             let _alive = Alive::count(&door.service.counters.calls_in_flight);
             if let Some(reply) = door.service.reply(&request).await {
                 // An error says that the client is gone.
@@ -305,7 +320,9 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
         };
         // They do not pile up: of all repetitions of a call one waits.
         let (door, replies) = (self.door.clone(), self.replies.clone());
+        let tells_panic = TellsPanic(self.call_failed.clone());
         self.calls.spawn(async move {
+            let _tells_panic = tells_panic;
             if let Some(reply) = door.service.awaited(key).await {
                 // An error says that the client is gone.
                 let _ = replies.send(Outgoing { reply, _held: None }).await;
@@ -324,17 +341,18 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
         let idle_max = Duration::from_millis(self.door.service.settings.idle_ms_max);
         let mut next = pin!(self.reader.next());
         loop {
+            // Calls that have ended; that alone wakes nobody here.
+            while self.calls.try_join_next().is_some() {}
             tokio::select! {
                 biased;
-                Some(ended) = self.calls.join_next() => {
-                    if let Err(error) = ended {
-                        // The client would wait for its answer for ever; over a new connection it asks again.
-                        tracing::error!(client = %self.client, %error, "an NFS call failed");
-                        return Ok(None);
-                    }
+                () = self.call_failed.notified() => {
+                    // The client would wait for its answer for ever; over a new connection it asks again.
+                    tracing::error!(client = %self.client, "an NFS call failed");
+                    return Ok(None);
                 }
                 record = &mut next => return record,
                 () = tokio::time::sleep(idle_max) => {
+                    while self.calls.try_join_next().is_some() {}
                     if self.calls.is_empty() {
                         count(&self.door.service.counters.idle_closed);
                         tracing::debug!(client = %self.client, "closing an idle NFS connection");

@@ -55,7 +55,7 @@ pub struct Core {
     pub standings: Standings,
 }
 
-/// Sees that something about a replica has changed: its leader, its members, how far it has applied.
+/// Sees that something about a replica has changed.
 pub struct Changes(Watcher<u64>);
 
 impl Changes {
@@ -171,9 +171,14 @@ impl Consensus {
         }
     }
 
-    /// Sees every change of the replica from now on.
+    /// Sees every change of the replica from now on: its leader, its members, how far it has applied.
     pub fn changes(&self) -> Changes {
         Changes(self.core.shared.changes())
+    }
+
+    /// Sees from now on whenever the members, the removed filers or the revoked certificates change, or the replica stops.
+    pub fn belonging(&self) -> Changes {
+        Changes(self.core.shared.belonging())
     }
 
     /// Waits until something about the replica changes after the call. To miss nothing between a look and the wait,
@@ -286,6 +291,7 @@ async fn follow(core: Arc<Core>) {
         }
         if changed {
             core.peers.set_members(known.clone());
+            core.shared.touch_belonging();
         }
         if let Err(error) = running {
             core.engine_ended(&error);

@@ -12,7 +12,7 @@ mod watch;
 
 use crate::clock::Random;
 use openraft::AsyncRuntime;
-use openraft::async_runtime::instant::Instant as EngineInstant;
+use openraft::async_runtime::{MpscReceiver, TryRecvError, instant::Instant as EngineInstant};
 use std::{
     convert::Infallible,
     future::Future,
@@ -151,6 +151,21 @@ impl AsyncRuntime for Tokio {
 
     fn timeout_at<R, F: Future<Output = R> + Send>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
         tokio::time::timeout_at(deadline.0, future)
+    }
+
+    /// Whoever is ready has a turn before there is nothing. So the operations of many clients go into the log together,
+    /// and one alone waits for nobody.
+    async fn mpsc_recv_deadline<T: Send>(
+        receiver: &mut channels::Receiver<T>,
+        deadline: Self::Instant,
+    ) -> Result<T, TryRecvError> {
+        match receiver.try_recv() {
+            Err(TryRecvError::Empty) if Moment::now() < deadline => {
+                tokio::task::yield_now().await;
+                receiver.try_recv()
+            }
+            received => received,
+        }
     }
 
     fn is_panic(join_error: &Self::JoinError) -> bool {

@@ -21,6 +21,8 @@ const MAJORITY_NEWS: Duration = Duration::from_millis(500);
 pub struct Shared {
     state: Mutex<State>,
     changes: WatcherSender<u64>,
+    /// Changes of who belongs to the CloudFS, and of whether the replica goes on: far fewer.
+    belonging: WatcherSender<u64>,
 }
 
 struct State {
@@ -38,6 +40,13 @@ struct State {
     majority_at: Instant,
 }
 
+fn raise(watched: &WatcherSender<u64>) {
+    watched.send_if_modified(|changes| {
+        *changes += 1;
+        true
+    });
+}
+
 impl Shared {
     pub fn new() -> Self {
         let state = State {
@@ -51,7 +60,7 @@ impl Shared {
             heard: None,
             majority_at: Instant::now(),
         };
-        Self { state: Mutex::new(state), changes: watch_channel(0).0 }
+        Self { state: Mutex::new(state), changes: watch_channel(0).0, belonging: watch_channel(0).0 }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -60,15 +69,23 @@ impl Shared {
 
     /// Something that others may wait for has changed.
     pub fn touch(&self) {
-        self.changes.send_if_modified(|changes| {
-            *changes += 1;
-            true
-        });
+        raise(&self.changes);
+    }
+
+    /// Who belongs to the CloudFS has changed, or whether the replica goes on.
+    pub fn touch_belonging(&self) {
+        raise(&self.belonging);
+        self.touch();
     }
 
     /// Sees the changes from now on.
     pub fn changes(&self) -> Watcher<u64> {
         self.changes.subscribe()
+    }
+
+    /// Sees from now on the changes of who belongs to the CloudFS, and of whether the replica goes on.
+    pub fn belonging(&self) -> Watcher<u64> {
+        self.belonging.subscribe()
     }
 
     /// The tables show the state up to `index`.
@@ -118,7 +135,7 @@ impl Shared {
             state.stopped.get_or_insert(why.into());
             state.waiters.clear();
         }
-        self.touch();
+        self.touch_belonging();
     }
 
     /// `Err` when the replica goes no further.
@@ -131,10 +148,12 @@ impl Shared {
 
     pub fn set_removed(&self, removed: BTreeSet<FilerId>) {
         self.state().removed = removed;
+        self.touch_belonging();
     }
 
     pub fn add_removed(&self, id: FilerId) {
         self.state().removed.insert(id);
+        self.touch_belonging();
     }
 
     pub fn removed(&self) -> BTreeSet<FilerId> {
@@ -143,10 +162,12 @@ impl Shared {
 
     pub fn set_revoked(&self, revoked: RevokedList) {
         self.state().revoked = revoked;
+        self.touch_belonging();
     }
 
     pub fn add_revoked(&self, revoked: Revoked) {
         self.state().revoked.entry(revoked.serial.clone()).or_insert(revoked);
+        self.touch_belonging();
     }
 
     pub fn revoked(&self) -> RevokedList {
@@ -157,7 +178,7 @@ impl Shared {
     pub fn dismiss(&self) {
         let news = !std::mem::replace(&mut self.state().dismissed, true);
         if news {
-            self.touch();
+            self.touch_belonging();
         }
     }
 

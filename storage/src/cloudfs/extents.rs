@@ -43,6 +43,11 @@ fn check_extent(extent: &Extent) -> Result<(), OpError> {
     }
 }
 
+/// Whether anything of the file may lie where this extent goes. Nothing lies behind a file's end but what is cut off.
+fn lies_over(extent: &Extent, file: &Attr, has_orphans: bool) -> bool {
+    extent.offset < file.bytes || has_orphans
+}
+
 /// One extent for two that follow each other in the file and in the same frame.
 fn merged(left: &Extent, right: &Extent) -> Option<Extent> {
     let frame = |e: &Extent| (e.segment, e.frame_at, e.frame_len);
@@ -81,7 +86,9 @@ impl Applying<'_, '_> {
         }
         let mut balance = Balance::default();
         for extent in &extents {
-            self.carve(file.ino, extent.offset..extent.end(), &mut balance)?;
+            if lies_over(extent, &after, orphan.is_some()) {
+                self.carve(file.ino, extent.offset..extent.end(), &mut balance)?;
+            }
             self.lay(file.ino, extent, orphan.as_ref())?;
             balance.gain(extent);
             after.bytes = after.bytes.max(extent.end());
@@ -122,8 +129,7 @@ impl Applying<'_, '_> {
         let extents_max = self.limits.extents_per_op_max;
         let mut room = extents_max;
         for extent in extents {
-            // Nothing lies behind a file's end but what is cut off.
-            if extent.offset < file.bytes || has_orphans {
+            if lies_over(extent, file, has_orphans) {
                 let found = read::extents_from(self, file.handle.ino, extent.offset..extent.end(), room + 1)?.len();
                 room = room.checked_sub(found).ok_or(OpError::TooManyExtents { extents_max })?;
             }

@@ -5,7 +5,7 @@
 
 use super::{
     applying::{Applying, Stop},
-    keys::Counters,
+    keys::{self, Counters},
     ops::{Answer, OP_VERSION, Op, OpBody, OpError},
     read,
     tree::Owner,
@@ -17,7 +17,10 @@ use mesh::{
     kv::{KvError, Txn},
     record::{self, RecordError},
 };
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// Newest format version of an answer's record.
 pub const ANSWER_VERSION: u8 = 3;
@@ -26,19 +29,21 @@ const DONE_VERSION: u8 = 2;
 /// Cookies 0, 1 and 2 stand for the start of a listing, `.` and `..`.
 const COOKIE_FIRST: u64 = 3;
 
-/// Called after the state up to an index of the log is visible; `true`: it was replaced as a whole.
-pub type AppliedHook = Arc<dyn Fn(u64, bool) + Send + Sync>;
+/// Called when other roles may be visible in the state than before.
+pub type RolesHook = Arc<dyn Fn() + Send + Sync>;
 
 /// The CloudFS as the log's state machine.
 pub struct CloudFs {
-    applied: AppliedHook,
+    roles_changed: RolesHook,
+    /// Whether an operation has written the roles, and they are not visible yet.
+    has_new_roles: AtomicBool,
     limits: Limits,
 }
 
 impl CloudFs {
-    /// A state machine that tells `applied` about its progress. Every filer of a CloudFS has the same `limits`.
-    pub fn new(applied: AppliedHook, limits: Limits) -> Self {
-        Self { applied, limits }
+    /// A state machine that tells `roles_changed`. Every filer of a CloudFS has the same `limits`.
+    pub fn new(roles_changed: RolesHook, limits: Limits) -> Self {
+        Self { roles_changed, has_new_roles: AtomicBool::new(false), limits }
     }
 }
 
@@ -57,11 +62,16 @@ impl StateMachine for CloudFs {
             }
             Err(error) => Err(OpError::Unreadable(error.to_string())),
         };
+        if txn.changes(&keys::roles()) {
+            self.has_new_roles.store(true, Ordering::Relaxed);
+        }
         Ok(record::encode(outcome.as_ref().map_or_else(OpError::version, |_| DONE_VERSION), &outcome))
     }
 
-    fn applied(&self, index: u64, snapshot: bool) {
-        (self.applied)(index, snapshot);
+    fn applied(&self, _index: u64, snapshot: bool) {
+        if self.has_new_roles.swap(false, Ordering::Relaxed) || snapshot {
+            (self.roles_changed)();
+        }
     }
 }
 

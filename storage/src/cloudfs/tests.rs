@@ -38,7 +38,7 @@ impl Bench {
     }
 
     fn bare_within(limits: Limits) -> Self {
-        let machine = CloudFs::new(Arc::new(|_, _| {}), limits);
+        let machine = CloudFs::new(Arc::new(|| {}), limits);
         Self { kv: MemoryKv::default(), filer: AMS, wall_ns: 1_000, machine }
     }
 

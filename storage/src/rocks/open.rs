@@ -26,6 +26,8 @@ const DEFAULT: &str = "default";
 /// Lengths of RocksDB's own log files, in bytes, and how many are kept.
 const LOG_FILE_BYTES: usize = 4 << 20;
 const LOG_FILES_KEPT: usize = 4;
+/// The filter over the keys of writes that are not yet in tables, as a part of the memory for those.
+const MEMTABLE_FILTER_RATIO: f64 = 0.02;
 
 /// A directory of tables cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +138,12 @@ fn table_options(cache: &Cache) -> Options {
     blocks.set_bloom_filter(10.0, false);
     // Indexes and filters count towards the cache, so that its size bounds the memory for reads.
     blocks.set_cache_index_and_filter_blocks(true);
+    // Those of the newest tables, which every look goes through, are not looked for in the cache each time.
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     let mut options = Options::default();
+    // Half of all looks are for what is not there yet: a name, a request's answer.
+    options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
+    options.set_memtable_whole_key_filtering(true);
     options.set_block_based_table_factory(&blocks);
     options.set_compression_type(DBCompressionType::Lz4);
     options

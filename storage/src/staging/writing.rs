@@ -6,6 +6,7 @@ use crate::{
     ids::SegmentId,
 };
 use bytes::Bytes;
+use tokio::task::yield_now;
 
 /// The file that is to take its place.
 fn replacement_file(segment: SegmentId) -> String {
@@ -56,6 +57,8 @@ impl Staging {
         if failed {
             return self.replace_in_turn(segment).await;
         }
+        // Whoever is ready to append does so before: one sync for them all.
+        yield_now().await;
         let written = self.write_in_turn(segment).await?;
         let synced = self.disk.sync(&staging_file(segment)).await;
         if let Some(entry) = self.lock().entries.get_mut(&segment) {

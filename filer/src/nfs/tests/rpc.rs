@@ -116,6 +116,26 @@ async fn garbage_and_long_records_close_their_connection_alone() {
     assert_eq!(site.server.stats().connections_total, garbage.len() as u64 + 1);
 }
 
+/// Its client would wait for the answer for ever; over a new connection it asks again.
+#[tokio::test]
+async fn a_call_that_panics_ends_its_connection_alone() {
+    let site = Site::open().await;
+    let (mut client, mut bystander) = (site.client().await, site.client().await);
+    let root = client.mount("/").await.expect("exported");
+    site.memory.hold_removes.store(true, Ordering::SeqCst);
+    let object = REMOVE3args { object: at(&root, "none") };
+    client.send(&record(&client.call(1, NFS, NFS_PROGRAM::NFSPROC3_REMOVE as u32, &object))).await;
+    site.memory.removes_held.notified().await;
+    // The call in the tree takes that for impossible.
+    site.memory.let_removes_go.close();
+    assert!(matches!(client.receive().await.1, Err(Refused::Closed)));
+    bystander.ask(NFS, 0, &Void).await.expect("still served");
+    let mut again = site.client().await;
+    site.memory.hold_removes.store(false, Ordering::SeqCst);
+    let removed: REMOVE3res = again.nfs(NFS_PROGRAM::NFSPROC3_REMOVE, &object).await;
+    assert!(matches!(removed, REMOVE3res::Err((nfs3::nfsstat3::NFS3ERR_NOENT, _))));
+}
+
 #[tokio::test]
 async fn connections_are_limited_and_idle_ones_closed() {
     let settings = NfsSettings { connections_max: 1, idle_ms_max: 50, ..NfsSettings::default() };

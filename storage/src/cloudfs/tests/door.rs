@@ -1,6 +1,6 @@
 use super::*;
 use mesh::record;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 #[test]
 fn nothing_works_before_the_format_and_the_format_works_once() {
@@ -23,7 +23,7 @@ fn nothing_works_before_the_format_and_the_format_works_once() {
 fn an_unreadable_operation_is_answered_and_changes_nothing() {
     let bench = Bench::new();
     let newer = record::encode(ops::OP_VERSION + 1, &"whatever");
-    let machine = CloudFs::new(Arc::new(|_, _| {}), Limits::default());
+    let machine = CloudFs::new(Arc::new(|| {}), Limits::default());
     for op in [&b""[..], b"\x01", b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
         let mut txn = Txn::new(&bench.kv, STATE);
         let answer = machine.apply(&mut txn, AMS, op).expect("the tables are well");
@@ -37,7 +37,7 @@ fn an_unreadable_operation_is_answered_and_changes_nothing() {
 #[test]
 fn an_operation_in_another_filers_name_is_refused_and_changes_nothing() {
     let bench = Bench::new();
-    let machine = CloudFs::new(Arc::new(|_, _| {}), Limits::default());
+    let machine = CloudFs::new(Arc::new(|| {}), Limits::default());
     let op = encode_op(&Op { filer: AMS, wall_ns: 99_000, body: create(ROOT, "a") });
     let mut txn = Txn::new(&bench.kv, STATE);
     let answer = machine.apply(&mut txn, FilerId(AMS.0 + 1), &op).expect("the tables are well");
@@ -70,18 +70,25 @@ fn a_damaged_row_stops_the_replica_instead_of_being_believed() {
 }
 
 #[test]
-fn progress_is_told_to_the_hook() {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let seen = told.clone();
-    let machine = CloudFs::new(
-        Arc::new(move |index, snapshot| {
-            seen.lock().expect("no panic").push((index, snapshot));
-        }),
-        Limits::default(),
-    );
-    machine.applied(4, false);
-    machine.applied(9, true);
-    assert_eq!(*told.lock().expect("no panic"), [(4, false), (9, true)]);
+fn the_hook_is_told_when_other_roles_may_be_visible() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = told.clone();
+    let machine = CloudFs::new(Arc::new(move || _ = count.fetch_add(1, Relaxed)), Limits::default());
+    let bench = Bench::new();
+    let news_of = |body, snapshot| {
+        let before = told.load(Relaxed);
+        let mut txn = Txn::new(&bench.kv, STATE);
+        let op = encode_op(&Op { filer: AMS, wall_ns: 5_000, body });
+        machine.apply(&mut txn, AMS, &op).expect("the tables are well");
+        assert_eq!(told.load(Relaxed), before, "nothing is visible yet");
+        machine.applied(1, snapshot);
+        told.load(Relaxed) - before
+    };
+    assert_eq!(news_of(mkdir(ROOT, "d"), false), 0);
+    let activate = OpBody::Activate { to: CloudId::B, epoch: bench.roles().epoch, by: "operator".into() };
+    assert_eq!(news_of(activate, false), 1);
+    assert_eq!(news_of(mkdir(ROOT, "d"), false), 0, "it was told already");
+    assert_eq!(news_of(mkdir(ROOT, "d"), true), 1, "with a new state come new roles");
 }
 
 #[test]
