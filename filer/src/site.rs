@@ -201,15 +201,15 @@ async fn end_of(filer: &Filer) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut changes = filer.consensus.belonging();
     loop {
+        // It may have stopped while the doors were opened.
+        if let Some(why) = filer.consensus.stopped() {
+            anyhow::bail!("the replicated log stopped, so the filer can't go on: {why}");
+        }
         tokio::select! {
             biased;
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            () = changes.next() => {
-                if let Some(why) = filer.consensus.stopped() {
-                    anyhow::bail!("the replicated log stopped, so the filer can't go on: {why}");
-                }
-            }
+            () = changes.next() => {}
         }
     }
 }

@@ -20,7 +20,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+
+/// How often calls that have ended are looked for while their client sends none.
+const ENDED_LOOK: Duration = Duration::from_secs(1);
 
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE_MS: u64 = 100;
@@ -340,9 +343,14 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
     async fn next_record(&mut self) -> Result<Option<Arrived>, RecordError> {
         let idle_max = Duration::from_millis(self.door.service.settings.idle_ms_max);
         let mut next = pin!(self.reader.next());
+        let mut idle_since = Instant::now();
         loop {
-            // Calls that have ended; that alone wakes nobody here.
-            while self.calls.try_join_next().is_some() {}
+            // Calls that have ended: that alone wakes nobody here.
+            while self.calls.try_join_next().is_some() {
+                idle_since = Instant::now();
+            }
+            let idle_left = idle_max.saturating_sub(idle_since.elapsed());
+            let wait = if self.calls.is_empty() { idle_left } else { ENDED_LOOK.min(idle_max) };
             tokio::select! {
                 biased;
                 () = self.call_failed.notified() => {
@@ -351,9 +359,8 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
                     return Ok(None);
                 }
                 record = &mut next => return record,
-                () = tokio::time::sleep(idle_max) => {
-                    while self.calls.try_join_next().is_some() {}
-                    if self.calls.is_empty() {
+                () = tokio::time::sleep(wait) => {
+                    if self.calls.is_empty() && idle_since.elapsed() >= idle_max {
                         count(&self.door.service.counters.idle_closed);
                         tracing::debug!(client = %self.client, "closing an idle NFS connection");
                         return Ok(None);

@@ -91,7 +91,6 @@ pub fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         election_timeout_max: settings.election_timeout_ms_max,
         install_snapshot_timeout: settings.snapshot_timeout_ms,
         max_payload_entries: settings.append_entries_max,
-        api_batch_linger_ms: settings.gather_ms_max,
         max_append_entries: Some(settings.append_entries_max),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_every_entries),
         max_in_snapshot_log_to_keep: settings.log_entries_kept,

@@ -153,14 +153,15 @@ impl AsyncRuntime for Tokio {
         tokio::time::timeout_at(deadline.0, future)
     }
 
-    /// Whoever is ready has a turn before there is nothing. So the operations of many clients go into the log together,
-    /// and one alone waits for nobody.
+    /// What there is, for a message that was received to have others join it. Everybody who is ready has one turn before
+    /// there is nothing, whatever the deadline: so the operations of many clients go into the log together, and one alone
+    /// waits for no time.
     async fn mpsc_recv_deadline<T: Send>(
         receiver: &mut channels::Receiver<T>,
-        deadline: Self::Instant,
+        _deadline: Self::Instant,
     ) -> Result<T, TryRecvError> {
         match receiver.try_recv() {
-            Err(TryRecvError::Empty) if Moment::now() < deadline => {
+            Err(TryRecvError::Empty) if receiver.begin_gathering() => {
                 tokio::task::yield_now().await;
                 receiver.try_recv()
             }

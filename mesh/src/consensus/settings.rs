@@ -33,8 +33,6 @@ pub struct Settings {
     /// Rows of the state that one batch of applied entries changes before the next one begins: what the last entry of a
     /// batch changes comes on top.
     pub apply_rows_max: usize,
-    /// How long a leader gathers operations that come one right after the other, in milliseconds; one alone does not wait.
-    pub gather_ms_max: u64,
     /// Bytes of entries gathered into one synced write, at most, before others wait for the next one.
     pub write_bytes_max: usize,
     /// Bytes of recent entries kept in memory for followers and for applying.
@@ -68,7 +66,6 @@ impl Default for Settings {
             append_entries_max: 4_096,
             append_bytes_max: 1 << 20,
             apply_rows_max: 16_384,
-            gather_ms_max: 2,
             write_bytes_max: 4 << 20,
             log_cache_bytes_max: 32 << 20,
             snapshot_chunk_bytes: 4 << 20,

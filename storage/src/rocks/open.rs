@@ -6,7 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "RocksDB's directory is a real one")]
 
 use super::{RocksSettings, TABLES};
-use mesh::kv::{KvError, META, Table};
+use mesh::kv::{ARRIVING, KvError, META, STATE, Table};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, IteratorMode, LogLevel, Options,
     WriteOptions,
@@ -26,7 +26,7 @@ const DEFAULT: &str = "default";
 /// Lengths of RocksDB's own log files, in bytes, and how many are kept.
 const LOG_FILE_BYTES: usize = 4 << 20;
 const LOG_FILES_KEPT: usize = 4;
-/// The filter over the keys of writes that are not yet in tables, as a part of the memory for those.
+/// The filter over the keys of writes that are not yet in tables, as a part of the memory that these may take.
 const MEMTABLE_FILTER_RATIO: f64 = 0.02;
 
 /// A directory of tables cannot be opened.
@@ -65,7 +65,7 @@ pub(super) fn open(dir: &Path, settings: &RocksSettings) -> Result<DB, OpenError
         false => true,
     };
     let cache = Cache::new_lru_cache(settings.block_cache_bytes);
-    let families = TABLES.map(|table| ColumnFamilyDescriptor::new(table.0, table_options(&cache)));
+    let families = TABLES.map(|table| ColumnFamilyDescriptor::new(table.0, table_options(table, &cache, settings)));
     let rocks = |attempted| move |source| OpenError::Rocks { attempted, dir: dir.into(), source };
     let db = DB::open_cf_descriptors(&database_options(settings), dir, families).map_err(rocks("opening"))?;
     if is_new {
@@ -132,7 +132,7 @@ fn database_options(settings: &RocksSettings) -> Options {
     options
 }
 
-fn table_options(cache: &Cache) -> Options {
+fn table_options(table: Table, cache: &Cache, settings: &RocksSettings) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_bloom_filter(10.0, false);
@@ -141,9 +141,12 @@ fn table_options(cache: &Cache) -> Options {
     // Those of the newest tables, which every look goes through, are not looked for in the cache each time.
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     let mut options = Options::default();
-    // Half of all looks are for what is not there yet: a name, a request's answer.
-    options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
-    options.set_memtable_whole_key_filtering(true);
+    options.set_write_buffer_size(settings.write_buffer_bytes);
+    if table == STATE || table == ARRIVING {
+        // Half of all looks are for what is not there yet: a name, a request's answer.
+        options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
+        options.set_memtable_whole_key_filtering(true);
+    }
     options.set_block_based_table_factory(&blocks);
     options.set_compression_type(DBCompressionType::Lz4);
     options

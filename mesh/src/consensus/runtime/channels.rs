@@ -9,7 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 pub struct TokioMpsc;
 
 pub struct Sender<T>(mpsc::Sender<T>);
-pub struct Receiver<T>(mpsc::Receiver<T>);
+pub struct Receiver<T> {
+    inner: mpsc::Receiver<T>,
+    /// Whether others have had their turn since a message was waited for.
+    gathered: bool,
+}
 pub struct WeakSender<T>(mpsc::WeakSender<T>);
 
 impl Mpsc for TokioMpsc {
@@ -19,7 +23,7 @@ impl Mpsc for TokioMpsc {
 
     fn channel<T: Send>(buffer: usize) -> (Sender<T>, Receiver<T>) {
         let (tx, rx) = mpsc::channel(buffer);
-        (Sender(tx), Receiver(rx))
+        (Sender(tx), Receiver { inner: rx, gathered: false })
     }
 }
 
@@ -45,13 +49,21 @@ impl<T: Send> MpscSender<TokioMpsc, T> for Sender<T> {
     }
 }
 
+impl<T> Receiver<T> {
+    /// Whether others are to have their turn before there is nothing more: once for each wait.
+    pub fn begin_gathering(&mut self) -> bool {
+        !std::mem::replace(&mut self.gathered, true)
+    }
+}
+
 impl<T: Send> MpscReceiver<T> for Receiver<T> {
     async fn recv(&mut self) -> Option<T> {
-        self.0.recv().await
+        self.gathered = false;
+        self.inner.recv().await
     }
 
     fn try_recv(&mut self) -> Result<T, TryRecvError> {
-        self.0.try_recv().map_err(|e| match e {
+        self.inner.try_recv().map_err(|e| match e {
             mpsc::error::TryRecvError::Empty => TryRecvError::Empty,
             mpsc::error::TryRecvError::Disconnected => TryRecvError::Disconnected,
         })
