@@ -16,6 +16,7 @@ use bytes::Bytes;
 use clap::Parser;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -30,8 +31,9 @@ use tests::{
     mesh_of_filers::{CloudPlace, MeshOfFilers, Plan},
     nfs3::Nfs3,
     process::temp_dir,
+    sites::log_tail,
 };
-use tokio::time::sleep;
+use tokio::{process::Command, time::sleep};
 
 const MIB: usize = 1 << 20;
 /// What a filer puts at one time, in bytes and in number: the straight puts do the same.
@@ -47,6 +49,8 @@ const SMALL_BYTES: usize = 4096;
 /// What the memory's file is written in, in bytes.
 const PIECE_BYTES: usize = 16 * MIB;
 const CLOUDS_WITHIN: Duration = Duration::from_secs(900);
+/// What the disk must have room for besides the large files, in MiB.
+const ROOM_MIB_MIN: u64 = 2048;
 /// How often it is looked whether they have.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -94,6 +98,7 @@ async fn main() -> ExitCode {
 /// Whether every target is met.
 async fn run(arguments: Arguments) -> Result<bool> {
     let folder = temp_dir("bench-clouds")?;
+    check_room(&arguments, folder.path()).await?;
     let a = CloudProcess::start("a", folder.path(), "bench").await?;
     let b = CloudProcess::start("b", folder.path(), "bench").await?;
     let places = [CloudPlace::s3("a", &a, folder.path())?, CloudPlace::s3("b", &b, folder.path())?];
@@ -105,6 +110,23 @@ async fn run(arguments: Arguments) -> Result<bool> {
     bench.small_away(arguments.small_files as usize, rounds).await?;
     met &= bench.memory(arguments.memory_mib as usize).await?;
     Ok(met)
+}
+
+/// Makes sure that the disk has room for everything: what a filer that has none left makes of it says nothing.
+async fn check_room(arguments: &Arguments, folder: &Path) -> Result<()> {
+    let [large, memory, rounds] = [arguments.large_mib, arguments.memory_mib, arguments.rounds].map(u64::from);
+    // Each is in two clouds and in the filer's cache; what is put straight is there for one round.
+    let needed = (3 * rounds + 2) * large + 3 * memory + ROOM_MIB_MIN;
+    let output = Command::new("df").args(["--output=avail", "-BM"]).arg(folder).output().await.context("running df")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let free = said.lines().nth(1).and_then(|line| line.trim().trim_end_matches('M').parse::<u64>().ok());
+    let free = free.with_context(|| format!("df says: {said}"))?;
+    ensure!(
+        free >= needed,
+        "{} has {free} MiB free, and {needed} MiB are needed: make room, or have TMPDIR name another disk",
+        folder.display()
+    );
+    Ok(())
 }
 
 /// Small files a second.
@@ -142,6 +164,7 @@ impl Bench {
         for round in 0..rounds {
             let (data, name) = (noise(mib * MIB, round as u64), format!("large-{round}"));
             let straight = self.straight_large(&data, round).await?;
+            self.remove_straight_large(data.len(), round).await?;
             let start = Instant::now();
             self.nfs.put(&name, &data).await?;
             self.until_in_clouds().await?;
@@ -245,13 +268,23 @@ impl Bench {
             .map(|at| {
                 let body = data.slice(at..data.len().min(at + SEGMENT_BYTES));
                 // A task each, so that the hashing uses every core, as the filer's own work may.
-                let (clouds, key) = (self.clouds.clone(), format!("straight/large-{round}-{at}"));
+                let (clouds, key) = (self.clouds.clone(), large_key(round, at));
                 async move { tokio::spawn(async move { put_both(&clouds, key, body).await }).await? }
             })
             .buffer_unordered(PUTS_IN_FLIGHT)
             .try_collect::<()>()
             .await?;
         Ok(start.elapsed())
+    }
+
+    /// Takes away what was put straight: a disk has room for one round of it.
+    async fn remove_straight_large(&self, bytes: usize, round: usize) -> Result<()> {
+        for at in (0..bytes).step_by(SEGMENT_BYTES) {
+            for cloud in &self.clouds {
+                cloud.delete(&large_key(round, at)).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn straight_small(&self, files: usize, in_flight: usize, name: &str) -> Result<Duration> {
@@ -290,7 +323,7 @@ impl Bench {
     async fn until_in_clouds(&self) -> Result<()> {
         let (admin, deadline) = (self.mesh.sites[0].admin(), Instant::now() + CLOUDS_WITHIN);
         let status = loop {
-            let status = admin.status().await?;
+            let status = admin.status().await.with_context(|| log_tail(&self.mesh.sites[0].log()))?;
             if status.staging.segments == 0 {
                 break status;
             }
@@ -304,6 +337,10 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+fn large_key(round: usize, at: usize) -> String {
+    format!("straight/large-{round}-{at}")
 }
 
 /// Prints a ratio; whether it is as wanted.
