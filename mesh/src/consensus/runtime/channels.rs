@@ -112,3 +112,28 @@ impl<T: Send + 'static> Mutex<T> for TokioMutex<T> {
         self.0.lock().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::runtime::{Moment, Tokio};
+    use openraft::{AsyncRuntime, async_runtime::instant::Instant};
+
+    #[tokio::test]
+    async fn whoever_is_ready_joins_a_message_once() {
+        let (sender, mut receiver) = TokioMpsc::channel(8);
+        let send_soon = |number: u64| {
+            let sender = sender.clone();
+            tokio::spawn(async move { sender.send(number).await.is_ok() })
+        };
+        assert!(sender.send(1).await.is_ok());
+        let second = send_soon(2);
+        assert_eq!(receiver.recv().await, Some(1));
+        assert!(matches!(Tokio::mpsc_recv_deadline(&mut receiver, Moment::now()).await, Ok(2)), "it has its turn");
+        let third = send_soon(3);
+        let next = Tokio::mpsc_recv_deadline(&mut receiver, Moment::now()).await;
+        assert!(matches!(next, Err(TryRecvError::Empty)), "there is one turn for each wait");
+        assert_eq!(receiver.recv().await, Some(3));
+        assert!(second.await.is_ok_and(|sent| sent) && third.await.is_ok_and(|sent| sent));
+    }
+}
