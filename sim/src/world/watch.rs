@@ -137,13 +137,15 @@ impl Watch {
 
     /// A filer sends a cloud something.
     pub fn cloud_called(&self, filer: FilerId, cloud: CloudId, key: &str) {
-        let verdict = self.checks().probes_only.called(self.trace.now_ms(), filer, cloud, key);
+        let now_ms = self.trace.now_ms();
+        self.checks().counted_once.called(now_ms, filer, cloud, key);
+        let verdict = self.checks().probes_only.called(now_ms, filer, cloud, key);
         self.judge("a failed cloud is sent nothing but probes", verdict);
     }
 
     /// A filer's attempt at a cloud ended, and it has heard so.
     pub fn attempt_ended(&self, filer: FilerId, cloud: CloudId, key: &str, failed: bool, flipped: bool, took_ms: u64) {
-        self.checks().counted_once.ended(filer, cloud, key, failed, flipped, took_ms);
+        self.checks().counted_once.ended(self.trace.now_ms(), (filer, cloud, key), failed, flipped, took_ms);
     }
 
     /// What a filer says of itself: how often its attempts failed.
