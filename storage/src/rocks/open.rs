@@ -143,7 +143,7 @@ fn table_options(table: Table, cache: &Cache, settings: &RocksSettings) -> Optio
     let mut options = Options::default();
     options.set_write_buffer_size(settings.write_buffer_bytes);
     if table == STATE || table == ARRIVING {
-        // Half of all looks are for what is not there yet: a name, a request's answer.
+        // Many looks are for what is not there yet: a name, a request's answer.
         options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
         options.set_memtable_whole_key_filtering(true);
     }
