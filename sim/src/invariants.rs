@@ -10,7 +10,7 @@ mod reads;
 mod within_bounds;
 
 pub use clouds_equal::{each_cloud_rebuilds, listed_alike};
-pub use counted_once::CountedOnce;
+pub use counted_once::{AttemptId, CountedOnce, Ended};
 pub use held::released_is_held;
 pub use one_active::{OneActive, tripped_in_time};
 pub use probes_only::ProbesOnly;

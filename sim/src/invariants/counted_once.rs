@@ -7,36 +7,55 @@ use mesh::FilerId;
 use std::collections::BTreeMap;
 use storage::ids::CloudId;
 
-/// Attempts at one object. An attempt may be several calls, one right after the other, and works when all of them do.
+/// An attempt: its filer makes all its calls in one task, one right after the other, and it works when all of them do.
+pub type AttemptId = tokio::task::Id;
+
+/// Attempts at one object, of which several may be under way.
 #[derive(Default)]
 struct Row {
-    /// Consecutive failures, up to the last attempt.
+    /// Consecutive failures; never fewer than the filer counts.
     in_a_row: u64,
-    /// Whether a call of the last attempt failed.
-    failed: bool,
-    /// Whether a call of it has ended. One that was given up never does.
-    has_ended: bool,
-    /// When a call last ended well; another one that begins then is part of the same attempt.
-    well_at_ms: Option<u64>,
+    /// Attempts that were told something wrong and went on to find out what is: each of them has failed already.
+    told_wrong: Vec<AttemptId>,
+    last_well: Option<Well>,
+}
+
+/// A call ended well, and unless another one of its attempt begins at once, so did the attempt.
+struct Well {
+    attempt: AttemptId,
+    at_ms: u64,
+    failures_since: u64,
 }
 
 impl Row {
-    /// Consecutive failures, with the last attempt.
-    fn failures(&self) -> u64 {
-        if self.failed { self.in_a_row + 1 } else { self.in_a_row }
+    fn called(&mut self, now_ms: u64, attempt: AttemptId) {
+        self.settle(now_ms);
+        self.last_well.take_if(|well| well.attempt == attempt);
     }
 
-    fn called(&mut self, now_ms: u64) {
-        if self.has_ended && self.well_at_ms != Some(now_ms) {
-            self.in_a_row = if self.failed { self.in_a_row + 1 } else { 0 };
-            (self.failed, self.has_ended) = (false, false);
+    fn ended(&mut self, now_ms: u64, attempt: AttemptId, failed: bool, wrong: bool) {
+        self.settle(now_ms);
+        if self.told_wrong.contains(&attempt) {
+            return;
+        }
+        if failed || wrong {
+            self.in_a_row += 1;
+            if let Some(well) = &mut self.last_well {
+                well.failures_since += 1;
+            }
+        } else {
+            self.last_well = Some(Well { attempt, at_ms: now_ms, failures_since: 0 });
+        }
+        if wrong {
+            self.told_wrong.push(attempt);
         }
     }
 
-    fn ended(&mut self, now_ms: u64, failed: bool, wrong: bool) {
-        self.has_ended = true;
-        self.failed |= failed || wrong;
-        self.well_at_ms = (!failed).then_some(now_ms);
+    /// An attempt whose last call ended well some time ago has worked.
+    fn settle(&mut self, now_ms: u64) {
+        if let Some(well) = self.last_well.take_if(|well| well.at_ms < now_ms) {
+            self.in_a_row = well.failures_since;
+        }
     }
 }
 
@@ -44,11 +63,21 @@ impl Row {
 struct Counts {
     failed: u64,
     /// Answers that were wrong, so that whoever checks them counts a failure.
-    flipped: u64,
+    wrong: u64,
     by_object: BTreeMap<String, Row>,
     /// Most of them, ever.
     most_in_a_row: u64,
     slowest_ms: u64,
+}
+
+/// How a call ended.
+pub struct Ended<'a> {
+    pub key: &'a str,
+    pub attempt: AttemptId,
+    pub failed: bool,
+    /// Whether the answer was wrong, or of an object that the cloud has taken wrong.
+    pub wrong: bool,
+    pub took_ms: u64,
 }
 
 /// The check.
@@ -64,45 +93,39 @@ impl CountedOnce {
     }
 
     /// A filer calls a cloud.
-    pub fn called(&mut self, now_ms: u64, filer: FilerId, cloud: CloudId, key: &str) {
+    pub fn called(&mut self, now_ms: u64, filer: FilerId, cloud: CloudId, key: &str, attempt: AttemptId) {
         if !key.starts_with("probes/") {
             let counts = self.by_filer.entry((filer, cloud)).or_default();
-            counts.by_object.entry(key.into()).or_default().called(now_ms);
+            counts.by_object.entry(key.into()).or_default().called(now_ms, attempt);
         }
     }
 
     /// A call ended, and its filer knows.
-    pub fn ended(
-        &mut self,
-        now_ms: u64,
-        (filer, cloud, key): (FilerId, CloudId, &str),
-        failed: bool,
-        flipped: bool,
-        took_ms: u64,
-    ) {
+    pub fn ended(&mut self, now_ms: u64, filer: FilerId, cloud: CloudId, ended: &Ended<'_>) {
+        let Ended { key, attempt, failed, wrong, took_ms } = *ended;
         if key.starts_with("probes/") {
             return;
         }
         let counts = self.by_filer.entry((filer, cloud)).or_default();
         counts.failed += u64::from(failed);
-        counts.flipped += u64::from(flipped && !failed);
+        counts.wrong += u64::from(wrong && !failed);
         counts.slowest_ms = counts.slowest_ms.max(took_ms);
         let row = counts.by_object.entry(key.into()).or_default();
-        row.ended(now_ms, failed, flipped);
-        counts.most_in_a_row = counts.most_in_a_row.max(row.failures());
+        row.ended(now_ms, attempt, failed, wrong);
+        counts.most_in_a_row = counts.most_in_a_row.max(row.in_a_row);
     }
 
     /// A filer says how often its attempts failed.
     pub fn compare(&self, filer: FilerId, cloud: CloudId, failures_total: u64) -> Result<(), String> {
-        let (failed, flipped) = match self.by_filer.get(&(filer, cloud)) {
-            Some(counts) => (counts.failed, counts.flipped),
+        let (failed, wrong) = match self.by_filer.get(&(filer, cloud)) {
+            Some(counts) => (counts.failed, counts.wrong),
             None => (0, 0),
         };
-        if (failed..=failed + flipped).contains(&failures_total) {
+        if (failed..=failed + wrong).contains(&failures_total) {
             return Ok(());
         }
         Err(format!(
-            "filer {filer} has counted {failures_total} failures of cloud {cloud}, which failed {failed} times and gave {flipped} wrong answers"
+            "filer {filer} has counted {failures_total} failures of cloud {cloud}, which failed {failed} times and gave {wrong} wrong answers"
         ))
     }
 
@@ -128,25 +151,52 @@ impl CountedOnce {
 mod tests {
     use super::*;
 
+    /// So many attempts, each of which is a task.
+    async fn attempts<const N: usize>() -> [AttemptId; N] {
+        let mut ids = Vec::new();
+        for _ in 0..N {
+            ids.push(tokio::spawn(async { tokio::task::id() }).await.expect("it cannot panic"));
+        }
+        ids.try_into().expect("as many")
+    }
+
     /// Found by seed 1795747153001 of the mixed scene.
-    #[test]
-    fn an_attempt_of_several_calls_works_when_all_of_them_do() {
-        let (mut row, mut now_ms) = (Row::default(), 0);
-        let mut attempt = |row: &mut Row, calls: &[(bool, bool)]| {
+    #[tokio::test]
+    async fn an_attempt_of_several_calls_works_when_all_of_them_do() {
+        let (mut row, mut now_ms, ids) = (Row::default(), 0, attempts::<6>().await);
+        let mut attempt = |row: &mut Row, id: usize, calls: &[(bool, bool)]| {
             now_ms += 10;
             for (failed, wrong) in calls {
-                row.called(now_ms);
+                row.called(now_ms, ids[id]);
                 now_ms += 1;
-                row.ended(now_ms, *failed, *wrong);
+                row.ended(now_ms, ids[id], *failed, *wrong);
             }
-            row.failures()
+            row.in_a_row
         };
         let (well, failed, wrong) = ((false, false), (true, false), (false, true));
-        assert_eq!(attempt(&mut row, &[failed]), 1);
-        assert_eq!(attempt(&mut row, &[well, failed]), 2);
-        assert_eq!(attempt(&mut row, &[wrong, well]), 3);
-        assert_eq!(attempt(&mut row, &[failed]), 4);
-        attempt(&mut row, &[well, well]);
-        assert_eq!(attempt(&mut row, &[failed]), 1);
+        assert_eq!(attempt(&mut row, 0, &[failed]), 1);
+        assert_eq!(attempt(&mut row, 1, &[well, failed]), 2);
+        assert_eq!(attempt(&mut row, 2, &[wrong, well]), 3, "a wrong answer, and the whole object");
+        assert_eq!(attempt(&mut row, 3, &[failed]), 4);
+        attempt(&mut row, 4, &[well, well]);
+        assert_eq!(attempt(&mut row, 5, &[failed]), 1);
+    }
+
+    /// Found by seed 1 of the scene `failover`: two reads began at one time.
+    #[tokio::test]
+    async fn attempts_at_one_time_are_counted_each() {
+        let (mut row, [a, b, c, d]) = (Row::default(), attempts().await);
+        row.called(1, a);
+        row.called(1, b);
+        row.ended(5, a, true, false);
+        row.ended(7, b, true, false);
+        assert_eq!(row.in_a_row, 2);
+        // The one that works first does not hide the failure behind it.
+        row.called(8, c);
+        row.called(8, d);
+        row.ended(9, c, false, false);
+        row.ended(9, d, true, false);
+        row.settle(10);
+        assert_eq!(row.in_a_row, 1);
     }
 }

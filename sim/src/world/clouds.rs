@@ -7,6 +7,7 @@ use super::{power::Power, watch::Watch};
 use crate::{
     coverage::Coverage,
     dice::{Dice, FNV_START, fnv},
+    invariants::Ended,
     trace::Trace,
 };
 use bytes::Bytes;
@@ -336,7 +337,8 @@ impl CloudEnd {
         self.power.needed().await;
         let cloud = &self.cloud;
         cloud.trace.note(self.me, format_args!("cloud {} {call:?} {key}", cloud.id));
-        cloud.watch.cloud_called(self.me, cloud.id, key);
+        let attempt = tokio::task::id();
+        cloud.watch.cloud_called(self.me, cloud.id, key, attempt);
         let Fate { happens_ms, answers_ms, instead, flip } = cloud.fate(self.me, call, key);
         let (told, telling) = oneshot::channel();
         if let Some(happens_ms) = happens_ms {
@@ -361,7 +363,8 @@ impl CloudEnd {
         let is_answer = call == Call::Head && matches!(result, Err(CloudError::NotFound { .. }));
         let failed = result.is_err() && !is_answer;
         let wrong = result.as_ref().is_ok_and(|done| flip || done.wrong);
-        cloud.watch.attempt_ended(self.me, cloud.id, key, failed, wrong, answers_ms);
+        let ended = Ended { key, attempt, failed, wrong, took_ms: answers_ms };
+        cloud.watch.call_ended(self.me, cloud.id, &ended);
         result.map(|done| (done.value, flip))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     coverage::Coverage,
-    invariants::{CountedOnce, OneActive, ProbesOnly, tripped_in_time},
+    invariants::{AttemptId, CountedOnce, Ended, OneActive, ProbesOnly, tripped_in_time},
     recording::{Lane, Recording},
     trace::{Trace, moment},
 };
@@ -136,16 +136,16 @@ impl Watch {
     }
 
     /// A filer sends a cloud something.
-    pub fn cloud_called(&self, filer: FilerId, cloud: CloudId, key: &str) {
+    pub fn cloud_called(&self, filer: FilerId, cloud: CloudId, key: &str, attempt: AttemptId) {
         let now_ms = self.trace.now_ms();
-        self.checks().counted_once.called(now_ms, filer, cloud, key);
+        self.checks().counted_once.called(now_ms, filer, cloud, key, attempt);
         let verdict = self.checks().probes_only.called(now_ms, filer, cloud, key);
         self.judge("a failed cloud is sent nothing but probes", verdict);
     }
 
-    /// A filer's attempt at a cloud ended, and it has heard so.
-    pub fn attempt_ended(&self, filer: FilerId, cloud: CloudId, key: &str, failed: bool, flipped: bool, took_ms: u64) {
-        self.checks().counted_once.ended(self.trace.now_ms(), (filer, cloud, key), failed, flipped, took_ms);
+    /// A filer's call to a cloud ended, and it has heard so.
+    pub fn call_ended(&self, filer: FilerId, cloud: CloudId, ended: &Ended<'_>) {
+        self.checks().counted_once.ended(self.trace.now_ms(), filer, cloud, ended);
     }
 
     /// What a filer says of itself: how often its attempts failed.
