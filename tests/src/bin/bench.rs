@@ -8,6 +8,8 @@
 //! many under way as suits it best; and with each of the clouds' answers as late as one from afar is. That last ratio says
 //! how much a client's calls under way at one time can make up for the distance, and has no target.
 //!
+//! Each way begins with a quiet disk: what came before has reached it, and falls into nobody's time.
+//!
 //! A target that is missed is an exit code of 1, and so is a run in which anything failed on the way: numbers of a filer
 //! that had to try again say nothing.
 
@@ -33,7 +35,10 @@ use tests::{
     process::temp_dir,
     sites::log_tail,
 };
-use tokio::{process::Command, time::sleep};
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
 
 const MIB: usize = 1 << 20;
 /// What a filer puts at one time, in bytes and in number: the straight puts do the same.
@@ -49,6 +54,7 @@ const SMALL_BYTES: usize = 4096;
 /// What the memory's file is written in, in bytes.
 const PIECE_BYTES: usize = 16 * MIB;
 const CLOUDS_WITHIN: Duration = Duration::from_secs(900);
+const QUIET_WITHIN: Duration = Duration::from_secs(300);
 /// What the disk must have room for besides the large files, in MiB.
 const ROOM_MIB_MIN: u64 = 2048;
 /// How often it is looked whether they have.
@@ -163,8 +169,10 @@ impl Bench {
         let (mut ratios, root) = (vec![], self.nfs.root());
         for round in 0..rounds {
             let (data, name) = (noise(mib * MIB, round as u64), format!("large-{round}"));
+            quiet_disk().await?;
             let straight = self.straight_large(&data, round).await?;
             self.remove_straight_large(data.len(), round).await?;
+            quiet_disk().await?;
             let start = Instant::now();
             self.nfs.put(&name, &data).await?;
             self.until_in_clouds().await?;
@@ -212,7 +220,7 @@ impl Bench {
     }
 
     /// How fast small files go through NFS and straight, so many of them under way. Either way comes first in every other
-    /// round: what the one leaves for the machine to do falls into the other's time.
+    /// round.
     async fn small_rates(&self, files: usize, in_flight: usize, name: &str, round: usize) -> Result<Rates> {
         let (straight, (written, through)) = if round.is_multiple_of(2) {
             let straight = self.straight_small(files, in_flight, name).await?;
@@ -236,6 +244,7 @@ impl Bench {
 
     /// How long it takes to write small files, and until both clouds have them.
     async fn through_small(&self, files: usize, in_flight: usize, name: &str) -> Result<(Duration, Duration)> {
+        quiet_disk().await?;
         let start = Instant::now();
         self.small_files(files, in_flight, name).await?;
         let written = start.elapsed();
@@ -289,6 +298,7 @@ impl Bench {
 
     async fn straight_small(&self, files: usize, in_flight: usize, name: &str) -> Result<Duration> {
         let body = noise(SMALL_BYTES, 1);
+        quiet_disk().await?;
         let start = Instant::now();
         stream::iter(0..files)
             .map(|n| {
@@ -373,6 +383,14 @@ async fn put_both(clouds: &[Arc<dyn Cloud>; 2], key: String, body: Bytes) -> Res
     // As a filer does: one MD5, both clouds at the same time.
     let md5 = Md5::of(&body);
     futures::try_join!(clouds[0].put(&key, body.clone(), md5), clouds[1].put(&key, body, md5))?;
+    Ok(())
+}
+
+/// Waits until the kernel has written to the disk whatever waits for that.
+async fn quiet_disk() -> Result<()> {
+    let synced = timeout(QUIET_WITHIN, Command::new("sync").kill_on_drop(true).status()).await;
+    let status = synced.with_context(|| format!("the disk is not quiet after {QUIET_WITHIN:?}"))?;
+    ensure!(status.context("running sync")?.success(), "sync failed");
     Ok(())
 }
 
