@@ -10,12 +10,15 @@ use storage::ids::CloudId;
 /// An attempt: its filer makes all its calls in one task, one right after the other, and it works when all of them do.
 pub type AttemptId = tokio::task::Id;
 
-/// Attempts at one object, of which several may be under way.
+/// Attempts at one object, of which several may be under way. It never counts less than the filer: in which order that hears
+/// of attempts that end in one millisecond is not known here, nor when of one that was told something wrong on its way.
 #[derive(Default)]
 struct Row {
-    /// Consecutive failures; never fewer than the filer counts.
+    /// Consecutive failures.
     in_a_row: u64,
-    /// Attempts that were told something wrong and went on to find out what is: each of them has failed already.
+    /// Of which so many ended in this millisecond.
+    just_failed: (u64, u64),
+    /// Attempts that were told something wrong, and may go on to find out what is.
     told_wrong: Vec<AttemptId>,
     last_well: Option<Well>,
 }
@@ -24,7 +27,8 @@ struct Row {
 struct Well {
     attempt: AttemptId,
     at_ms: u64,
-    failures_since: u64,
+    /// Failures that the filer may hear of later.
+    failures: u64,
 }
 
 impl Row {
@@ -35,16 +39,16 @@ impl Row {
 
     fn ended(&mut self, now_ms: u64, attempt: AttemptId, failed: bool, wrong: bool) {
         self.settle(now_ms);
-        if self.told_wrong.contains(&attempt) {
-            return;
-        }
-        if failed || wrong {
+        // That one has failed, whatever its last call says, and is counted again now that it may have ended: others may
+        // have worked in between.
+        if failed || wrong || self.told_wrong.contains(&attempt) {
             self.in_a_row += 1;
+            self.just_failed.1 += 1;
             if let Some(well) = &mut self.last_well {
-                well.failures_since += 1;
+                well.failures += 1;
             }
         } else {
-            self.last_well = Some(Well { attempt, at_ms: now_ms, failures_since: 0 });
+            self.last_well = Some(Well { attempt, at_ms: now_ms, failures: self.just_failed.1 });
         }
         if wrong {
             self.told_wrong.push(attempt);
@@ -54,7 +58,10 @@ impl Row {
     /// An attempt whose last call ended well some time ago has worked.
     fn settle(&mut self, now_ms: u64) {
         if let Some(well) = self.last_well.take_if(|well| well.at_ms < now_ms) {
-            self.in_a_row = well.failures_since;
+            self.in_a_row = well.failures;
+        }
+        if self.just_failed.0 != now_ms {
+            self.just_failed = (now_ms, 0);
         }
     }
 }
@@ -73,6 +80,8 @@ struct Counts {
 /// How a call ended.
 pub struct Ended<'a> {
     pub key: &'a str,
+    /// Whether it counts for the object's piece: a delete does not.
+    pub of_piece: bool,
     pub attempt: AttemptId,
     pub failed: bool,
     /// Whether the answer was wrong, or of an object that the cloud has taken wrong.
@@ -92,9 +101,16 @@ impl CountedOnce {
         self.by_filer.retain(|(known, _), _| *known != filer);
     }
 
-    /// A filer calls a cloud.
-    pub fn called(&mut self, now_ms: u64, filer: FilerId, cloud: CloudId, key: &str, attempt: AttemptId) {
-        if !key.starts_with("probes/") {
+    /// A filer calls a cloud. `of_piece`: how it ends counts for the object's piece.
+    pub fn called(
+        &mut self,
+        now_ms: u64,
+        filer: FilerId,
+        cloud: CloudId,
+        (key, of_piece): (&str, bool),
+        attempt: AttemptId,
+    ) {
+        if of_piece && !key.starts_with("probes/") {
             let counts = self.by_filer.entry((filer, cloud)).or_default();
             counts.by_object.entry(key.into()).or_default().called(now_ms, attempt);
         }
@@ -102,7 +118,7 @@ impl CountedOnce {
 
     /// A call ended, and its filer knows.
     pub fn ended(&mut self, now_ms: u64, filer: FilerId, cloud: CloudId, ended: &Ended<'_>) {
-        let Ended { key, attempt, failed, wrong, took_ms } = *ended;
+        let Ended { key, of_piece, attempt, failed, wrong, took_ms } = *ended;
         if key.starts_with("probes/") {
             return;
         }
@@ -110,9 +126,11 @@ impl CountedOnce {
         counts.failed += u64::from(failed);
         counts.wrong += u64::from(wrong && !failed);
         counts.slowest_ms = counts.slowest_ms.max(took_ms);
-        let row = counts.by_object.entry(key.into()).or_default();
-        row.ended(now_ms, attempt, failed, wrong);
-        counts.most_in_a_row = counts.most_in_a_row.max(row.in_a_row);
+        if of_piece {
+            let row = counts.by_object.entry(key.into()).or_default();
+            row.ended(now_ms, attempt, failed, wrong);
+            counts.most_in_a_row = counts.most_in_a_row.max(row.in_a_row);
+        }
     }
 
     /// A filer says how often its attempts failed.
@@ -176,8 +194,8 @@ mod tests {
         let (well, failed, wrong) = ((false, false), (true, false), (false, true));
         assert_eq!(attempt(&mut row, 0, &[failed]), 1);
         assert_eq!(attempt(&mut row, 1, &[well, failed]), 2);
-        assert_eq!(attempt(&mut row, 2, &[wrong, well]), 3, "a wrong answer, and the whole object");
-        assert_eq!(attempt(&mut row, 3, &[failed]), 4);
+        assert_eq!(attempt(&mut row, 2, &[wrong, well]), 4, "a wrong answer, and the whole object: once or twice");
+        assert_eq!(attempt(&mut row, 3, &[failed]), 5);
         attempt(&mut row, 4, &[well, well]);
         assert_eq!(attempt(&mut row, 5, &[failed]), 1);
     }
@@ -191,12 +209,30 @@ mod tests {
         row.ended(5, a, true, false);
         row.ended(7, b, true, false);
         assert_eq!(row.in_a_row, 2);
-        // The one that works first does not hide the failure behind it.
-        row.called(8, c);
-        row.called(8, d);
-        row.ended(9, c, false, false);
-        row.ended(9, d, true, false);
-        row.settle(10);
+        // In which order the filer hears of them is not known: it may count the failure.
+        for failed in [[false, true], [true, false]] {
+            row.called(8, c);
+            row.called(8, d);
+            row.ended(9, c, failed[0], false);
+            row.ended(9, d, failed[1], false);
+            row.settle(10);
+            assert_eq!(row.in_a_row, 1);
+        }
+        row.ended(11, c, false, false);
+        row.settle(12);
+        assert_eq!(row.in_a_row, 0);
+    }
+
+    #[tokio::test]
+    async fn one_that_works_does_not_hide_another_that_was_told_wrong_before_and_ends_behind_it() {
+        let (mut row, [a, b]) = (Row::default(), attempts().await);
+        row.called(1, a);
+        row.called(2, b);
+        row.ended(10, a, false, true);
+        row.called(10, a);
+        row.ended(15, b, false, false);
+        row.ended(20, a, false, false);
+        row.settle(21);
         assert_eq!(row.in_a_row, 1);
     }
 }

@@ -337,8 +337,8 @@ impl CloudEnd {
         self.power.needed().await;
         let cloud = &self.cloud;
         cloud.trace.note(self.me, format_args!("cloud {} {call:?} {key}", cloud.id));
-        let attempt = tokio::task::id();
-        cloud.watch.cloud_called(self.me, cloud.id, key, attempt);
+        let (attempt, of_piece) = (tokio::task::id(), call != Call::Delete);
+        cloud.watch.cloud_called(self.me, cloud.id, (key, of_piece), attempt);
         let Fate { happens_ms, answers_ms, instead, flip } = cloud.fate(self.me, call, key);
         let (told, telling) = oneshot::channel();
         if let Some(happens_ms) = happens_ms {
@@ -363,7 +363,7 @@ impl CloudEnd {
         let is_answer = call == Call::Head && matches!(result, Err(CloudError::NotFound { .. }));
         let failed = result.is_err() && !is_answer;
         let wrong = result.as_ref().is_ok_and(|done| flip || done.wrong);
-        let ended = Ended { key, attempt, failed, wrong, took_ms: answers_ms };
+        let ended = Ended { key, of_piece, attempt, failed, wrong, took_ms: answers_ms };
         cloud.watch.call_ended(self.me, cloud.id, &ended);
         result.map(|done| (done.value, flip))
     }
@@ -454,26 +454,30 @@ mod tests {
     /// Found by seed 611280613 of the mixed scene: a damaged segment was looked for where a put of it was kept wrong.
     #[tokio::test(start_paused = true)]
     async fn a_read_of_what_was_taken_wrong_is_a_wrong_answer() {
-        let (trace, coverage) = (Trace::new(None), Coverage::default());
-        let watch = Watch::new(trace.clone(), coverage.clone(), Recording::default(), 160);
-        let cloud = SimCloud::new(CloudId::A, Dice::of(1, "cloud"), trace, coverage, watch.clone());
-        let (filer, key, body) = (FilerId(1), "segments/1", Bytes::from_static(b"what was put"));
-        let (end, bytes, md5) = (cloud.end(filer, Power::default()), body.len() as u64, Md5::of(&body));
-        cloud.trouble(1, Trouble::WrongMd5 { per_mille: 1000 });
-        let mut failures = 0;
-        // Half of them are kept as they were put.
-        while cloud.md5(key).is_none_or(|kept| kept == md5) {
-            end.put(key, body.clone(), md5).await.expect_err("its answer is wrong");
-            failures += 1;
-        }
-        cloud.heal();
-        assert_ne!(end.get(key, 0..bytes).await.expect("the cloud is well"), body);
-        watch.counted(filer, CloudId::A, failures + 1);
-        assert_eq!(watch.violation(), None, "whoever checks it counts a failure");
-        assert_eq!(end.get(key, 0..bytes - 1).await.expect("the cloud is well"), body.slice(..bytes as usize - 1));
-        end.put(key, body.clone(), md5).await.expect("the cloud is well");
-        assert_eq!(end.get(key, 0..bytes).await.expect("the cloud is well"), body);
-        watch.counted(filer, CloudId::A, failures + 2);
-        assert!(watch.is_violated(), "nothing else is wrong");
+        // An attempt is a task.
+        let reads = tokio::spawn(async {
+            let (trace, coverage) = (Trace::new(None), Coverage::default());
+            let watch = Watch::new(trace.clone(), coverage.clone(), Recording::default(), 160);
+            let cloud = SimCloud::new(CloudId::A, Dice::of(1, "cloud"), trace, coverage, watch.clone());
+            let (filer, key, body) = (FilerId(1), "segments/1", Bytes::from_static(b"what was put"));
+            let (end, bytes, md5) = (cloud.end(filer, Power::default()), body.len() as u64, Md5::of(&body));
+            cloud.trouble(1, Trouble::WrongMd5 { per_mille: 1000 });
+            let mut failures = 0;
+            // Half of them are kept as they were put.
+            while cloud.md5(key).is_none_or(|kept| kept == md5) {
+                end.put(key, body.clone(), md5).await.expect_err("its answer is wrong");
+                failures += 1;
+            }
+            cloud.heal();
+            assert_ne!(end.get(key, 0..bytes).await.expect("the cloud is well"), body);
+            watch.counted(filer, CloudId::A, failures + 1);
+            assert_eq!(watch.violation(), None, "whoever checks it counts a failure");
+            assert_eq!(end.get(key, 0..bytes - 1).await.expect("the cloud is well"), body.slice(..bytes as usize - 1));
+            end.put(key, body.clone(), md5).await.expect("the cloud is well");
+            assert_eq!(end.get(key, 0..bytes).await.expect("the cloud is well"), body);
+            watch.counted(filer, CloudId::A, failures + 2);
+            assert!(watch.is_violated(), "nothing else is wrong");
+        });
+        reads.await.expect("every answer is as it should be");
     }
 }

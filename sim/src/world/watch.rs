@@ -136,9 +136,9 @@ impl Watch {
     }
 
     /// A filer sends a cloud something.
-    pub fn cloud_called(&self, filer: FilerId, cloud: CloudId, key: &str, attempt: AttemptId) {
+    pub fn cloud_called(&self, filer: FilerId, cloud: CloudId, (key, of_piece): (&str, bool), attempt: AttemptId) {
         let now_ms = self.trace.now_ms();
-        self.checks().counted_once.called(now_ms, filer, cloud, key, attempt);
+        self.checks().counted_once.called(now_ms, filer, cloud, (key, of_piece), attempt);
         let verdict = self.checks().probes_only.called(now_ms, filer, cloud, key);
         self.judge("a failed cloud is sent nothing but probes", verdict);
     }
