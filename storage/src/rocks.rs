@@ -1,12 +1,13 @@
 //! A filer's tables in RocksDB.
 //!
-//! One thread writes. It drains a bounded queue into one batch and, when any of the waiting writes must survive a
-//! power loss, syncs once for all of them:
+//! One thread writes. It drains a bounded queue into batches, one sync for all those of a batch that must survive a power
+//! loss. What need not waits for no sync that comes behind it:
 //!
 //! ```text
-//! write(a, Buffered) -.
-//! write(b, Synced)   --+-> queue -> [a b c] one batch, one sync -> answers a, b, c
-//! write(c, Buffered) -'
+//! write(a, Buffered) -.            [a]     one batch           -> answers a
+//! write(b, Synced)   --+-> queue ->
+//! write(c, Buffered) --|           [b c d] one batch, one sync -> answers b, c, d
+//! write(d, Synced)   -'
 //! ```
 //!
 //! A failed write stops all later ones: what is there after a crash is always a prefix of what was written.
@@ -20,7 +21,11 @@ mod tests;
 pub use open::OpenError;
 
 use bytes::Bytes;
-use mesh::kv::{ARRIVING, Batch, Change, Durability, Kv, KvError, KvRead, LOG, META, Pair, Range, STATE, Table};
+use mesh::kv::{
+    ARRIVING, Batch, Change,
+    Durability::{self, Buffered, Synced},
+    Kv, KvError, KvRead, LOG, META, Pair, Range, STATE, Table,
+};
 use rocksdb::{DB, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -111,8 +116,10 @@ fn place_of(table: Table, swaps: u64) -> Table {
 struct Waiting {
     batch: Batch,
     durability: Durability,
-    done: oneshot::Sender<Result<(), KvError>>,
+    done: Answer,
 }
+
+type Answer = oneshot::Sender<Result<(), KvError>>;
 
 impl RocksKv {
     /// The value of `key` in the tables in `dir`, which are only read: for a look before they are opened. `None` also
@@ -167,6 +174,21 @@ impl Drop for RocksKv {
     }
 }
 
+/// Writes that become one batch.
+#[derive(Default)]
+struct Group {
+    changes: WriteBatch,
+    synced: bool,
+    /// Where each begins, for errors, and who waits for it.
+    writes: Vec<(Table, Answer)>,
+}
+
+impl Group {
+    fn has_place_for(&self, durability: Durability) -> bool {
+        self.synced || self.writes.is_empty() || durability == Buffered
+    }
+}
+
 struct Writer {
     db: Arc<DB>,
     groups: Arc<AtomicU64>,
@@ -178,23 +200,31 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, mut waiting: mpsc::Receiver<Waiting>) {
-        while let Some(first) = waiting.blocking_recv() {
-            let mut changes = WriteBatch::default();
-            let mut group = Vec::new();
-            let mut next = Some(first);
-            while let Some(write) = next {
-                self.append(&mut changes, &write.batch);
-                group.push((write.batch.0.first().map_or(STATE, table_of), write.durability, write.done));
-                next = if changes.size_in_bytes() < GROUP_BYTES_MAX { waiting.try_recv().ok() } else { None };
-            }
-            let synced = group.iter().any(|(_, durability, _)| *durability == Durability::Synced);
-            let written = self.write(changes, synced);
-            for (table, _, done) in group {
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| waiting.blocking_recv()) {
+            let group;
+            (group, next) = self.gather(first, || waiting.try_recv().ok());
+            let written = self.write(group.changes, group.synced);
+            for (table, done) in group.writes {
                 let answer = written.clone().map_err(|why| KvError { attempted: "writing", table: table.0, why });
                 // Whoever no longer waits does not need the answer.
                 let _ = done.send(answer);
             }
         }
+    }
+
+    /// Gathers what waits into one batch; what waits first of that which is not in it. What need not be synced does not wait
+    /// for a sync that comes behind it.
+    fn gather(&mut self, first: Waiting, mut take: impl FnMut() -> Option<Waiting>) -> (Group, Option<Waiting>) {
+        let mut group = Group::default();
+        let mut next = Some(first);
+        while let Some(write) = next.take_if(|write| group.has_place_for(write.durability)) {
+            self.append(&mut group.changes, &write.batch);
+            group.synced |= write.durability == Synced;
+            group.writes.push((write.batch.0.first().map_or(STATE, table_of), write.done));
+            next = if group.changes.size_in_bytes() < GROUP_BYTES_MAX { take() } else { None };
+        }
+        (group, next)
     }
 
     fn append(&mut self, changes: &mut WriteBatch, batch: &Batch) {

@@ -76,6 +76,54 @@ async fn writes_that_wait_together_share_one_sync_and_keep_their_order() {
     assert!(kv.groups() < WRITES / 2, "{} groups for {WRITES} writes", kv.groups());
 }
 
+/// The state's writes come between the log's, and whoever waits for them need not wait for the log's next sync.
+#[tokio::test]
+async fn what_need_not_be_synced_waits_for_no_sync_that_comes_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = open(dir.path());
+    let writer = || {
+        let (db, groups, swaps) = (kv.db.clone(), kv.groups.clone(), kv.swaps.clone());
+        Writer { db, groups, swaps, swaps_ahead: 0, failed: None }
+    };
+    let writes = [Buffered, Buffered, Synced, Buffered, Synced, Buffered];
+    let write = |(number, durability): (usize, Durability)| {
+        let (done, answer) = oneshot::channel();
+        (Waiting { batch: batch(&[("last", &number.to_string())]), durability, done }, answer)
+    };
+    let last = || kv.get(STATE, b"last").unwrap().unwrap();
+    let mut waiting = writes.into_iter().enumerate().map(write).map(|(waiting, _)| waiting);
+    let mut grouped = writer();
+    let (group, next) = grouped.gather(waiting.next().unwrap(), || waiting.next());
+    assert_eq!((group.writes.len(), group.synced), (2, false));
+    grouped.write(group.changes, group.synced).unwrap();
+    assert_eq!(last(), "1");
+    let (group, next) = grouped.gather(next.unwrap(), || waiting.next());
+    assert_eq!((group.writes.len(), group.synced, next.is_none()), (4, true, true), "one sync for all that wait");
+    grouped.write(group.changes, group.synced).unwrap();
+    assert_eq!(last(), "5");
+
+    // Those that wait when the queue is closed are written, and answered.
+    let (queue, waiting) = mpsc::channel(writes.len());
+    let answers = writes.into_iter().enumerate().map(|(number, durability)| {
+        let (waiting, answer) = write((number + 10, durability));
+        assert!(queue.try_send(waiting).is_ok());
+        answer
+    });
+    let answers: Vec<_> = answers.collect();
+    drop(queue);
+    let groups = kv.groups();
+    tokio::task::spawn_blocking({
+        let writer = writer();
+        move || writer.run(waiting)
+    })
+    .await
+    .unwrap();
+    for answer in answers {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!((last(), kv.groups() - groups), ("15".into(), 2));
+}
+
 #[tokio::test]
 async fn a_view_stands_still_and_outlives_its_tables() {
     let dir = tempfile::tempdir().unwrap();
