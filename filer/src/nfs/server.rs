@@ -303,9 +303,8 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
             self.turn_away(service.turned_away(&request)).await;
             return Ok(Some(()));
         };
-        let (replies, tells_panic) = (self.replies.clone(), TellsPanic(self.call_failed.clone()));
-        self.calls.spawn(async move {
-            let _tells_panic = tells_panic;
+        let replies = self.replies.clone();
+        self.set_to_work(async move {
             let _alive = Alive::count(&door.service.counters.calls_in_flight);
             if let Some(reply) = door.service.reply(&request).await {
                 // An error says that the client is gone.
@@ -323,13 +322,22 @@ impl<R: tokio::io::AsyncRead + Unpin> Connection<R> {
         };
         // They do not pile up: of all repetitions of a call one waits.
         let (door, replies) = (self.door.clone(), self.replies.clone());
-        let tells_panic = TellsPanic(self.call_failed.clone());
-        self.calls.spawn(async move {
-            let _tells_panic = tells_panic;
+        self.set_to_work(async move {
             if let Some(reply) = door.service.awaited(key).await {
                 // An error says that the client is gone.
                 let _ = replies.send(Outgoing { reply, _held: None }).await;
             }
+        });
+    }
+
+    /// Runs a call beside all others.
+    fn set_to_work(&mut self, call: impl Future<Output = ()> + Send + 'static) {
+        let tells_panic = TellsPanic(self.call_failed.clone());
+        // In a box: a task is moved as a whole a few times while it begins and ends, and this one is large.
+        let call = Box::pin(call);
+        self.calls.spawn(async move {
+            let _tells_panic = tells_panic;
+            call.await;
         });
     }
 
