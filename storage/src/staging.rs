@@ -47,9 +47,12 @@ pub struct Settings {
     pub frame_bytes_max: usize,
     /// Age at which an open segment is sealed though it is not full, in milliseconds.
     pub seal_after_ms: u64,
-    /// Time without a further byte after which an open segment that is worth a put of its own is sealed, in milliseconds.
+    /// Time without a further byte after which an open segment that is worth a put of its own is sealed, in milliseconds; so
+    /// is the smaller one that was opened within this time behind it, as the end of the same burst.
     pub seal_idle_ms: u64,
-    /// Bytes from which on a segment is worth that.
+    /// The same while no other segment waits for its receipts, in milliseconds: clouds that have nothing to do may begin.
+    pub seal_idle_alone_ms: u64,
+    /// Bytes from which on a segment is worth a put of its own.
     pub seal_idle_bytes_min: u64,
     /// Bytes from which on an open segment is sealed at once while no other waits for its receipts: clouds that are quicker
     /// than the writers need not wait for a full one.
@@ -70,6 +73,7 @@ impl Default for Settings {
             frame_bytes_max: 1 << 20,
             seal_after_ms: 1000,
             seal_idle_ms: 20,
+            seal_idle_alone_ms: 5,
             seal_idle_bytes_min: Self::worth_a_put(8 << 20),
             seal_ahead_bytes_min: Self::worth_no_wait(8 << 20),
             bytes_max: 16 << 30,
@@ -164,7 +168,7 @@ pub struct Staging {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     room: Notify,
-    /// A segment was opened or closed.
+    /// The open segment may be due earlier than it was, or was closed.
     turned: Notify,
 }
 
@@ -260,15 +264,17 @@ impl Staging {
         let segment = SegmentId { filer: self.me, number: state.next_number };
         state.next_number += 1;
         let (packer, first) = Packer::new(self.header(segment));
-        let bytes = first.len() as u64;
+        let (bytes, now) = (first.len() as u64, Instant::now());
+        let burst_ms = Duration::from_millis(self.settings.seal_idle_ms);
         let entry = Entry {
             packer: Some(packer),
             body: None,
             md5: None,
             bytes,
             files: BTreeSet::new(),
-            opened: Instant::now(),
-            appended: Instant::now(),
+            opened: now,
+            is_rest: state.worthy_closed.is_some_and(|closed| now < closed + burst_ms),
+            appended: now,
             since_wall_ns: wall_ns,
             unwritten: VecDeque::from([first]),
             unwritten_bytes: bytes,
@@ -299,6 +305,8 @@ impl Staging {
         entry.unwritten.push_back(tail);
         entry.bytes += added;
         entry.md5 = Some(md5);
+        let worthy_bytes = self.settings.seal_idle_bytes_min.min(self.settings.seal_ahead_bytes_min);
+        state.worthy_closed = (entry.bytes >= worthy_bytes).then(Instant::now);
         let closed = Closed { segment, md5, bytes: entry.bytes, files: std::mem::take(&mut entry.files) };
         state.memory_bytes += body.len() as u64;
         entry.body = Some(body);
@@ -404,7 +412,7 @@ impl Staging {
         state.bytes -= entry.bytes;
         state.unwritten_bytes -= entry.unwritten_bytes;
         state.memory_bytes -= entry.body.map_or(0, |body| body.len() as u64);
-        if state.may_go_ahead(&self.settings) {
+        if state.is_alone() {
             self.turned.notify_one();
         }
         drop(state);

@@ -252,6 +252,7 @@ fn orders(config: &Config, notes: &mut Notes) {
             health.probe_backoff_ms_max,
             1,
         ),
+        ("segments.seal_idle_alone", segments.seal_idle_alone_ms, "segments.seal_idle", segments.seal_idle_ms, 1),
     ];
     let sizes = [
         ("segments.frame_bytes_max", segments.frame_bytes_max, "segments.bytes_max", segments.bytes_max, 2),

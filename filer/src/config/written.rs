@@ -20,6 +20,7 @@ pub(super) fn written(config: &Config, base: &Path) -> String {
     let mut defaults = Config::first("", base);
     // What is written is compared with what would be read if it were left out.
     defaults.mesh.advertise = config.mesh.listen.to_string();
+    defaults.segments.seal_idle_alone_ms = SegmentSettings::idle_alone_ms(config.segments.seal_idle_ms);
     defaults.segments.seal_idle_bytes_min = SegmentSettings::worth_a_put(config.segments.bytes_max);
     defaults.segments.seal_ahead_bytes_min = SegmentSettings::worth_no_wait(config.segments.bytes_max);
     defaults.clouds = config.clouds.clone();

@@ -36,6 +36,7 @@ pub fn of(config: &Config) -> Settings {
             frame_bytes_max: config.segments.frame_bytes_max as usize,
             seal_after_ms: config.segments.seal_after_ms,
             seal_idle_ms: config.segments.seal_idle_ms,
+            seal_idle_alone_ms: config.segments.seal_idle_alone_ms,
             seal_idle_bytes_min: config.segments.seal_idle_bytes_min,
             seal_ahead_bytes_min: config.segments.seal_ahead_bytes_min,
             bytes_max: config.staging.bytes_max,

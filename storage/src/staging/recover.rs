@@ -184,6 +184,7 @@ async fn recover_one(
         bytes,
         files: BTreeSet::new(),
         opened: Instant::now(),
+        is_rest: false,
         appended: Instant::now(),
         since_wall_ns: mended.oldest_wall_ns.unwrap_or_else(|| clock.wall_ns()),
         written_bytes,

@@ -25,6 +25,8 @@ pub(super) struct Entry {
     /// Files with data in it, while it is open.
     pub files: BTreeSet<Handle>,
     pub opened: Instant,
+    /// Whether it was opened right behind one that was worth a put: what comes now is the rest of the same burst.
+    pub is_rest: bool,
     /// When bytes were added last.
     pub appended: Instant,
     pub since_wall_ns: u64,
@@ -41,25 +43,28 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// When it is to be closed, if nothing is added meanwhile.
-    fn due(&self, settings: &Settings) -> Instant {
+    /// When it is to be closed, if nothing is added meanwhile. `alone`: no other segment waits for its receipts.
+    fn due(&self, settings: &Settings, alone: bool) -> Instant {
         let old = self.opened + Duration::from_millis(settings.seal_after_ms);
-        let idle = self.appended + Duration::from_millis(settings.seal_idle_ms);
-        if self.bytes < settings.seal_idle_bytes_min { old } else { old.min(idle) }
+        let idle_ms = match self.bytes {
+            bytes if alone && bytes >= settings.seal_ahead_bytes_min => 0,
+            bytes if bytes < settings.seal_idle_bytes_min && !self.is_rest => return old,
+            bytes if bytes < settings.seal_idle_bytes_min || !alone => settings.seal_idle_ms,
+            _ => settings.seal_idle_alone_ms.min(settings.seal_idle_ms),
+        };
+        old.min(self.appended + Duration::from_millis(idle_ms))
     }
 }
 
 impl State {
     /// When the open segment is to be closed, if nothing is added meanwhile.
     pub fn due(&self, settings: &Settings) -> Option<Instant> {
-        let entry = &self.entries[&self.open?];
-        Some(if self.may_go_ahead(settings) { entry.appended } else { entry.due(settings) })
+        Some(self.entries[&self.open?].due(settings, self.is_alone()))
     }
 
-    /// Whether the open segment is large enough not to wait for more while nothing else is on its way to the clouds.
-    pub fn may_go_ahead(&self, settings: &Settings) -> bool {
-        let alone = self.open.filter(|_| self.entries.len() == 1);
-        alone.is_some_and(|open| self.entries[&open].bytes >= settings.seal_ahead_bytes_min)
+    /// Whether there is an open segment, and nothing else is on its way to the clouds.
+    pub fn is_alone(&self) -> bool {
+        self.open.is_some() && self.entries.len() == 1
     }
 }
 
@@ -71,6 +76,8 @@ pub(super) struct State {
     pub entries: BTreeMap<SegmentId, Entry>,
     /// Closed, and not yet handed on.
     pub closed: VecDeque<Closed>,
+    /// When the last one was closed, if it was worth a put of its own.
+    pub worthy_closed: Option<Instant>,
     /// Bytes in `unwritten` of all entries.
     pub unwritten_bytes: u64,
     /// Bytes in `body` of all entries.

@@ -23,6 +23,7 @@ const BOOT_SETTINGS: Settings = Settings {
     frame_bytes_max: 256,
     seal_after_ms: 1000,
     seal_idle_ms: 1000,
+    seal_idle_alone_ms: 1000,
     seal_idle_bytes_min: 375,
     seal_ahead_bytes_min: 1 << 20,
     bytes_max: 1 << 20,

@@ -14,6 +14,7 @@ pub struct SegmentSettings {
     pub bytes_max: u64,
     pub seal_after_ms: u64,
     pub seal_idle_ms: u64,
+    pub seal_idle_alone_ms: u64,
     pub seal_idle_bytes_min: u64,
     pub seal_ahead_bytes_min: u64,
     /// To each cloud.
@@ -28,6 +29,7 @@ impl Default for SegmentSettings {
             bytes_max: 8 * MIB,
             seal_after_ms: SECOND,
             seal_idle_ms: 20,
+            seal_idle_alone_ms: Self::idle_alone_ms(20),
             seal_idle_bytes_min: Self::worth_a_put(8 * MIB),
             seal_ahead_bytes_min: Self::worth_no_wait(8 * MIB),
             puts_in_flight_max: 16,
@@ -38,6 +40,11 @@ impl Default for SegmentSettings {
 }
 
 impl SegmentSettings {
+    /// How long one waits for more while it is alone, where nothing else is said.
+    pub(in crate::config) fn idle_alone_ms(seal_idle_ms: u64) -> u64 {
+        seal_idle_ms.min(5)
+    }
+
     /// What makes a segment worth a put of its own, where nothing else is said of those of this size.
     pub(in crate::config) fn worth_a_put(bytes_max: u64) -> u64 {
         storage::staging::Settings::worth_a_put(bytes_max)
@@ -63,9 +70,18 @@ impl SegmentSettings {
         );
         form.set(
             "seal_idle",
-            "A segment of at least seal_idle_bytes_min is sealed when nothing was added for so long.",
+            "A segment of at least seal_idle_bytes_min is sealed when nothing was added for so long, and so is the smaller\none that follows it.",
             Millis(1..=HOUR),
             &mut self.seal_idle_ms,
+        );
+        if form.reads() {
+            self.seal_idle_alone_ms = Self::idle_alone_ms(self.seal_idle_ms);
+        }
+        form.set(
+            "seal_idle_alone",
+            "The same for a segment of at least seal_idle_bytes_min, while no other is on its way to the clouds; never longer than\nseal_idle; 5 ms where nothing else is said.",
+            Millis(1..=HOUR),
+            &mut self.seal_idle_alone_ms,
         );
         if form.reads() {
             self.seal_idle_bytes_min = Self::worth_a_put(self.bytes_max);

@@ -79,6 +79,10 @@ fn every_problem_is_listed_with_its_line() {
             vec!["line 13: segments.seal_idle_bytes_min = \"3 MiB\" is too large: it must fit in segments.bytes_max = \"2 MiB\" (line 12)".into()],
         ),
         (
+            "[segments]\nseal_idle_alone = \"50 ms\"\n",
+            vec!["line 12: segments.seal_idle_alone = \"50 ms\" is too large: it must fit in segments.seal_idle = \"20 ms\" (the default)".into()],
+        ),
+        (
             "[segments]\ndelete_grace = \"0 s\"\n",
             vec!["line 12: segments.delete_grace \"0 s\" is out of range; give 1 s to 365 d".into()],
         ),

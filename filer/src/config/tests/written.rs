@@ -35,6 +35,21 @@ fn what_is_written_reads_back() {
 }
 
 #[test]
+fn a_segment_waits_5_ms_while_it_is_alone_or_less_where_others_do_unless_it_is_set() {
+    for (added, ms, written) in [
+        ("", 5, "\n#seal_idle_alone = \"5 ms\"\n"),
+        ("[segments]\nseal_idle = \"3 ms\"\n", 3, "\n#seal_idle_alone = \"3 ms\"\n"),
+        ("[segments]\nseal_idle = \"9 ms\"\nseal_idle_alone = \"8 ms\"\n", 8, "\nseal_idle_alone = \"8 ms\"\n"),
+    ] {
+        let config = parsed(&format!("{GOOD}{added}"));
+        assert_eq!(config.segments.seal_idle_alone_ms, ms, "{added}");
+        let text = config.to_toml(Path::new("/site"));
+        assert!(text.contains(written), "{added}: {text}");
+        assert_eq!(parsed(&text), config, "{added}");
+    }
+}
+
+#[test]
 fn what_is_worth_a_put_is_an_eighth_of_a_segment_unless_it_is_set() {
     for (added, bytes, written) in [
         ("", 1 << 20, "\n#seal_idle_bytes_min = \"1 MiB\"\n"),

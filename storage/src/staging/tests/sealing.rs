@@ -46,6 +46,58 @@ async fn a_segment_that_is_worth_a_put_is_closed_when_nothing_is_added_any_more(
     }
 }
 
+/// The end of a burst goes with it; what comes now and then is gathered.
+#[tokio::test(start_paused = true)]
+async fn one_small_segment_follows_a_large_one_soon() {
+    let settings = Settings { seal_idle_ms: 50, seal_idle_bytes_min: 2000, ..BOOT_SETTINGS };
+    let staging = open(MemoryDisk::new(), settings).await;
+    for (pause_ms, bytes, waited_ms) in
+        [(0, 100, 1000), (0, 2000, 50), (40, 100, 50), (0, 100, 1000), (0, 2000, 50), (50, 100, 1000), (0, 100, 1000)]
+    {
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        let start = Instant::now();
+        staging.append(FILES[0], 0, noise(bytes)).await.expect("there is room");
+        staging.next_closed().await;
+        assert_eq!(start.elapsed().as_millis(), waited_ms, "{bytes} bytes after {pause_ms} ms");
+    }
+    // As full ones have it whose last bytes find no room.
+    staging.append(FILES[0], 0, noise(3100)).await.expect("there is room");
+    let start = Instant::now();
+    staging.next_closed().await;
+    assert_eq!(start.elapsed().as_millis(), 0);
+    let rest = staging.next_closed().await;
+    assert!(rest.bytes < 2000 && start.elapsed().as_millis() == 50, "{rest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_waits_less_for_more_while_no_other_is_on_its_way() {
+    let settings = Settings { seal_after_ms: 60_000, seal_idle_ms: 50, seal_idle_alone_ms: 10, ..BOOT_SETTINGS };
+    let staging = Arc::new(open(MemoryDisk::new(), settings).await);
+    let next = || {
+        let staging = staging.clone();
+        tokio::spawn(async move { (staging.next_closed().await, Instant::now()) })
+    };
+    let start = Instant::now();
+    staging.append(FILES[0], 0, noise(400)).await.expect("there is room");
+    let (first, at) = next().await.expect("it does not panic");
+    assert_eq!((at - start).as_millis(), 10, "it is alone");
+
+    staging.append(FILES[0], 400, noise(400)).await.expect("there is room");
+    let (second, at) = next().await.expect("it does not panic");
+    assert_eq!((at - start).as_millis(), 10 + 50, "the first one is on its way");
+
+    staging.append(FILES[0], 800, noise(400)).await.expect("there is room");
+    let waiting = next();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!waiting.is_finished(), "two are on their way");
+    for closed in [first, second] {
+        staging.finish(closed.segment).await.expect("the disk works");
+        assert!(staging.release(closed.segment).await.is_some());
+    }
+    let (_, at) = waiting.await.expect("it does not panic");
+    assert_eq!((at - start).as_millis(), 60 + 20, "it is alone, and has waited long enough");
+}
+
 /// Clouds that have nothing to do get what is worth a put at once; those that are slow, or away, get full segments.
 #[tokio::test(start_paused = true)]
 async fn a_segment_goes_ahead_while_no_other_is_on_its_way() {
