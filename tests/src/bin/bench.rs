@@ -81,7 +81,7 @@ struct Arguments {
     /// Size of the file during which memory is watched, in MiB
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(16..))]
     memory_mib: u32,
-    /// Rounds of each comparison; each ratio is the median of theirs
+    /// Rounds of large files, of small ones two for each and one more; each ratio is the median of theirs
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 }
@@ -112,17 +112,25 @@ async fn run(arguments: Arguments) -> Result<bool> {
     let mut bench = Bench::start(mesh, [a.remote(), b.remote()]).await?;
     let rounds = arguments.rounds as usize;
     let mut met = bench.large(arguments.large_mib as usize, rounds).await?;
-    met &= bench.small(arguments.small_files as usize, rounds).await?;
-    bench.small_away(arguments.small_files as usize, rounds).await?;
+    let small_rounds = small_rounds(rounds as u64) as usize;
+    met &= bench.small(arguments.small_files as usize, small_rounds).await?;
+    bench.small_away(arguments.small_files as usize, small_rounds).await?;
     met &= bench.memory(arguments.memory_mib as usize).await?;
     Ok(met)
+}
+
+/// Rounds of small files for so many of large ones: they are short, and differ more.
+fn small_rounds(rounds: u64) -> u64 {
+    2 * rounds + 1
 }
 
 /// Makes sure that the disk has room for everything: what a filer that has none left makes of it says nothing.
 async fn check_room(arguments: &Arguments, folder: &Path) -> Result<()> {
     let [large, memory, rounds] = [arguments.large_mib, arguments.memory_mib, arguments.rounds].map(u64::from);
-    // Each is in two clouds and in the filer's cache; what is put straight is there for one round.
-    let needed = (3 * rounds + 2) * large + 3 * memory + ROOM_MIB_MIN;
+    // Each is in two clouds and in the filer's cache; what is put straight is in two, large files for one round.
+    let small = small_rounds(rounds) * (1 + SMALL_IN_FLIGHT.len() as u64) * u64::from(arguments.small_files);
+    let small = small * (3 + 2) * SMALL_BYTES as u64 / MIB as u64;
+    let needed = (3 * rounds + 2) * large + small + 3 * memory + ROOM_MIB_MIN;
     let output = Command::new("df").args(["--output=avail", "-BM"]).arg(folder).output().await.context("running df")?;
     let said = String::from_utf8_lossy(&output.stdout);
     let free = said.lines().nth(1).and_then(|line| line.trim().trim_end_matches('M').parse::<u64>().ok());
