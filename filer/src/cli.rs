@@ -77,7 +77,7 @@ pub enum Command {
     #[command(after_help = init::HELP)]
     Init(init::Init),
     /// Serves a site until it is told to stop (SIGTERM or Ctrl-C)
-    #[command(after_help = format!("Examples:\n  filer serve --dir /var/lib/filer\n  filer serve --config /etc/filer/ams.toml --dir /var/lib/filer\n\n{EXIT_CODES}"))]
+    #[command(after_help = format!("Examples:\n  filer serve --dir /var/lib/filer\n  filer serve --dir /var/lib/filer --config /var/lib/filer/trial.toml\n\n{EXIT_CODES}"))]
     Serve(Serve),
     /// Shows how the CloudFS is: filers, clouds, what is not yet safe
     #[command(after_help = format!("Examples:\n  filer status\n  filer status --watch\n  filer status --json | jq .absorbs_failure\n\n{EXIT_CODES}"))]
@@ -137,7 +137,8 @@ pub struct Serve {
     /// The site's directory [default: that of the settings, or the current one]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// The settings, where they are not filer.toml in the site's directory
+    /// The settings, where they are not filer.toml in the site's directory. Relative paths in them, those that stand at their
+    /// defaults too (data, admin.sock), begin in this file's directory
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -307,7 +308,7 @@ pub fn site_of(serve: &Serve) -> Result<(Config, SiteDir), CliError> {
     let site_dir = site_dir(dir)?;
     let site = site_dir.site()?;
     let path = serve.config.clone().unwrap_or_else(|| site_dir.config_path());
-    let config = Config::load_to_serve(&path, Some(&site.name)).map_err(SiteError::from)?;
+    let config = Config::load_to_serve(&path, Some(&site.name), site_dir.has_served()).map_err(SiteError::from)?;
     Ok((config, site_dir))
 }
 
@@ -347,7 +348,7 @@ fn check_config(file: Option<PathBuf>, dir: &Dir, out: &mut dyn Write) -> Result
             (site_dir.config_path(), site_dir.site().ok().map(|site| site.name))
         }
     };
-    let config = Config::load_to_serve(&path, site.as_deref())?;
+    let config = Config::load_to_serve(&path, site.as_deref(), false)?;
     let place = |entry: &crate::config::CloudEntry| format!("{} ({})", entry.name, entry.settings.place());
     let (primary, secondary) = (place(&config.clouds.primary), place(&config.clouds.secondary));
     say(out, &format!("{} is good: filer {}, clouds {primary} and {secondary}", path.display(), config.name))

@@ -181,12 +181,13 @@ impl Config {
     }
 
     /// Reads the file at `path`, with which a filer is to serve on this machine: whatever it needs must be there too.
-    /// `site`: the name that its certificate has, where there is one.
-    pub fn load_to_serve(path: &Path, site: Option<&str>) -> Result<Self, ConfigError> {
+    /// `site`: the name that its certificate has, where there is one. `has_served`: a directory that is away now is a cloud that
+    /// is out, and no mistake in the settings.
+    pub fn load_to_serve(path: &Path, site: Option<&str>, has_served: bool) -> Result<Self, ConfigError> {
         let (path, text) = text_of(path)?;
         let (config, mut notes) = Self::read(&text, &path);
         if !notes.broken {
-            machine::check(&config, site, &mut notes);
+            machine::check(&config, site, has_served, &mut notes);
         }
         config.unless_refused(notes, &path)
     }

@@ -94,6 +94,9 @@ pub fn replay(which: &Which, until_s: Option<u64>, trace: Option<&Path>) -> anyh
         outcome.last.iter().for_each(|line| println!("{line}"));
     }
     println!("trace {:016x}, {} lines, {} virtual time", outcome.hash, outcome.lines, moment(outcome.virtual_ms));
+    if outcome.violation.is_none() {
+        println!("every invariant held");
+    }
     Ok(verdict(&outcome))
 }
 

@@ -10,7 +10,7 @@ use crate::{
 };
 use filer::actors::health::Views;
 use mesh::FilerId;
-use std::{cell::Cell, future::Future, io::Write, rc::Rc, sync::Once, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, future::Future, io::Write, rc::Rc, sync::Once, time::Duration};
 use storage::{
     cloudfs::{CloudState, check_invariants, read},
     ids::CloudId,
@@ -242,13 +242,24 @@ async fn well(world: &Rc<World>) {
 
 /// Keeps what people want to see.
 async fn sample(world: Rc<World>) {
+    // By filer, the time by its clock at which its oldest unprotected byte was written, and when that was seen first: its clock
+    // may jump.
+    let mut oldest = BTreeMap::new();
     loop {
         sleep(SAMPLE_EVERY * world.plan.rarely.max(1)).await;
+        let now_ms = world.trace.now_ms();
         let filer = |filer: filer::filer::Filer| {
             let staging = filer.staging.status();
+            let known =
+                oldest.get(&filer.who.me).copied().filter(|(wall_ns, _)| Some(*wall_ns) == staging.oldest_wall_ns);
+            let seen_ms = known.map_or(now_ms, |(_, seen_ms)| seen_ms);
+            match staging.oldest_wall_ns {
+                Some(wall_ns) => oldest.insert(filer.who.me, (wall_ns, seen_ms)),
+                None => oldest.remove(&filer.who.me),
+            };
             let now = FilerNow {
                 staged_bytes: staging.bytes,
-                unprotected_ms: staging.oldest_wall_ns.map_or(0, |wall_ns| filer.ms_since(wall_ns)),
+                unprotected_ms: now_ms - seen_ms,
                 epoch: filer.roles.get().map_or(0, |roles| roles.epoch.0),
                 leader: filer.consensus.leader().map(|leader| leader.0),
             };

@@ -82,6 +82,8 @@ pub struct MeshActor {
     roles_changed: Arc<Notify>,
     wire: Option<Wire>,
     told: Option<MeshChanged>,
+    /// Whether most voters were live at the last look. False before they first were.
+    had_majority: bool,
 }
 
 impl MeshActor {
@@ -97,7 +99,19 @@ impl MeshActor {
         roles: CurrentRoles,
         roles_changed: Arc<Notify>,
     ) -> Self {
-        Self { me, settings, consensus, peers, kv, door, roles, roles_changed, wire: None, told: None }
+        Self {
+            me,
+            settings,
+            consensus,
+            peers,
+            kv,
+            door,
+            roles,
+            roles_changed,
+            wire: None,
+            told: None,
+            had_majority: false,
+        }
     }
 
     fn live(&self) -> Vec<FilerId> {
@@ -179,7 +193,25 @@ impl MeshActor {
             let leads = now.leader == Some(self.me);
             wire.health.do_send(Leads(leads.then(|| now.live.clone())));
             wire.resync.do_send(now.clone());
+            self.tell_of_majority(&now.live);
             self.told = Some(now);
+        }
+    }
+
+    /// Says in the log when most voters are out of reach, and when they are back.
+    fn tell_of_majority(&mut self, live: &[FilerId]) {
+        let voters = self.consensus.voters();
+        let reached = voters.iter().filter(|voter| live.contains(voter)).count();
+        let has_majority = 2 * reached > voters.len();
+        let (voters, had_majority) = (voters.len(), std::mem::replace(&mut self.had_majority, has_majority));
+        match (had_majority, has_majority) {
+            (true, false) => {
+                tracing::error!(reached, voters, "no majority of the filers is in reach: whatever needs one waits");
+            }
+            (false, true) if self.told.is_some() => {
+                tracing::info!(reached, voters, "a majority of the filers is in reach")
+            }
+            _ => {}
         }
     }
 

@@ -202,7 +202,7 @@ pub(super) fn unused(dir: &SiteDir, more: &[PathBuf]) -> Result<(), CliError> {
     match files.iter().chain(more).find(|path| path.symlink_metadata().is_ok()) {
         None => Ok(()),
         Some(path) => Err(CliError::Refused(format!(
-            "{} exists already, and nothing is overwritten; choose another --dir, or move it away",
+            "{} exists already, and nothing is overwritten: the settings of a site that is made are changed in its filer.toml; another site needs another --dir",
             path.display()
         ))),
     }

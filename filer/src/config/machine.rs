@@ -4,10 +4,12 @@
 
 use super::{CloudEntry, Config, form::Notes};
 use crate::admin::check_token_file;
+use std::io::ErrorKind;
 use storage::clouds::{self, OpenError};
 
-/// Notes all that is not there. `site`: the name that the certificate has, where there is one.
-pub(super) fn check(config: &Config, site: Option<&str>, notes: &mut Notes) {
+/// Notes all that is not there. `site`: the name that the certificate has, where there is one. `has_served`: see
+/// [`Config::load_to_serve`].
+pub(super) fn check(config: &Config, site: Option<&str>, has_served: bool, notes: &mut Notes) {
     if let Some(site) = site
         && notes.has("name")
         && !notes.is_unread("name")
@@ -19,8 +21,8 @@ pub(super) fn check(config: &Config, site: Option<&str>, notes: &mut Notes) {
         );
         notes.problem("name", what);
     }
-    cloud("clouds.primary", &config.clouds.primary, notes);
-    cloud("clouds.secondary", &config.clouds.secondary, notes);
+    cloud("clouds.primary", &config.clouds.primary, has_served, notes);
+    cloud("clouds.secondary", &config.clouds.secondary, has_served, notes);
     if let (Some(_), Some(path)) = (config.admin.listen, &config.admin.token_file)
         && let Err(what) = check_token_file(path)
     {
@@ -28,7 +30,7 @@ pub(super) fn check(config: &Config, site: Option<&str>, notes: &mut Notes) {
     }
 }
 
-fn cloud(section: &str, entry: &CloudEntry, notes: &mut Notes) {
+fn cloud(section: &str, entry: &CloudEntry, has_served: bool, notes: &mut Notes) {
     let kind = format!("{section}.kind");
     if !notes.has(&kind) || notes.is_unread(&kind) {
         // Where it is to be is not known then, and the default is nothing that the file says.
@@ -43,7 +45,7 @@ fn cloud(section: &str, entry: &CloudEntry, notes: &mut Notes) {
         .collect();
     let look = if refused.is_empty() { clouds::check } else { clouds::missing };
     let found = look(&entry.settings, &entry.name);
-    for error in found {
+    for error in found.into_iter().filter(|error| !(has_served && is_away(error))) {
         let setting = match error.setting() {
             Some(key) => format!("{section}.{key}"),
             None => section.to_string(),
@@ -52,6 +54,11 @@ fn cloud(section: &str, entry: &CloudEntry, notes: &mut Notes) {
             notes.problem(&setting, said(&error));
         }
     }
+}
+
+/// Whether the cloud is a directory that is not there.
+fn is_away(error: &OpenError) -> bool {
+    matches!(error, OpenError::Path { name: "path", source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
 /// Whether two settings are one, or forms of one, such as `access_key` and `access_key_env`.

@@ -95,7 +95,7 @@ pub fn cloudfs_text(cloudfs: u64) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
     /// Nothing was made there yet.
-    #[error("{} is no site's directory: it has no {SITE_FILE}; make one with: filer init NAME --dir {}", dir.display(), dir.display())]
+    #[error("{} is no site's directory: it has no {SITE_FILE}; name the one that is meant with --dir, or make one with: filer init NAME --dir {}", dir.display(), dir.display())]
     Missing { dir: PathBuf },
     /// A file cannot be read or written.
     #[error("{} cannot be {done}", path.display())]

@@ -220,11 +220,12 @@ impl Roster {
         }
     }
 
-    /// Notes a failed attempt at a session, by this side (`dialled`) or by the peer. True if it says something new.
+    /// Notes a failed attempt at a session, by this side (`dialled`) or by the peer. True if it says something new: of a peer
+    /// with which a session stands meanwhile it says nothing.
     pub fn failed(&self, id: FilerId, why: &str, dialled: bool) -> bool {
         let mut peers = self.peers();
         let Some(peer) = peers.get_mut(&id) else { return true };
-        let new = peer.last_error.as_deref() != Some(why);
+        let new = peer.last_error.as_deref() != Some(why) && peer.session(self.me, id).is_none();
         peer.last_error = Some(why.to_owned());
         if dialled {
             peer.failures = peer.failures.saturating_add(1);

@@ -42,14 +42,28 @@ pub async fn door(shared: Arc<Shared>) {
             let (from, dial_ms_max) = (incoming.remote_address(), shared.settings.dial_ms_max);
             match timeout(Duration::from_millis(dial_ms_max), open(&shared, incoming)).await {
                 Ok(Ok(session)) => quic::admit(&shared, session, None),
-                Ok(Err(why)) => tracing::warn!(%from, %why, "turned a connection away"),
+                Ok(Err(Refused { why, is_news: true })) => tracing::warn!(%from, %why, "turned a connection away"),
+                Ok(Err(Refused { why, is_news: false })) => tracing::debug!(%from, %why, "turned a connection away"),
                 Err(_) => tracing::debug!(%from, dial_ms_max, "a connection was not opened in time"),
             }
         });
     }
 }
 
-async fn open(shared: &Arc<Shared>, incoming: Incoming) -> Result<Session, String> {
+/// Why a connection is turned away.
+struct Refused {
+    why: String,
+    /// Whether nobody has said so yet.
+    is_news: bool,
+}
+
+impl From<String> for Refused {
+    fn from(why: String) -> Self {
+        Self { why, is_news: true }
+    }
+}
+
+async fn open(shared: &Arc<Shared>, incoming: Incoming) -> Result<Session, Refused> {
     let (config, verdict) =
         shared.tls.server(incoming.remote_address()).map_err(|e| format!("TLS cannot be set up: {e}"))?;
     let crypto = QuicServerConfig::try_from(config).map_err(|e| format!("TLS cannot be set up: {e}"))?;
@@ -58,7 +72,8 @@ async fn open(shared: &Arc<Shared>, incoming: Incoming) -> Result<Session, Strin
     let connecting = incoming.accept_with(Arc::new(config)).map_err(|e| describe(&e))?;
     let conn = connecting.await.map_err(|e| {
         dial::count_missing(shared, &e);
-        verdict.refused().map_or_else(|| describe(&e), str::to_owned)
+        let refused = verdict.refused().map(|why| Refused { why: why.into(), is_news: false });
+        refused.unwrap_or_else(|| describe(&e).into())
     })?;
     let holder = dial::who(&conn)?;
     match greet(&shared.hello, &conn, &holder.peer).await {
@@ -69,8 +84,8 @@ async fn open(shared: &Arc<Shared>, incoming: Incoming) -> Result<Session, Strin
                 Close::Greeting.end(&conn, &why);
             }
             let peer = &holder.peer;
-            shared.roster.failed(peer.id, &why, false);
-            Err(format!("filer {} ({}): {why}", peer.id, peer.name))
+            let is_news = shared.roster.failed(peer.id, &why, false);
+            Err(Refused { why: format!("filer {} ({}): {why}", peer.id, peer.name), is_news })
         }
     }
 }

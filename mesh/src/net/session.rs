@@ -219,6 +219,9 @@ pub fn describe(e: &ConnectionError) -> String {
     match e {
         ConnectionError::ApplicationClosed(close) => {
             let words: String = String::from_utf8_lossy(&close.reason).chars().filter(|c| !c.is_control()).collect();
+            if words.is_empty() {
+                return "the peer ended the session".into();
+            }
             format!("the peer ended the session: {words}")
         }
         ConnectionError::ConnectionClosed(close) => match tls::explain_alert(close.error_code.into()) {

@@ -81,7 +81,7 @@ impl Count {
 }
 
 /// Why a certificate is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Refusal {
     Foreign,
     Expired,

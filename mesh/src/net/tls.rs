@@ -29,14 +29,21 @@ use rustls::{
     sign::SingleCertAndKey,
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, OnceLock},
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// What both sides must want to speak.
 pub const ALPN: &[u8] = b"filermesh/1";
+
+/// A refusal that is made again and again is told so often: a removed filer that still runs dials every few seconds.
+const REFUSAL_TOLD_EVERY: Duration = Duration::from_secs(600);
+/// Refusals that are remembered for that.
+const REFUSALS_KNOWN_MAX: usize = 256;
 
 /// The cryptography in use: ring, named here so that no global default is needed.
 pub(super) fn provider() -> Arc<CryptoProvider> {
@@ -53,7 +60,30 @@ pub(super) struct Tls {
     removed: Mutex<BTreeSet<FilerId>>,
     /// Serial numbers.
     revoked: Mutex<BTreeSet<String>>,
+    refusals: Mutex<Refusals>,
     counts: Arc<Counts>,
+}
+
+/// Who was refused lately, why, and when that was told.
+#[derive(Default)]
+struct Refusals(BTreeMap<(String, Refusal), Instant>);
+
+impl Refusals {
+    /// Whether a refusal is to be told: one that is made again and again is told now and then.
+    fn is_news(&mut self, now: Instant, who: &str, why: Refusal) -> bool {
+        self.0.retain(|_, told| now.duration_since(*told) < REFUSAL_TOLD_EVERY);
+        if self.0.len() >= REFUSALS_KNOWN_MAX {
+            // Of more at one time some are told again.
+            self.0.clear();
+        }
+        match self.0.entry((who.into(), why)) {
+            Entry::Vacant(place) => {
+                place.insert(now);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
 }
 
 /// Why the peer of one connection was refused, if it was.
@@ -73,9 +103,9 @@ impl Tls {
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
             .build()
             .map_err(|e| e.to_string())?;
-        let (removed, revoked) = (Mutex::default(), Mutex::default());
+        let (removed, revoked, refusals) = (Mutex::default(), Mutex::default(), Mutex::default());
         let identity = Mutex::new(Arc::new(identity));
-        Ok(Arc::new(Self { identity, roots, clients, removed, revoked, counts }))
+        Ok(Arc::new(Self { identity, roots, clients, removed, revoked, refusals, counts }))
     }
 
     /// This filer.
@@ -214,7 +244,12 @@ impl Check {
             Ok(peer) => format!("{} ({})", peer.id, peer.name),
             Err(_) => format!("{:?}", identity::subject(certificate)),
         };
-        tracing::warn!(peer = %who, from = %self.at, why = ?why, detail = %what, "refused a peer's certificate");
+        let is_news = self.tls.refusals.lock().expect("no holder panics").is_news(Instant::now(), &who, why);
+        if is_news {
+            tracing::warn!(peer = %who, from = %self.at, why = ?why, detail = %what, "refused a peer's certificate");
+        } else {
+            tracing::debug!(peer = %who, from = %self.at, why = ?why, detail = %what, "refused a peer's certificate again");
+        }
         // One handshake checks one certificate; were it two, the first refusal is the one to tell.
         let _ = self.verdict.0.set(format!("the certificate of {who} at {} was refused: {what}", self.at));
         e
@@ -331,5 +366,25 @@ pub(super) fn explain_alert(code: u64) -> Option<&'static str> {
         116 => Some("the peer refused this filer: it showed no certificate"),
         120 => Some("the peer does not speak the filermesh protocol"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_is_made_again_and_again_is_told_now_and_then() {
+        let (mut refusals, start) = (Refusals::default(), Instant::now());
+        let mut is_news = |after: Duration, who: &str, why| refusals.is_news(start + after, who, why);
+        assert!(is_news(Duration::ZERO, "nyc", Refusal::Removed));
+        assert!(!is_news(Duration::from_secs(2), "nyc", Refusal::Removed));
+        assert!(is_news(Duration::from_secs(2), "nyc", Refusal::Revoked), "for another reason");
+        assert!(is_news(Duration::from_secs(2), "sgp", Refusal::Removed), "somebody else");
+        assert!(is_news(REFUSAL_TOLD_EVERY, "nyc", Refusal::Removed));
+        for stranger in 0..2 * REFUSALS_KNOWN_MAX {
+            assert!(is_news(REFUSAL_TOLD_EVERY, &format!("stranger {stranger}"), Refusal::Foreign));
+        }
+        assert!(refusals.0.len() <= REFUSALS_KNOWN_MAX);
     }
 }

@@ -80,8 +80,8 @@ impl Directory {
         Ok(opened)
     }
 
-    /// Prepares the directory, or finds out why it cannot be. One that does not answer in time is no reason not to start:
-    /// it is prepared by the first call that it answers.
+    /// Prepares the directory, or finds out why it cannot be. One that is not there, or does not answer in time, is no reason
+    /// not to start, being a cloud that is out: it is prepared by the first call that finds it.
     fn prepare(&self) -> Result<(), OpenError> {
         let (told, heard) = mpsc::sync_channel(1);
         let inner = self.inner.clone();
@@ -91,6 +91,11 @@ impl Directory {
         });
         let after_ms = self.limits.connect_timeout_ms;
         match heard.recv_timeout(Duration::from_millis(after_ms)) {
+            Ok(Err(source)) if source.kind() == ErrorKind::NotFound => {
+                let path = self.inner.path.display();
+                tracing::error!(cloud = %self.name, %path, "the directory is not there; it is looked for at every call");
+                Ok(())
+            }
             Ok(prepared) => prepared.map_err(|source| {
                 let (cloud, path) = (self.name.clone(), self.inner.path.clone());
                 OpenError::Path { cloud, name: "path", path, source }

@@ -9,7 +9,7 @@ fn what_is_not_on_this_machine_is_told_at_the_setting_that_names_it() {
     let path = dir.path().join(CONFIG_FILE);
     let told = |text: &str, site: Option<&str>| -> Vec<String> {
         std::fs::write(&path, text).unwrap();
-        match Config::load_to_serve(&path, site) {
+        match Config::load_to_serve(&path, site, false) {
             Ok(_) => vec![],
             Err(ConfigError::Problems { problems, .. }) => problems.iter().map(Problem::to_string).collect(),
             Err(other) => panic!("{other}"),
@@ -64,7 +64,7 @@ fn a_cloud_without_its_kind_needs_nothing_of_the_machine() {
     ] {
         let secondary = "[clouds.secondary]\nkind = \"directory\"\nname = \"y\"\npath = \"store\"\n";
         std::fs::write(&path, format!("name = \"ams\"\n{primary}{secondary}")).unwrap();
-        let said = Config::load_to_serve(&path, None).unwrap_err().to_string();
+        let said = Config::load_to_serve(&path, None, false).unwrap_err().to_string();
         assert!(said.contains("has 1 problem:"), "{primary}: {said}");
     }
 }
@@ -74,6 +74,29 @@ fn nothing_that_a_broken_text_names_is_looked_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(CONFIG_FILE);
     std::fs::write(&path, format!("{GOOD}[health\n")).unwrap();
-    let said = Config::load_to_serve(&path, Some("fra")).unwrap_err().to_string();
+    let said = Config::load_to_serve(&path, Some("fra"), false).unwrap_err().to_string();
     assert!(said.contains("filer.toml has 1 problem:\n  line 11: is no valid TOML here ([health): "), "{said}");
+}
+
+/// A mount that is away is a cloud that is out; before the first start it may well be a slip of the pen.
+#[test]
+fn a_directory_that_is_away_is_no_mistake_of_a_site_that_has_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(CONFIG_FILE);
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    std::fs::create_dir(dir.path().join("other")).unwrap();
+    let problems = |primary: &str, has_served| {
+        let clouds = format!(
+            "name = \"ams\"\n[clouds.primary]\nkind = \"directory\"\nname = \"x\"\npath = \"{primary}\"\n\
+             [clouds.secondary]\nkind = \"directory\"\nname = \"y\"\npath = \"other\"\n"
+        );
+        std::fs::write(&path, clouds).unwrap();
+        match Config::load_to_serve(&path, None, has_served) {
+            Ok(_) => 0,
+            Err(ConfigError::Problems { problems, .. }) => problems.len(),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!((problems("absent", false), problems("absent", true)), (1, 0));
+    assert_eq!((problems("file", false), problems("file", true)), (1, 1), "that is no directory");
 }

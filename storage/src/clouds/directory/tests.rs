@@ -43,10 +43,18 @@ async fn a_lost_mount_is_a_failure_and_not_an_empty_cloud() {
 }
 
 #[tokio::test]
-async fn a_missing_directory_is_not_made() {
+async fn a_missing_directory_is_not_made_and_is_used_once_it_is_there() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("absent");
-    assert!(matches!(Directory::open(&DirectorySettings::new(path), "a"), Err(OpenError::Path { .. })));
+    let (path, file) = (dir.path().join("absent"), dir.path().join("file"));
+    let cloud = Directory::open(&DirectorySettings::new(path.clone()), "a").unwrap();
+    let (body, md5) = (Bytes::from_static(b"body"), Md5::of(b"body"));
+    assert!(matches!(cloud.put("a", body.clone(), md5).await, Err(CloudError::Failed { .. })));
+    assert!(!path.exists());
+    std::fs::create_dir(&path).unwrap();
+    cloud.put("a", body, md5).await.unwrap();
+
+    std::fs::write(&file, "").unwrap();
+    assert!(matches!(Directory::open(&DirectorySettings::new(file), "a"), Err(OpenError::Path { .. })));
 }
 
 #[tokio::test]
