@@ -225,8 +225,10 @@ impl Roster {
     pub fn failed(&self, id: FilerId, why: &str, dialled: bool) -> bool {
         let mut peers = self.peers();
         let Some(peer) = peers.get_mut(&id) else { return true };
-        let new = peer.last_error.as_deref() != Some(why) && peer.session(self.me, id).is_none();
-        peer.last_error = Some(why.to_owned());
+        let new = peer.session(self.me, id).is_none() && peer.last_error.as_deref() != Some(why);
+        if new {
+            peer.last_error = Some(why.to_owned());
+        }
         if dialled {
             peer.failures = peer.failures.saturating_add(1);
             peer.change();
