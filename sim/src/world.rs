@@ -20,7 +20,7 @@ use crate::{
     trace::Trace,
 };
 use clock::SimClock;
-use clouds::SimCloud;
+use clouds::{Md5s, SimCloud};
 use damage::Damage;
 use disk::SimDisk;
 use filer::filer::{Filer, Settings, Steps, Who, World as Effects};
@@ -179,9 +179,10 @@ impl World {
     pub fn new(plan: Plan, trace: Trace) -> Rc<Self> {
         let (coverage, recording, seed) = (Coverage::default(), Recording::default(), plan.seed);
         let watch = Watch::new(trace.clone(), coverage.clone(), recording.clone(), plan.failures_to_trip);
+        let md5s = Md5s::default();
         let cloud = |id: CloudId| {
             let dice = Dice::of(seed, &format!("cloud {id}"));
-            SimCloud::new(id, dice, trace.clone(), coverage.clone(), watch.clone())
+            SimCloud::new(id, dice, md5s.clone(), trace.clone(), coverage.clone(), watch.clone())
         };
         let world = Rc::new(Self {
             settings: settings(&plan),

@@ -1,5 +1,6 @@
 //! How long to wait before trying again: doubling, with jitter, up to a limit.
 
+pub mod due;
 pub mod turns;
 
 use mesh::clock::Random;

@@ -8,13 +8,16 @@
 //!                    ^  back-off, same piece  |                     | refused: look at the new roles
 //! ```
 
+mod puts;
+
 use crate::{
-    backoff::Backoff,
+    backoff::{Backoff, due::Due},
     cloudfs::{CloudState, Roles},
     ids::{CloudId, Epoch, Md5, SegmentId},
 };
 use mesh::clock::Random;
-use std::collections::BTreeMap;
+use puts::Puts;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Limits of the mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,14 +149,16 @@ pub struct Mirror {
     roles: Option<Roles>,
     /// In the order sealed: segments of one filer are numbered in that order.
     pending: BTreeMap<SegmentId, Pending>,
-    /// Whether a cloud's next put is the oldest segment's, or that of the one due for the longest time.
-    oldest_next: [bool; 2],
+    puts: [Puts; 2],
+    /// What is complete, and when it is to be proposed.
+    proposals: Due<SegmentId>,
 }
 
 impl Mirror {
     /// A mirror with nothing to do.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, roles: None, pending: BTreeMap::new(), oldest_next: [true; 2] }
+        let (roles, pending, puts, proposals) = Default::default();
+        Self { settings, roles, pending, puts, proposals }
     }
 
     /// Segments that are sealed and not yet released.
@@ -180,15 +185,9 @@ impl Mirror {
     pub fn deadline_ms(&self) -> Option<u64> {
         let roles = self.roles.as_ref()?;
         // What waits for an answer, or for room, has no time of its own.
-        let has_room = CloudId::BOTH.map(|cloud| self.room(roles, cloud) > 0);
-        let idle = self.pending.values().filter(|pending| !pending.proposing);
-        let waits = idle.flat_map(|pending| {
-            let attempts =
-                pending.clouds.iter().zip(has_room).filter(|(attempts, has_room)| *has_room && attempts.waits());
-            let proposal = (pending.flushed && complete(roles, pending)).then_some(pending.propose_at_ms);
-            attempts.map(|(attempts, _)| attempts.at_ms.max(pending.puts_from_ms)).chain(proposal)
-        });
-        waits.min()
+        let with_room = CloudId::BOTH.into_iter().filter(|cloud| self.room(roles, *cloud) > 0);
+        let puts = with_room.filter_map(|cloud| self.puts[cloud.index()].next_ms());
+        puts.chain(self.proposals.first_ms()).min()
     }
 
     /// How many more puts to a cloud may be begun.
@@ -196,8 +195,22 @@ impl Mirror {
         if roles.cloud(cloud).state == CloudState::Failed {
             return 0;
         }
-        let under_way = self.pending.values().filter(|pending| pending.clouds[cloud.index()].in_flight).count();
-        self.settings.puts_in_flight_max.saturating_sub(under_way)
+        self.settings.puts_in_flight_max.saturating_sub(self.puts[cloud.index()].under_way())
+    }
+
+    /// Notes what a segment waits for: to be called whenever it, or what the roles ask of it, has changed.
+    fn note(&mut self, segment: SegmentId) {
+        // What is being proposed is not put meanwhile.
+        let pending = self.pending.get(&segment);
+        let idle = pending.filter(|pending| !pending.proposing);
+        for (cloud, puts) in self.puts.iter_mut().enumerate() {
+            let in_flight = pending.is_some_and(|pending| pending.clouds[cloud].in_flight);
+            let waits = idle.filter(|pending| pending.clouds[cloud].waits());
+            puts.set(segment, in_flight, waits.map(|pending| pending.clouds[cloud].at_ms.max(pending.puts_from_ms)));
+        }
+        let is_complete = |pending: &&Pending| self.roles.as_ref().is_some_and(|roles| complete(roles, pending));
+        let propose = idle.filter(|pending| pending.flushed).filter(is_complete);
+        self.proposals.set(segment, propose.map(|pending| pending.propose_at_ms));
     }
 
     /// Takes an input, gives what to do.
@@ -209,6 +222,7 @@ impl Mirror {
                 let pending =
                     Pending { bytes, md5, flushed, clouds, puts_from_ms: now_ms, proposing: false, propose_at_ms: 0 };
                 self.pending.entry(segment).or_insert(pending);
+                self.note(segment);
             }
             Input::Mended { segment, bytes, md5 } => {
                 if let Some(pending) = self.pending.get_mut(&segment).filter(|pending| pending.md5 != md5) {
@@ -216,11 +230,13 @@ impl Mirror {
                     let clouds = pending.clouds.map(|cloud| Attempts { receipt: false, at_ms: now_ms, ..cloud });
                     (pending.bytes, pending.md5, pending.clouds) = (bytes, md5, clouds);
                     pending.puts_from_ms = now_ms.saturating_add(self.settings.put_arrives_ms_max);
+                    self.note(segment);
                 }
             }
             Input::Flushed { segment } => {
                 if let Some(pending) = self.pending.get_mut(&segment) {
                     pending.flushed = true;
+                    self.note(segment);
                 }
             }
             Input::Roles(roles) => self.roles_changed(roles, &mut outputs),
@@ -233,11 +249,13 @@ impl Mirror {
     }
 
     fn roles_changed(&mut self, roles: Roles, outputs: &mut Vec<Output>) {
+        let mut changed = false;
         for cloud in CloudId::BOTH {
             let state = roles.cloud(cloud).state;
             if self.roles.as_ref().is_some_and(|old| old.cloud(cloud).state == state) {
                 continue;
             }
+            changed = true;
             for (segment, pending) in &mut self.pending {
                 let attempts = &mut pending.clouds[cloud.index()];
                 if attempts.in_flight && state == CloudState::Failed {
@@ -249,6 +267,9 @@ impl Mirror {
             }
         }
         self.roles = Some(roles);
+        if changed {
+            self.pending.keys().copied().collect::<Vec<_>>().into_iter().for_each(|segment| self.note(segment));
+        }
     }
 
     fn put_ended(&mut self, now_ms: u64, random: &dyn Random, cloud: CloudId, segment: SegmentId, end: PutEnd) {
@@ -269,6 +290,7 @@ impl Mirror {
             }
             PutEnd::NotTried => attempts.at_ms = now_ms + self.settings.attempt_backoff.ms_max,
         }
+        self.note(segment);
     }
 
     fn proposed(&mut self, now_ms: u64, segment: SegmentId, end: ProposalEnd, outputs: &mut Vec<Output>) {
@@ -291,45 +313,33 @@ impl Mirror {
                 pending.propose_at_ms = now_ms + self.settings.propose_again_ms;
             }
         }
+        self.note(segment);
     }
 
     fn orders(&mut self, now_ms: u64, outputs: &mut Vec<Output>) {
-        let Some(roles) = &self.roles else {
+        let Some(epoch) = self.roles.as_ref().map(|roles| roles.epoch) else {
             return;
         };
         for cloud in CloudId::BOTH {
-            for _ in 0..self.room(roles, cloud) {
-                let attempts = |pending: &Pending| pending.clouds[cloud.index()];
-                let due = self.pending.iter().filter(|(_, pending)| {
-                    let from_ms = attempts(pending).at_ms.max(pending.puts_from_ms);
-                    !pending.proposing && attempts(pending).waits() && now_ms >= from_ms
-                });
-                let mut due = due.map(|(segment, pending)| (attempts(pending).at_ms, *segment));
-                // Every second put is the oldest's: one that keeps failing reaches the count that trips the cloud,
-                // however many wait. The others go by turns, so that none waits for ever behind those that fail.
-                let oldest_next = &mut self.oldest_next[cloud.index()];
-                let Some((_, segment)) = (if *oldest_next { due.next() } else { due.min() }) else {
+            self.puts[cloud.index()].ripen(now_ms);
+            while self.roles.as_ref().is_some_and(|roles| self.room(roles, cloud) > 0) {
+                let Some(segment) = self.puts[cloud.index()].next() else {
                     break;
                 };
-                *oldest_next = !*oldest_next;
-                let pending = self.pending.get_mut(&segment).expect("it was found there");
+                let pending = self.pending.get_mut(&segment).expect("what is due is pending");
                 pending.clouds[cloud.index()].in_flight = true;
                 outputs.push(Output::Put { cloud, segment, md5: pending.md5 });
+                self.note(segment);
             }
         }
-        for (segment, pending) in &mut self.pending {
-            if pending.flushed && !pending.proposing && now_ms >= pending.propose_at_ms && complete(roles, pending) {
-                pending.proposing = true;
-                pending.propose_at_ms = 0;
-                let (copies, epoch) = (pending.clouds.map(|cloud| cloud.receipt), roles.epoch);
-                outputs.push(Output::Propose {
-                    segment: *segment,
-                    bytes: pending.bytes,
-                    md5: pending.md5,
-                    copies,
-                    epoch,
-                });
-            }
+        let due: BTreeSet<SegmentId> = self.proposals.until(now_ms).map(|(segment, _)| segment).collect();
+        for segment in due {
+            let pending = self.pending.get_mut(&segment).expect("what is due is pending");
+            pending.proposing = true;
+            pending.propose_at_ms = 0;
+            let (bytes, md5, copies) = (pending.bytes, pending.md5, pending.clouds.map(|cloud| cloud.receipt));
+            outputs.push(Output::Propose { segment, bytes, md5, copies, epoch });
+            self.note(segment);
         }
     }
 }

@@ -5,7 +5,10 @@
 
 use mesh::FilerId;
 use std::collections::BTreeMap;
-use storage::ids::CloudId;
+use storage::{
+    cloudfs::{CloudState, Roles},
+    ids::CloudId,
+};
 
 /// An attempt: its filer makes all its calls in one task, one right after the other, and it works when all of them do.
 pub type AttemptId = tokio::task::Id;
@@ -72,9 +75,17 @@ struct Counts {
     /// Answers that were wrong, so that whoever checks them counts a failure.
     wrong: u64,
     by_object: BTreeMap<String, Row>,
-    /// Most of them, ever.
+    /// Most of them since the filer has judged the cloud anew.
     most_in_a_row: u64,
     slowest_ms: u64,
+}
+
+impl Counts {
+    /// The mesh has judged the cloud, and what its filer counted before is about another cloud, as it were.
+    fn begin_anew(&mut self) {
+        self.most_in_a_row = 0;
+        self.by_object.values_mut().for_each(|row| row.in_a_row = 0);
+    }
 }
 
 /// How a call ended.
@@ -93,12 +104,29 @@ pub struct Ended<'a> {
 #[derive(Default)]
 pub struct CountedOnce {
     by_filer: BTreeMap<(FilerId, CloudId), Counts>,
+    /// The epoch that a filer's own tables had last, and the states of the clouds.
+    judged: BTreeMap<FilerId, (u64, [CloudState; 2])>,
 }
 
 impl CountedOnce {
     /// A filer begins anew, and counts from 0.
     pub fn forget(&mut self, filer: FilerId) {
         self.by_filer.retain(|(known, _), _| *known != filer);
+        self.judged.remove(&filer);
+    }
+
+    /// A filer's tables have these roles, of which it hears soon: no failure before counts any more where they judge a cloud anew.
+    pub fn roles(&mut self, filer: FilerId, roles: &Roles) {
+        let states = roles.clouds.each_ref().map(|cloud| cloud.state);
+        let Some((epoch, before)) = self.judged.insert(filer, (roles.epoch.0, states)) else {
+            return;
+        };
+        for cloud in CloudId::BOTH {
+            let is_judged_anew = before[cloud.index()] != states[cloud.index()] || roles.epoch.0 > epoch + 1;
+            if let Some(counts) = self.by_filer.get_mut(&(filer, cloud)).filter(|_| is_judged_anew) {
+                counts.begin_anew();
+            }
+        }
     }
 
     /// A filer calls a cloud. `of_piece`: how it ends counts for the object's piece.
@@ -168,6 +196,7 @@ impl CountedOnce {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use storage::ids::Epoch;
 
     /// So many attempts, each of which is a task.
     async fn attempts<const N: usize>() -> [AttemptId; N] {
@@ -234,5 +263,31 @@ mod tests {
         row.ended(20, a, false, false);
         row.settle(21);
         assert_eq!(row.in_a_row, 1);
+    }
+
+    #[tokio::test]
+    async fn a_trip_needs_failures_since_the_one_before() {
+        let (mut check, filer, cloud) = (CountedOnce::default(), FilerId(1), CloudId::B);
+        let [attempt] = attempts().await;
+        let roles = |epoch, state| Roles::new(Epoch(epoch), CloudId::A, CloudId::A, [CloudState::Healthy, state], 0);
+        let fail = |check: &mut CountedOnce, times: u64| {
+            for _ in 0..times {
+                let ended =
+                    Ended { key: "segments/1", of_piece: true, attempt, failed: true, wrong: false, took_ms: 1 };
+                check.called(1, filer, cloud, (ended.key, true), attempt);
+                check.ended(1, filer, cloud, &ended);
+            }
+            check.tripped(filer, cloud, "3 consecutive failures", 3)
+        };
+        check.roles(filer, &roles(1, CloudState::Healthy));
+        fail(&mut check, 2).expect_err("too few");
+        check.roles(filer, &roles(1, CloudState::Healthy));
+        assert_eq!(fail(&mut check, 1), Ok(()), "the same roles judge nothing");
+        check.roles(filer, &roles(2, CloudState::Failed));
+        check.roles(filer, &roles(3, CloudState::Resyncing));
+        fail(&mut check, 2).expect_err("those of before count no more");
+        assert_eq!(fail(&mut check, 1), Ok(()));
+        check.roles(filer, &roles(5, CloudState::Resyncing));
+        fail(&mut check, 1).expect_err("it was judged by an epoch that the filer has not seen");
     }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mesh::FilerId;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -29,6 +29,26 @@ use tokio::{sync::oneshot, time::sleep};
 const PAGE_OBJECTS_MAX: usize = 1000;
 /// How long a caller waits, in milliseconds: longer than what counts as slow, so that slowness is seen as such.
 const CALL_MS_MAX: u64 = 15_000;
+
+/// Bodies whose MD5 a world keeps.
+const MD5S_KEPT: usize = 16;
+
+/// MD5s of the bodies that were put last: each goes to both clouds, and again after a failure. A clone is another handle.
+#[derive(Clone, Default)]
+pub struct Md5s(Arc<Mutex<VecDeque<(Bytes, Md5)>>>);
+
+impl Md5s {
+    fn of(&self, body: &Bytes) -> Md5 {
+        let mut kept = self.0.lock().expect("no holder of the MD5s panics");
+        if let Some((_, md5)) = kept.iter().find(|(known, _)| known == body) {
+            return *md5;
+        }
+        let md5 = Md5::of(body);
+        kept.truncate(MD5S_KEPT - 1);
+        kept.push_front((body.clone(), md5));
+        md5
+    }
+}
 
 /// A way in which a cloud misbehaves, while it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +170,7 @@ struct State {
 pub struct SimCloud {
     id: CloudId,
     state: Arc<Mutex<State>>,
+    md5s: Md5s,
     dice: Arc<Dice>,
     trace: Trace,
     coverage: Coverage,
@@ -158,8 +179,8 @@ pub struct SimCloud {
 
 impl SimCloud {
     /// An empty cloud that does nothing wrong.
-    pub fn new(id: CloudId, dice: Dice, trace: Trace, coverage: Coverage, watch: Watch) -> Self {
-        Self { id, state: Arc::default(), dice: Arc::new(dice), trace, coverage, watch }
+    pub fn new(id: CloudId, dice: Dice, md5s: Md5s, trace: Trace, coverage: Coverage, watch: Watch) -> Self {
+        Self { id, state: Arc::default(), md5s, dice: Arc::new(dice), trace, coverage, watch }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -372,9 +393,9 @@ impl CloudEnd {
 #[async_trait::async_trait]
 impl Cloud for CloudEnd {
     async fn put(&self, key: &str, body: Bytes, md5: Md5) -> Result<Receipt, CloudError> {
-        let name = key.to_string();
+        let (name, md5s) = (key.to_string(), self.cloud.md5s.clone());
         let effect = move |state: &mut State, flip: bool| {
-            let (got, bytes) = (Md5::of(&body), body.len() as u64);
+            let (got, bytes) = (md5s.of(&body), body.len() as u64);
             if got != md5 {
                 return Err(CloudError::Corrupt { key: name, expected: md5.to_string(), got: got.to_string() });
             }
@@ -458,7 +479,8 @@ mod tests {
         let reads = tokio::spawn(async {
             let (trace, coverage) = (Trace::new(None), Coverage::default());
             let watch = Watch::new(trace.clone(), coverage.clone(), Recording::default(), 160);
-            let cloud = SimCloud::new(CloudId::A, Dice::of(1, "cloud"), trace, coverage, watch.clone());
+            let cloud =
+                SimCloud::new(CloudId::A, Dice::of(1, "cloud"), Md5s::default(), trace, coverage, watch.clone());
             let (filer, key, body) = (FilerId(1), "segments/1", Bytes::from_static(b"what was put"));
             let (end, bytes, md5) = (cloud.end(filer, Power::default()), body.len() as u64, Md5::of(&body));
             cloud.trouble(1, Trouble::WrongMd5 { per_mille: 1000 });

@@ -17,10 +17,10 @@
 //!   '-------------------------- succeeded ----------------'
 //! ```
 
-use super::Backoff;
+use super::{Backoff, due::Due};
 use crate::ids::SegmentId;
 use mesh::clock::Random;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Limits of the attempts at one cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +104,8 @@ pub struct Turns {
     settings: Settings,
     /// Those that are wanted, and those that fail.
     pieces: BTreeMap<SegmentId, Piece>,
+    /// Those that have somebody to begin, and when.
+    due: Due<SegmentId>,
     /// What is under way: its piece, and whether it joins.
     under_way: BTreeMap<u64, (SegmentId, bool)>,
     waiting: usize,
@@ -112,8 +114,8 @@ pub struct Turns {
 impl Turns {
     /// Nobody waits, nothing has failed.
     pub fn new(settings: Settings) -> Self {
-        let (pieces, under_way, waiting) = Default::default();
-        Self { settings, pieces, under_way, waiting }
+        let (pieces, due, under_way, waiting) = Default::default();
+        Self { settings, pieces, due, under_way, waiting }
     }
 
     /// Failures in a row of a piece.
@@ -123,8 +125,7 @@ impl Turns {
 
     /// When to call again with [`Input::Tick`].
     pub fn deadline_ms(&self) -> Option<u64> {
-        let waits = |piece: &&Piece| piece.next(self.attempts_max()).is_some();
-        self.pieces.values().filter(waits).map(|piece| piece.at_ms).min()
+        self.due.first_ms()
     }
 
     fn attempts_max(&self) -> usize {
@@ -133,7 +134,7 @@ impl Turns {
 
     /// Forgets everything: whoever waits or tries is to be told so by the caller.
     pub fn clear(&mut self) {
-        (self.pieces, self.under_way, self.waiting) = Default::default();
+        (self.pieces, self.due, self.under_way, self.waiting) = Default::default();
     }
 
     /// Takes an input, gives what to do.
@@ -156,10 +157,8 @@ impl Turns {
                 }
             }
             Input::Tick => {
-                let due = |(id, piece): (&SegmentId, &Piece)| {
-                    (!piece.waiting.is_empty() && piece.at_ms <= now_ms).then_some(*id)
-                };
-                for piece in self.pieces.iter().filter_map(due).collect::<Vec<_>>() {
+                let due: BTreeSet<SegmentId> = self.due.until(now_ms).map(|(piece, _)| piece).collect();
+                for piece in due {
                     self.begin(now_ms, piece, &mut outputs);
                 }
             }
@@ -193,19 +192,22 @@ impl Turns {
         }
     }
 
-    /// Begins what a piece has room for now.
+    /// Begins what a piece has room for now, and notes when it may begin more: to be called whenever a piece has changed.
     fn begin(&mut self, now_ms: u64, id: SegmentId, outputs: &mut Vec<Output>) {
         let attempts_max = self.attempts_max();
-        let Some(piece) = self.pieces.get_mut(&id).filter(|piece| now_ms >= piece.at_ms) else {
+        let Some(piece) = self.pieces.get_mut(&id) else {
             return;
         };
-        while let Some((ask, joins)) = piece.next(attempts_max).and_then(|at| piece.waiting.remove(at)) {
+        let mut next = piece.next(attempts_max);
+        while let Some((ask, joins)) = next.filter(|_| now_ms >= piece.at_ms).and_then(|at| piece.waiting.remove(at)) {
             piece.under_way += 1;
             piece.joining += usize::from(joins);
             self.waiting -= 1;
             self.under_way.insert(ask, (id, joins));
             outputs.push(Output::Begin { ask });
+            next = piece.next(attempts_max);
         }
+        self.due.set(id, next.map(|_| piece.at_ms));
     }
 
     /// Drops what need not be remembered.

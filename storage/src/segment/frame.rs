@@ -10,11 +10,15 @@
 use super::{read_u32, read_u64};
 use crate::cloudfs::Handle;
 use bytes::Bytes;
+use std::ops::Range;
 
 /// Length of a frame's header, in bytes.
 pub const FRAME_HEADER_BYTES: usize = 56;
 
 pub(super) const FRAME_MAGIC: &[u8; 4] = b"FRM1";
+
+/// Where a frame's header says how long its payload is.
+pub(super) const LENGTH: Range<usize> = 8..12;
 
 /// How a frame's payload is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +165,7 @@ impl FrameHead {
         head[..4].copy_from_slice(FRAME_MAGIC);
         head[4] = self.codec.id();
         head[5] = self.key;
-        head[8..12].copy_from_slice(&self.stored_bytes.to_le_bytes());
+        head[LENGTH].copy_from_slice(&self.stored_bytes.to_le_bytes());
         head[12..16].copy_from_slice(&self.raw_bytes.to_le_bytes());
         head[16..24].copy_from_slice(&self.file.ino.to_le_bytes());
         head[24..28].copy_from_slice(&self.file.generation.to_le_bytes());
@@ -199,6 +203,21 @@ pub(super) fn check_frame(bytes: &[u8]) -> Result<FrameHead, FrameError> {
         got if got == expected => Ok(head),
         got => Err(FrameError::Checksum { expected, got }),
     }
+}
+
+/// The right header of the frame at the start of `bytes`, where one wrong bit of its length is all that is wrong with it. What
+/// follows it is ignored.
+pub(super) fn right_length(bytes: &[u8]) -> Option<FrameHead> {
+    let (head, expected) = FrameHead::read(bytes).ok()?;
+    (0..u32::BITS).map(|bit| FrameHead { stored_bytes: head.stored_bytes ^ 1 << bit, ..head }).find(|right| {
+        let Some(payload) = bytes.get(FRAME_HEADER_BYTES..right.frame_bytes()) else {
+            return false;
+        };
+        let mut header = [0; FRAME_HEADER_BYTES];
+        header.copy_from_slice(&bytes[..FRAME_HEADER_BYTES]);
+        header[LENGTH].copy_from_slice(&right.stored_bytes.to_le_bytes());
+        checksum(&header, payload) == expected
+    })
 }
 
 /// Reads, checks and decodes the frame at the start of `bytes`. What follows it is ignored.

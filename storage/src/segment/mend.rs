@@ -2,11 +2,12 @@
 //!
 //! Whole frames stay where they are, since extents name their places. A damaged frame gets the header of a lost one, so
 //! that the segment says itself what it lacks; a torn end is cut; header, index and footer are written anew from what is
-//! known. Where no frame is damaged, the result is the very segment that was, or would have been, sealed: the index repeats
+//! known. A wrong bit of a frame's length that its checksum tells is set right. Where no frame is damaged, the result is the very segment that was, or would have been, sealed: the index repeats
 //! the frames. What is left by giving up between any two of the writes mends to the same.
 
 use super::{
     Codec, FRAME_HEADER_BYTES, FrameHead, FrameState, Header, Packer, Sealed,
+    frame::LENGTH,
     survey::{Found, survey_around},
 };
 use crate::{cloudfs::Handle, ids::Md5};
@@ -36,6 +37,8 @@ pub struct Mended {
     pub damaged: Vec<Damage>,
     /// How many frames are lost, now and before.
     pub lost_frames: u64,
+    /// Frames that are whole again, as a wrong bit of their length was set right.
+    pub lengths_set_right: u64,
     /// When the oldest frame was written, nanoseconds since the Unix epoch.
     pub oldest_wall_ns: Option<u64>,
 }
@@ -51,7 +54,8 @@ pub fn mend_around(header: Header, bytes: &Bytes, lost: &[Range<usize>]) -> Opti
     if found.frames.is_empty() {
         return None;
     }
-    let whole = found.frames.iter().filter(|frame| frame.state == FrameState::Whole);
+    let is_whole = |frame: &&Found| matches!(frame.state, FrameState::Whole | FrameState::WrongLength);
+    let whole = found.frames.iter().filter(is_whole);
     let oldest_wall_ns = whole.filter_map(|frame| Some(frame.head?.wall_ns)).min();
     let (segment, tail_at) = (header.segment, found.frames_end as u64);
     let header_is_right = header.wrong_bits(bytes) == Some(0);
@@ -59,8 +63,18 @@ pub fn mend_around(header: Header, bytes: &Bytes, lost: &[Range<usize>]) -> Opti
     let lost_frames = count(FrameState::Lost) + count(FrameState::Damaged);
     if found.sealed && header_is_right && count(FrameState::Damaged) == 0 {
         let sealed = Sealed { segment, md5: Md5::of(bytes), body: bytes.clone(), tail_at };
-        let (patches, damaged) = Default::default();
-        return Some(Mended { sealed, patches, tail: false, cut_bytes: 0, damaged, lost_frames, oldest_wall_ns });
+        let (patches, damaged, lengths_set_right) = Default::default();
+        let (tail, cut_bytes) = (false, 0);
+        return Some(Mended {
+            sealed,
+            patches,
+            tail,
+            cut_bytes,
+            damaged,
+            lost_frames,
+            lengths_set_right,
+            oldest_wall_ns,
+        });
     }
     let (mut patches, mut damaged) = (Vec::new(), Vec::new());
     if !header_is_right {
@@ -71,6 +85,12 @@ pub fn mend_around(header: Header, bytes: &Bytes, lost: &[Range<usize>]) -> Opti
         let range = frame.range.clone();
         match (frame.state, &frame.head) {
             (FrameState::Whole | FrameState::Lost, Some(head)) => packer.take(head, [bytes.slice(range)]),
+            (FrameState::WrongLength, Some(head)) => {
+                let right = Bytes::copy_from_slice(&head.stored_bytes.to_le_bytes());
+                let [before, behind] = [range.start..range.start + LENGTH.start, range.start + LENGTH.end..range.end];
+                patches.push((before.end as u64, right.clone()));
+                packer.take(head, [bytes.slice(before), right, bytes.slice(behind)]);
+            }
             _ => {
                 let payload = bytes.slice(range.start + FRAME_HEADER_BYTES..range.end);
                 let head = lost_head(&header, frame);
@@ -83,7 +103,8 @@ pub fn mend_around(header: Header, bytes: &Bytes, lost: &[Range<usize>]) -> Opti
     }
     let cut_bytes = if found.sealed { 0 } else { (bytes.len() - found.frames_end) as u64 };
     let (sealed, tail) = (packer.seal(), !found.sealed);
-    Some(Mended { sealed, patches, tail, cut_bytes, damaged, lost_frames, oldest_wall_ns })
+    let lengths_set_right = count(FrameState::WrongLength);
+    Some(Mended { sealed, patches, tail, cut_bytes, damaged, lost_frames, lengths_set_right, oldest_wall_ns })
 }
 
 /// The header that says that a frame is lost.

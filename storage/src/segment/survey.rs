@@ -2,11 +2,12 @@
 //!
 //! A sealed segment's index says where its frames are. Without one they are looked for: one behind the other, and where one
 //! is damaged, from the next place on that is marked as the beginning of a frame of this segment at that very offset. So
-//! a damaged frame costs itself alone.
+//! a damaged frame costs itself alone. The last one has none behind it, and one that says it is longer than what is left looks
+//! like the torn end of a write: whether a flipped bit of its length does that, its checksum tells.
 
 use super::{
     Codec, FOOTER_BYTES, FOOTER_MAGIC, FRAME_HEADER_BYTES, FrameHead, HEADER_BYTES, Header, INDEX_ENTRY_BYTES,
-    frame::{FRAME_MAGIC, check_frame},
+    frame::{FRAME_MAGIC, check_frame, right_length},
     read_u32, read_u64,
 };
 use crate::cloudfs::Handle;
@@ -30,6 +31,8 @@ pub enum SurveyError {
 pub enum FrameState {
     /// Its checksum is right.
     Whole,
+    /// It would be, but for one wrong bit of its length; its range and head are right.
+    WrongLength,
     /// It is a lost frame: the damage was noticed and marked before.
     Lost,
     /// It is damaged, and nothing says so yet.
@@ -76,6 +79,7 @@ pub(super) fn survey_around(header: &Header, bytes: &[u8], lost: &[Range<usize>]
     let (mut at, mut frames) = (HEADER_BYTES.min(bytes.len()), Vec::new());
     while at < bytes.len() {
         let frame = whole_at(header, bytes, at)
+            .or_else(|| of_wrong_length_at(header, bytes, at))
             .or_else(|| damaged_at(header, bytes, at))
             .or_else(|| lost_at(bytes, at, frames.len(), lost));
         let Some(frame) = frame else {
@@ -107,6 +111,12 @@ fn whole_at(header: &Header, bytes: &[u8], at: usize) -> Option<Found> {
     let head = check_frame(bytes.get(at..)?).ok().filter(|head| head.place == header.place(at))?;
     let state = if head.codec == Codec::Lost { FrameState::Lost } else { FrameState::Whole };
     Some(Found { range: at..at + head.frame_bytes(), state, head: Some(head) })
+}
+
+/// The frame that begins at `at`, if it is at its place, and whole but for one bit of its length.
+fn of_wrong_length_at(header: &Header, bytes: &[u8], at: usize) -> Option<Found> {
+    let head = right_length(&bytes[at..]).filter(|head| head.place == header.place(at))?;
+    Some(Found { range: at..at + head.frame_bytes(), state: FrameState::WrongLength, head: Some(head) })
 }
 
 /// The damaged frame that begins at `at`: up to the next one, or as long as its header says. `None` where what is left is

@@ -170,6 +170,10 @@ async fn recover_one(
     };
     let (sealed, cut_bytes, damaged, lost_frames) =
         (mended.sealed, mended.cut_bytes, mended.damaged, mended.lost_frames);
+    if mended.lengths_set_right > 0 {
+        let frames = mended.lengths_set_right;
+        tracing::warn!(%segment, frames, "the disk had flipped bits of a staged segment; by its checksums they are set right");
+    }
     if cut_bytes > 0 {
         tracing::warn!(%segment, cut_bytes, from = sealed.tail_at, "the end of a staged segment is torn, and cut");
     }
