@@ -1,7 +1,4 @@
-//! All sites, their network and the clouds: who has power, who is started when.
-//!
-//! Every site has tables and files that last over the runs of its filer. A run ends when its power is cut; a supervisor then
-//! ends its tasks, takes back what was not synced, and starts the filer again after a while.
+//! All sites, their network and the clouds: what lasts over the runs of their filers, who is there, who was lost.
 
 pub mod clock;
 pub mod clouds;
@@ -9,31 +6,21 @@ pub mod damage;
 pub mod disk;
 pub mod network;
 pub mod power;
+mod runs;
+pub mod settings;
 pub mod tables;
 pub mod watch;
 
-use crate::{
-    coverage::Coverage,
-    dice::Dice,
-    plan::Plan,
-    recording::{Lane, Recording},
-    trace::Trace,
-};
+use crate::{coverage::Coverage, dice::Dice, plan::Plan, recording::Recording, trace::Trace};
 use clock::SimClock;
 use clouds::{Md5s, SimCloud};
 use damage::Damage;
-use disk::SimDisk;
-use filer::filer::{Filer, Settings, Steps, Who, World as Effects};
+use filer::filer::{Filer, Settings};
 use futures::future::LocalBoxFuture;
-use mesh::{
-    FilerId,
-    clock::SeededRandom,
-    consensus::{self, Spawning},
-    kv::MemoryKv,
-    peers::{Channel, Member, PeerName},
-};
-use network::{Arrived, Network};
+use mesh::{FilerId, kv::MemoryKv, peers::Member};
+use network::Network;
 use power::Power;
+use settings::settings;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
@@ -42,31 +29,22 @@ use std::{
     time::Duration,
 };
 use storage::{
-    cloudfs::{Extent, Limits, read},
+    cloudfs::{Extent, read},
     disk::MemoryDisk,
-    health,
     ids::CloudId,
-    mirror, staging,
 };
-use tables::{DiskPace, SimKv};
+use tables::DiskPace;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
-    task::LocalSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use watch::Watch;
 
 /// The number of the CloudFS.
 pub const CLOUDFS: u64 = 0xc10d;
-/// File data of one frame, in bytes.
-pub const FRAME_BYTES_MAX: usize = 8 << 10;
-/// Extents that one operation may take away.
-pub const EXTENTS_PER_OP_MAX: usize = 8;
 /// How long a client's call may take at a filer that has power once the world is healed, in milliseconds. Before, a change
 /// that may have been agreed waits for its outcome as long as the filer has no majority.
 const CALL_MS_MAX: u64 = 180_000;
-/// How long what is dead is kept, in milliseconds: twice as long as a put may be on its way.
-const GRACE_MS: u64 = 120_000;
 
 /// The site lost power before it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,37 +115,6 @@ pub struct World {
     pub healed_ms: Cell<Option<u64>>,
     /// How far any tables were that a crash has taken back, by their newest time.
     rolled_back_ns: Cell<u64>,
-}
-
-/// Limits that make a run meet them.
-fn settings(plan: &Plan) -> Settings {
-    let usual = consensus::Settings::default();
-    let rarely = u64::from(plan.rarely.max(1));
-    Settings {
-        consensus: consensus::Settings {
-            spawning: Spawning::Local,
-            heartbeat_ms: usual.heartbeat_ms * rarely,
-            election_timeout_ms_min: usual.election_timeout_ms_min * rarely,
-            election_timeout_ms_max: usual.election_timeout_ms_max * rarely,
-            snapshot_every_entries: 400,
-            log_entries_kept: 100,
-            ..usual
-        },
-        staging: staging::Settings {
-            frame_bytes_max: FRAME_BYTES_MAX,
-            unwritten_bytes_max: 64 << 10,
-            bytes_max: 4 << 20,
-            memory_bytes_max: 256 << 10,
-            ..staging::Settings::default().with_segments(64 << 10)
-        },
-        cache: storage::cache::Settings { disk_bytes_max: 1 << 20, memory_bytes_max: 256 << 10 },
-        health: health::Settings { failures_to_trip: plan.failures_to_trip, ..Default::default() },
-        sweep: filer::actors::resync::SweepSettings { grace_ms: GRACE_MS, ..Default::default() },
-        mirror: mirror::Settings { put_arrives_ms_max: GRACE_MS / 2, ..Default::default() },
-        operations: Limits { extents_per_op_max: EXTENTS_PER_OP_MAX, cuts_pending_max: 2 },
-        steps: Steps { operation_ms_max: 5_000, ..Steps::default() },
-        ..Settings::default()
-    }
 }
 
 fn member(id: FilerId) -> Member {
@@ -330,135 +277,9 @@ impl World {
         sites.iter().filter(|site| site.fate == Fate::Lives).map(|site| (site.id, site.files.clone())).collect()
     }
 
-    /// Starts a site's filer, and watches over its power.
-    pub fn start(self: &Rc<Self>, id: FilerId) {
-        let power = Power::default();
-        let others: Vec<FilerId> = self.ids().into_iter().filter(|other| *other != id).collect();
-        let known = others.into_iter().map(|other| (other, member(other))).collect();
-        let who = Who { me: id, cloudfs: CLOUDFS, member: member(id), first: id == FilerId(1), known };
-        self.watch.filer_started(id);
-        let (jobs, to_do) = mpsc::unbounded_channel();
-        let (effects, run) = self.at(id, |site| {
-            site.runs += 1;
-            site.power = power.clone();
-            site.jobs = Some(jobs);
-            if let Some(effects) = site.again_after.take() {
-                power.cut_after(effects);
-                self.coverage.hit("crashes in a recovery");
-            }
-            let dice = |part: &str| Dice::of(self.plan.seed, &format!("{part} of {id}, run {}", site.runs));
-            let tables = SimKv {
-                me: id,
-                tables: site.tables.clone(),
-                power: power.clone(),
-                pace: site.pace.clone(),
-                dice: dice("tables"),
-                watch: self.watch.clone(),
-            };
-            let disk = SimDisk {
-                me: id,
-                files: site.files.clone(),
-                power: power.clone(),
-                pace: site.pace.clone(),
-                dice: dice("disk"),
-                trace: self.trace.clone(),
-            };
-            let cloud = |cloud: &SimCloud| -> Arc<dyn storage::cloud::Cloud> { Arc::new(cloud.end(id, power.clone())) };
-            let effects = Effects {
-                kv: Arc::new(tables),
-                disk: Arc::new(disk),
-                clouds: self.clouds.each_ref().map(cloud),
-                peers: Arc::new(self.network.end(id, power.clone())),
-                clock: site.clock.clone(),
-                random: Arc::new(SeededRandom::new(dice("filer").next())),
-            };
-            (effects, site.runs)
-        });
-        self.trace.note(id, format_args!("starts, run {run}"));
-        let (settings, arrived) = (self.settings.clone(), self.network.open_door(id));
-        let (set, world) = (LocalSet::new(), Rc::downgrade(self));
-        set.spawn_local(async move {
-            let (filer, recovered) = match Filer::start(who, effects, settings).await {
-                Ok(started) => started,
-                Err(error) => {
-                    if let Some(world) = world.upgrade() {
-                        world.watch.violate("a filer starts on what lasts", format!("filer {id}: {error}"));
-                    }
-                    return;
-                }
-            };
-            tokio::task::spawn_local(answer(filer.clone(), arrived));
-            tokio::task::spawn_local(work(to_do));
-            if let Some(world) = world.upgrade() {
-                world.at(id, |site| site.filer = Some(filer.clone()));
-                world.trace.note(id, format_args!("is up"));
-            }
-            drop(world);
-            filer.run(recovered).await;
-        });
-        let tasks = tokio::task::spawn_local(set);
-        let world = self.clone();
-        tokio::task::spawn_local(async move {
-            power.gone().await;
-            tasks.abort();
-            let _ = tasks.await;
-            world.power_lost(id).await;
-        });
-    }
-
-    /// What a crash leaves, and the start after it.
-    async fn power_lost(self: Rc<Self>, id: FilerId) {
-        self.coverage.hit("crashes");
-        self.network.close_door(id);
-        let down_ms = self.at(id, |site| {
-            (site.filer, site.jobs) = (None, None);
-            let newest_ns = read::newest_ns(&site.tables).unwrap_or(0);
-            self.rolled_back_ns.set(self.rolled_back_ns.get().max(newest_ns));
-            let (mut torn, mut rolled_back) = (0, 0);
-            site.files.crash_torn(|changes| {
-                torn += u64::from(changes > 0);
-                (self.dice.below(changes as u64 + 1) as usize, self.dice.below(9000) as usize)
-            });
-            site.tables.crash(|batches| {
-                rolled_back += batches as u64;
-                self.dice.below(batches as u64 + 1) as usize
-            });
-            self.coverage.add("torn writes", torn);
-            self.coverage.add("tables rolled back", rolled_back);
-            site.down_ms
-        });
-        if self.is_lost(id) {
-            self.trace.note(id, format_args!("is lost"));
-            return;
-        }
-        self.trace.note(id, format_args!("has no power for {down_ms} ms"));
-        let off_ms = self.trace.now_ms();
-        // Once the world is healed, power is back soon.
-        let end = Instant::now() + Duration::from_millis(down_ms);
-        while Instant::now() < end && !self.healed.get() {
-            sleep(Duration::from_millis(100)).await;
-            if self.is_lost(id) {
-                return;
-            }
-        }
-        self.recording.fault(Lane::Filer(id), off_ms, self.trace.now_ms() - off_ms, "no power".into());
-        self.start(id);
-    }
-
     /// How long the world has been healed, in virtual milliseconds.
     fn healed_for_ms(&self) -> u64 {
         self.healed_ms.get().map_or(0, |healed_ms| self.trace.now_ms() - healed_ms)
-    }
-
-    /// Cuts a site's power for so long; now, or at the effect that comes so many from now.
-    pub fn crash(&self, id: FilerId, down_ms: u64, at_effect: Option<u64>, again_after: Option<u64>) {
-        self.at(id, |site| {
-            (site.down_ms, site.again_after) = (down_ms, again_after);
-            match at_effect {
-                Some(effects) => site.power.cut_after(effects),
-                None => site.power.cut(),
-            }
-        });
     }
 
     /// A client's call at a site, among its filer's own tasks.
@@ -482,26 +303,5 @@ impl World {
                 }
             }
         }
-    }
-}
-
-/// Answers peers' calls, each in a task of its own.
-async fn answer(filer: Filer, mut arrived: mpsc::UnboundedReceiver<Arrived>) {
-    while let Some(Arrived { from, channel, call, answer }) = arrived.recv().await {
-        let service = match channel {
-            Channel::Consensus => filer.services.consensus.clone(),
-            Channel::Filer => filer.services.filer.clone(),
-        };
-        tokio::task::spawn_local(async move {
-            let from = PeerName { id: from, name: member(from).name };
-            let _ = answer.send(service.handle(&from, call).await);
-        });
-    }
-}
-
-/// Carries out clients' calls, each in a task of its own.
-async fn work(mut jobs: mpsc::UnboundedReceiver<Job>) {
-    while let Some(job) = jobs.recv().await {
-        tokio::task::spawn_local(job);
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! A file has one writer at a time, and any number of readers.
 
-use crate::world::{EXTENTS_PER_OP_MAX, FRAME_BYTES_MAX};
+use crate::world::settings::{EXTENTS_PER_OP_MAX, FRAME_BYTES_MAX};
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 /// A change of a file's content.
