@@ -82,9 +82,14 @@ struct Counts {
 
 impl Counts {
     /// The mesh has judged the cloud, and what its filer counted before is about another cloud, as it were.
-    fn begin_anew(&mut self) {
+    fn begin_anew(&mut self, now_ms: u64) {
         self.most_in_a_row = 0;
-        self.by_object.values_mut().for_each(|row| row.in_a_row = 0);
+        for row in self.by_object.values_mut() {
+            // The filer may hear of the roles first, and of these then.
+            let (at_ms, failures) = row.just_failed;
+            row.in_a_row = if at_ms == now_ms { failures } else { 0 };
+            self.most_in_a_row = self.most_in_a_row.max(row.in_a_row);
+        }
     }
 }
 
@@ -116,7 +121,7 @@ impl CountedOnce {
     }
 
     /// A filer's tables have these roles, of which it hears soon: no failure before counts any more where they judge a cloud anew.
-    pub fn roles(&mut self, filer: FilerId, roles: &Roles) {
+    pub fn roles(&mut self, now_ms: u64, filer: FilerId, roles: &Roles) {
         let states = roles.clouds.each_ref().map(|cloud| cloud.state);
         let Some((epoch, before)) = self.judged.insert(filer, (roles.epoch.0, states)) else {
             return;
@@ -124,7 +129,7 @@ impl CountedOnce {
         for cloud in CloudId::BOTH {
             let is_judged_anew = before[cloud.index()] != states[cloud.index()] || roles.epoch.0 > epoch + 1;
             if let Some(counts) = self.by_filer.get_mut(&(filer, cloud)).filter(|_| is_judged_anew) {
-                counts.begin_anew();
+                counts.begin_anew(now_ms);
             }
         }
     }
@@ -279,15 +284,15 @@ mod tests {
             }
             check.tripped(filer, cloud, "3 consecutive failures", 3)
         };
-        check.roles(filer, &roles(1, CloudState::Healthy));
+        check.roles(2, filer, &roles(1, CloudState::Healthy));
         fail(&mut check, 2).expect_err("too few");
-        check.roles(filer, &roles(1, CloudState::Healthy));
+        check.roles(2, filer, &roles(1, CloudState::Healthy));
         assert_eq!(fail(&mut check, 1), Ok(()), "the same roles judge nothing");
-        check.roles(filer, &roles(2, CloudState::Failed));
-        check.roles(filer, &roles(3, CloudState::Resyncing));
+        check.roles(2, filer, &roles(2, CloudState::Failed));
+        check.roles(2, filer, &roles(3, CloudState::Resyncing));
         fail(&mut check, 2).expect_err("those of before count no more");
         assert_eq!(fail(&mut check, 1), Ok(()));
-        check.roles(filer, &roles(5, CloudState::Resyncing));
+        check.roles(2, filer, &roles(5, CloudState::Resyncing));
         fail(&mut check, 1).expect_err("it was judged by an epoch that the filer has not seen");
     }
 }

@@ -126,7 +126,7 @@ impl Watch {
             Ok(None) => {}
             Err(what) => self.violate("one active cloud", what),
         }
-        self.checks().counted_once.roles(filer, &roles);
+        self.checks().counted_once.roles(now_ms, filer, &roles);
     }
 
     /// A filer begins a run: what it knew before is not what it knows now.

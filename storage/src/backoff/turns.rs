@@ -196,7 +196,7 @@ impl Turns {
     fn begin(&mut self, now_ms: u64, id: SegmentId, outputs: &mut Vec<Output>) {
         let attempts_max = self.attempts_max();
         let Some(piece) = self.pieces.get_mut(&id) else {
-            return;
+            return self.due.set(id, None);
         };
         let mut next = piece.next(attempts_max);
         while let Some((ask, joins)) = next.filter(|_| now_ms >= piece.at_ms).and_then(|at| piece.waiting.remove(at)) {

@@ -31,7 +31,7 @@ impl Puts {
         self.in_flight.len()
     }
 
-    /// When the next one comes due that is not due yet.
+    /// When the next of those comes due that were not due at the last [`Puts::ripen`].
     pub fn next_ms(&self) -> Option<u64> {
         self.later.first_ms()
     }

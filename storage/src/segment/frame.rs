@@ -205,11 +205,17 @@ pub(super) fn check_frame(bytes: &[u8]) -> Result<FrameHead, FrameError> {
     }
 }
 
-/// The right header of the frame at the start of `bytes`, where one wrong bit of its length is all that is wrong with it. What
-/// follows it is ignored.
-pub(super) fn right_length(bytes: &[u8]) -> Option<FrameHead> {
-    let (head, expected) = FrameHead::read(bytes).ok()?;
-    (0..u32::BITS).map(|bit| FrameHead { stored_bytes: head.stored_bytes ^ 1 << bit, ..head }).find(|right| {
+/// The right header of the frame at the start of `bytes`, if it belongs at `place` and one wrong bit of its length is all that is
+/// wrong with it. What follows it is ignored.
+pub(super) fn right_length(bytes: &[u8], place: u32) -> Option<FrameHead> {
+    let (head, expected) = FrameHead::read(bytes).ok().filter(|(head, _)| head.place == place)?;
+    let may_be = |head: &FrameHead| match head.codec {
+        Codec::Raw => head.stored_bytes == head.raw_bytes,
+        Codec::Lz4 => head.stored_bytes < head.raw_bytes,
+        Codec::Lost | Codec::Other(_) => true,
+    };
+    let others = (0..u32::BITS).map(|bit| FrameHead { stored_bytes: head.stored_bytes ^ (1 << bit), ..head });
+    others.filter(may_be).find(|right| {
         let Some(payload) = bytes.get(FRAME_HEADER_BYTES..right.frame_bytes()) else {
             return false;
         };

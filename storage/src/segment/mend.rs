@@ -1,9 +1,10 @@
 //! Makes a sealed segment of what a crash or a bad disk has left of one.
 //!
-//! Whole frames stay where they are, since extents name their places. A damaged frame gets the header of a lost one, so
-//! that the segment says itself what it lacks; a torn end is cut; header, index and footer are written anew from what is
-//! known. A wrong bit of a frame's length that its checksum tells is set right. Where no frame is damaged, the result is the very segment that was, or would have been, sealed: the index repeats
-//! the frames. What is left by giving up between any two of the writes mends to the same.
+//! Whole frames stay where they are, since extents name their places. A wrong bit of a frame's length that its checksum tells is
+//! set right. A damaged frame gets the header of a lost one, so that the segment says itself what it lacks; a torn end is cut;
+//! header, index and footer are written anew from what is known. Where no frame is damaged, the result is the very segment that
+//! was, or would have been, sealed: the index repeats the frames. What is left by giving up between any two of the writes, or by a
+//! crash that has taken back any of them, mends to the same.
 
 use super::{
     Codec, FRAME_HEADER_BYTES, FrameHead, FrameState, Header, Packer, Sealed,
@@ -61,9 +62,10 @@ pub fn mend_around(header: Header, bytes: &Bytes, lost: &[Range<usize>]) -> Opti
     let header_is_right = header.wrong_bits(bytes) == Some(0);
     let count = |state| found.frames.iter().filter(|frame| frame.state == state).count() as u64;
     let lost_frames = count(FrameState::Lost) + count(FrameState::Damaged);
-    if found.sealed && header_is_right && count(FrameState::Damaged) == 0 {
+    let lengths_set_right = count(FrameState::WrongLength);
+    if found.sealed && header_is_right && count(FrameState::Damaged) + lengths_set_right == 0 {
         let sealed = Sealed { segment, md5: Md5::of(bytes), body: bytes.clone(), tail_at };
-        let (patches, damaged, lengths_set_right) = Default::default();
+        let (patches, damaged) = Default::default();
         let (tail, cut_bytes) = (false, 0);
         return Some(Mended {
             sealed,
@@ -103,7 +105,6 @@ pub fn mend_around(header: Header, bytes: &Bytes, lost: &[Range<usize>]) -> Opti
     }
     let cut_bytes = if found.sealed { 0 } else { (bytes.len() - found.frames_end) as u64 };
     let (sealed, tail) = (packer.seal(), !found.sealed);
-    let lengths_set_right = count(FrameState::WrongLength);
     Some(Mended { sealed, patches, tail, cut_bytes, damaged, lost_frames, lengths_set_right, oldest_wall_ns })
 }
 

@@ -31,7 +31,7 @@ pub enum SurveyError {
 pub enum FrameState {
     /// Its checksum is right.
     Whole,
-    /// It would be, but for one wrong bit of its length; its range and head are right.
+    /// It would be, but for one wrong bit of its length; range and head are right here.
     WrongLength,
     /// It is a lost frame: the damage was noticed and marked before.
     Lost,
@@ -100,7 +100,8 @@ pub fn check_object(header: &Header, bytes: &[u8]) -> Result<(), SurveyError> {
     let Some(frames) = index_of(header, bytes) else {
         return damaged("index", bytes.len().saturating_sub(FOOTER_BYTES));
     };
-    match frames.iter().find(|frame| frame.state == FrameState::Damaged) {
+    let is_wrong = |frame: &&Found| matches!(frame.state, FrameState::Damaged | FrameState::WrongLength);
+    match frames.iter().find(is_wrong) {
         Some(frame) => damaged("frame", frame.range.start),
         None => Ok(()),
     }
@@ -113,10 +114,11 @@ fn whole_at(header: &Header, bytes: &[u8], at: usize) -> Option<Found> {
     Some(Found { range: at..at + head.frame_bytes(), state, head: Some(head) })
 }
 
-/// The frame that begins at `at`, if it is at its place, and whole but for one bit of its length.
+/// The frame that begins at `at`, if it is at its place, and right but for one bit of its length. A lost one is damaged anew.
 fn of_wrong_length_at(header: &Header, bytes: &[u8], at: usize) -> Option<Found> {
-    let head = right_length(&bytes[at..]).filter(|head| head.place == header.place(at))?;
-    Some(Found { range: at..at + head.frame_bytes(), state: FrameState::WrongLength, head: Some(head) })
+    let head = right_length(bytes.get(at..)?, header.place(at))?;
+    let state = if head.codec == Codec::Lost { FrameState::Damaged } else { FrameState::WrongLength };
+    Some(Found { range: at..at + head.frame_bytes(), state, head: Some(head) })
 }
 
 /// The damaged frame that begins at `at`: up to the next one, or as long as its header says. `None` where what is left is
@@ -188,8 +190,9 @@ fn index_of(header: &Header, bytes: &[u8]) -> Option<Vec<Found>> {
             };
             Found { range: start..end, state: FrameState::Damaged, head: Some(head) }
         };
-        let whole = whole_at(header, &bytes[..index_at], start).filter(|frame| frame.range.end == end);
-        found.push(whole.unwrap_or_else(damaged));
+        let frames = &bytes[..index_at];
+        let frame = whole_at(header, frames, start).or_else(|| of_wrong_length_at(header, frames, start));
+        found.push(frame.filter(|frame| frame.range.end == end).unwrap_or_else(damaged));
         at = end;
     }
     (right && at == index_at).then_some(found)

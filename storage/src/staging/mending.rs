@@ -32,6 +32,14 @@ pub(super) async fn apply(disk: &dyn Disk, file: &str, mended: &Mended) -> Resul
     Ok(right)
 }
 
+/// Says that a disk has flipped bits that were set right: it may go on to flip others.
+pub(super) fn tell_set_right(segment: SegmentId, mended: &Mended) {
+    let frames = mended.lengths_set_right;
+    if frames > 0 {
+        tracing::warn!(%segment, frames, "the disk has flipped bits of a staged segment; by its checksums they are set right");
+    }
+}
+
 impl Staging {
     /// Makes the best of a segment that the disk has damaged, where no cloud has it: its whole frames stay, the others
     /// read as lost. Gives its new MD5 and length in bytes.
@@ -44,6 +52,7 @@ impl Staging {
         let Readable { bytes: read, lost } = Readable::read(&*self.disk, &file, bytes as usize).await?;
         let nothing = || StagingError::Damaged { segment, why: "no frame of it is left".into() };
         let mended = mend_around(self.header(segment), &read, &lost).ok_or_else(nothing)?;
+        tell_set_right(segment, &mended);
         if !lost.is_empty() {
             // What cannot be read is not made readable by what is written beside it.
             self.replace_file(segment, mended.sealed.body.clone()).await?;

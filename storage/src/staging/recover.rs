@@ -3,7 +3,12 @@
 //! A file is a segment's of this filer when its header says so, or, where that is damaged, when its name does and a whole
 //! frame in it does. Anything else is foreign, and then nothing is touched.
 
-use super::{Entry, Settings, Staging, State, mending::apply, staging_file, writing::replace_file};
+use super::{
+    Entry, Settings, Staging, State,
+    mending::{apply, tell_set_right},
+    staging_file,
+    writing::replace_file,
+};
 use crate::{
     disk::{Disk, DiskError, DiskFile, Readable},
     ids::{Md5, SegmentId},
@@ -132,7 +137,7 @@ async fn check_owner(disk: &dyn Disk, found: &DiskFile, me: FilerId, cloudfs: u6
         Some(header) if damaged => {
             let read = Readable::read(disk, file, found.bytes as usize).await?;
             let frames = survey(&header, &read.bytes).frames;
-            let own = frames.iter().any(|frame| frame.state == FrameState::Whole);
+            let own = frames.iter().any(|frame| matches!(frame.state, FrameState::Whole | FrameState::WrongLength));
             own.then_some(()).ok_or_else(unreadable)
         }
         Some(_) => Ok(()),
@@ -154,7 +159,9 @@ async fn recover_one(
         tracing::error!(%segment, file, bytes = ?lost, "the disk cannot read these bytes of a staged segment any more");
     }
     let Some(mended) = mend_around(header, &bytes, &lost) else {
-        // Not even its first frame was written whole, so no sync of it was ever acknowledged.
+        // Not even its first frame was written whole, so that no sync of it was ever acknowledged; or the disk has damaged more
+        // of it than tells that from a torn write.
+        tracing::warn!(%segment, file, bytes = bytes.len(), "a staged segment holds no whole frame, as after a crash, and is removed");
         disk.remove(&file).await?;
         return Ok(None);
     };
@@ -168,12 +175,9 @@ async fn recover_one(
             Err(error) => return Err(error.into()),
         }
     };
+    tell_set_right(segment, &mended);
     let (sealed, cut_bytes, damaged, lost_frames) =
         (mended.sealed, mended.cut_bytes, mended.damaged, mended.lost_frames);
-    if mended.lengths_set_right > 0 {
-        let frames = mended.lengths_set_right;
-        tracing::warn!(%segment, frames, "the disk had flipped bits of a staged segment; by its checksums they are set right");
-    }
     if cut_bytes > 0 {
         tracing::warn!(%segment, cut_bytes, from = sealed.tail_at, "the end of a staged segment is torn, and cut");
     }
