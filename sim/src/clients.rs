@@ -6,7 +6,7 @@
 mod files;
 mod tree;
 
-use crate::{dice::Dice, invariants::FileHistory, recording::Stall, world::World};
+use crate::{dice::Dice, invariants::FileHistory, world::World};
 use bytes::Bytes;
 use filer::{
     filer::Filer,
@@ -25,8 +25,6 @@ use tree::SharedTree;
 
 /// Files of each client.
 const FILES: usize = 3;
-/// A call that takes so long is a stall for its client, in milliseconds.
-const STALL_MS: u64 = 1_000;
 
 /// The user that all clients are.
 pub fn caller() -> Caller {
@@ -67,19 +65,13 @@ pub async fn insist<T: 'static>(
     site: FilerId,
     call: impl AsyncFn(Filer) -> Result<T, FsError> + Clone + 'static,
 ) -> Result<T, FsError> {
-    let from_ms = world.trace.now_ms();
+    let _wait = world.waits(site);
     loop {
         let again = call.clone();
         match world.call(site, async move |filer| again(filer).await).await {
             Ok(Err(FsError::Later(_))) | Err(_) => world.coverage.hit("unknown outcomes"),
             Ok(Err(FsError::NoSpace(_))) => world.coverage.hit("writes without room"),
-            Ok(answer) => {
-                let to_ms = world.trace.now_ms();
-                if to_ms - from_ms >= STALL_MS {
-                    world.recording.stall(Stall { site, from_ms, to_ms });
-                }
-                return answer;
-            }
+            Ok(answer) => return answer,
         }
         if world.watch.is_violated() {
             std::future::pending::<()>().await;

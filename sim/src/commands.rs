@@ -2,10 +2,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "the program around the runs: files, threads, real time")]
 
+pub mod output;
 pub mod run;
 
 use crate::What;
 use anyhow::{Context, bail};
+use output::{can_write, say, write};
 use sim::{
     diff::parting,
     plan::Plan,
@@ -24,6 +26,7 @@ use std::{
 /// Which run: that of a seed, or that of a plan in a file.
 #[derive(clap::Args, Clone)]
 pub struct Which {
+    /// A seed, as `sim run` names it.
     #[arg(required_unless_present = "plan", conflicts_with = "plan")]
     seed: Option<u64>,
     /// A plan's file, as `sim shrink` writes it, instead of a seed.
@@ -37,7 +40,7 @@ impl Which {
     fn plan(&self) -> anyhow::Result<Plan> {
         match (&self.plan, self.seed) {
             (Some(path), _) => {
-                let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+                let text = std::fs::read_to_string(path).with_context(|| cannot("read", path))?;
                 Plan::parse(&text).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))
             }
             (None, Some(seed)) => Ok(self.what.plan(seed)),
@@ -60,42 +63,53 @@ impl What {
 
 /// A number, or two with `..` between, the last one included.
 pub fn range(text: &str) -> Result<(u64, u64), String> {
-    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("\"{text}\" is no number"));
+    let number = |text: &str| text.parse::<u64>().map_err(|e| format!("\"{text}\" is no such number: {e}"));
     match text.split_once("..") {
         Some((from, to)) => match (number(from)?, number(to.trim_start_matches('='))?) {
             (from, to) if from <= to => Ok((from, to)),
-            _ => Err(format!("\"{text}\" has nothing in it")),
+            _ => Err(format!("in \"{text}\" the first is greater than the last")),
         },
         None => number(text).map(|one| (one, one)),
     }
 }
 
+fn cannot(what: &str, path: &Path) -> String {
+    format!("cannot {what} {}", path.display())
+}
+
+/// So many of something, in words.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 fn verdict(outcome: &Outcome) -> ExitCode {
     match &outcome.violation {
         Some(violation) => {
-            println!("{violation}");
+            say!("{violation}");
             ExitCode::FAILURE
         }
         None => ExitCode::SUCCESS,
     }
 }
 
-fn made(path: &Path) -> anyhow::Result<File> {
-    File::create(path).with_context(|| format!("making {}", path.display()))
-}
-
 /// Runs one plan again.
 pub fn replay(which: &Which, until_s: Option<u64>, trace: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let out = trace.map(made).transpose()?;
-    let trace = out.map(|file| Box::new(BufWriter::new(file)) as Box<dyn Write + Send>);
-    let how = How { trace, until_ms: until_s.map(|seconds| seconds.saturating_mul(1000)) };
-    let outcome = sim::run::run(which.plan()?, how);
-    if outcome.violation.is_some() || until_s.is_some() {
-        outcome.last.iter().for_each(|line| println!("{line}"));
+    let plan = which.plan()?;
+    let out = trace.map(|path| File::create(path).with_context(|| cannot("write", path))).transpose()?;
+    let out = out.map(|file| Box::new(BufWriter::new(file)) as Box<dyn Write + Send>);
+    let how = How { trace: out, until_ms: until_s.map(|seconds| seconds.saturating_mul(1000)) };
+    let outcome = sim::run::run(plan, how);
+    if let (Some(path), Some(why)) = (trace, &outcome.trace_failed) {
+        bail!("{}: {why}; the trace there is not whole", cannot("write", path));
     }
-    println!("trace {:016x}, {} lines, {} virtual time", outcome.hash, outcome.lines, moment(outcome.virtual_ms));
-    if outcome.violation.is_none() {
-        println!("every invariant held");
+    if outcome.violation.is_some() || until_s.is_some() {
+        outcome.last.iter().for_each(|line| say!("{line}"));
+    }
+    say!("trace {:016x}, {} lines, {} virtual time", outcome.hash, outcome.lines, moment(outcome.virtual_ms));
+    match outcome.violation {
+        None if outcome.complete => say!("every invariant held"),
+        None => say!("stopped there: nothing was wrong until then, and what must hold at the end was not looked at"),
+        Some(_) => {}
     }
     Ok(verdict(&outcome))
 }
@@ -103,22 +117,23 @@ pub fn replay(which: &Which, until_s: Option<u64>, trace: Option<&Path>) -> anyh
 /// Makes a failing run smaller.
 pub fn shrink(which: &Which, output: &Path) -> anyhow::Result<ExitCode> {
     let plan = which.plan()?;
+    can_write(output)?;
     let first = sim::run::run(plan.clone(), How::default());
     let Some(violation) = first.violation else {
-        println!("this run passes: there is nothing to shrink");
-        return Ok(ExitCode::SUCCESS);
+        say!("this run passes: there is nothing to make smaller, and {} was not written", output.display());
+        return Ok(ExitCode::FAILURE);
     };
-    println!("{violation}");
+    say!("{violation}");
     let size = |plan: &Plan| {
         format!(
-            "{} faults, {} filers with {} clients each, a storm of {}",
-            plan.faults.len(),
-            plan.filers,
-            plan.clients_per_site,
+            "{}, {} with {} each, faults for {}",
+            counted(plan.faults.len() as u64, "fault"),
+            counted(plan.filers, "filer"),
+            counted(plan.clients_per_site, "client"),
             moment(plan.storm_ms)
         )
     };
-    println!("from {}", size(&plan));
+    say!("from {}", size(&plan));
     let mut runs = 0;
     let bar = indicatif::ProgressBar::new_spinner();
     let small = shrinking::shrink(plan, &mut |plan: &Plan| {
@@ -126,39 +141,44 @@ pub fn shrink(which: &Which, output: &Path) -> anyhow::Result<ExitCode> {
         bar.set_message(format!("run {runs}: {}", size(plan)));
         bar.tick();
         let outcome = sim::run::run(plan.clone(), How::default());
-        outcome.violation.is_some_and(|found| found.invariant == violation.invariant)
+        outcome.violation.is_some_and(|found| found.is_like(&violation))
     });
     bar.finish_and_clear();
-    println!("to {}, after {runs} runs", size(&small));
-    made(output)?.write_all(small.text().as_bytes()).with_context(|| format!("writing {}", output.display()))?;
-    println!("sim replay --plan {}", output.display());
+    say!("to {}, after {runs} runs", size(&small));
+    if let Err(error) = write(output, &small.text()) {
+        // It took long to find.
+        say!("{}", small.text());
+        return Err(error);
+    }
+    say!("sim replay --plan {}", output.display());
     Ok(ExitCode::SUCCESS)
 }
 
 /// Writes the page of a run.
 pub fn report(which: &Which, output: &Path) -> anyhow::Result<ExitCode> {
     let plan = which.plan()?;
+    can_write(output)?;
     let outcome = sim::run::run(plan.clone(), How::default());
-    let text = page(&plan, &outcome)?;
-    made(output)?.write_all(text.as_bytes()).with_context(|| format!("writing {}", output.display()))?;
-    println!("{} shows it", output.display());
+    write(output, &page(&plan, &outcome)?)?;
+    say!("{} shows it", output.display());
     Ok(verdict(&outcome))
 }
 
 /// Shows where two traces part.
 pub fn diff(a: &Path, b: &Path) -> anyhow::Result<ExitCode> {
-    let opened =
-        |path: &Path| File::open(path).map(BufReader::new).with_context(|| format!("opening {}", path.display()));
-    let Some(parting) = parting(opened(a)?, opened(b)?)? else {
-        println!("both traces are the same");
+    let opened = |path: &Path| File::open(path).map(BufReader::new).with_context(|| cannot("read", path));
+    let both = || format!("cannot read {} or {} as a trace", a.display(), b.display());
+    let Some(parting) = parting(opened(a)?, opened(b)?).with_context(both)? else {
+        let is_empty = |path: &Path| path.metadata().is_ok_and(|found| found.len() == 0);
+        say!("{}", if is_empty(a) { "both traces are empty" } else { "both traces are the same" });
         return Ok(ExitCode::SUCCESS);
     };
-    println!("they part at line {}:", parting.line);
-    parting.before.iter().for_each(|line| println!("    {line}"));
+    say!("they part at line {}:", parting.line);
+    parting.before.iter().for_each(|line| say!("    {line}"));
     for (sign, lines) in [('-', &parting.a), ('+', &parting.b)] {
-        lines.iter().for_each(|line| println!("  {sign} {line}"));
+        lines.iter().for_each(|line| say!("  {sign} {line}"));
         if lines.is_empty() {
-            println!("  {sign} (it ends here)");
+            say!("  {sign} (it ends here)");
         }
     }
     Ok(ExitCode::FAILURE)

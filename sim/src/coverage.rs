@@ -36,6 +36,7 @@ pub const NAMES: &[&str] = &[
     "duplicated calls",
     "cloud outages",
     "both clouds out",
+    "one of both clouds back first",
     "brown-outs",
     "5xx answers",
     "throttled answers",

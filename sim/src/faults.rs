@@ -29,12 +29,11 @@ pub async fn storm(world: Rc<World>, shared: Rc<Shared>) {
         let (world, shared) = (world.clone(), shared.clone());
         tokio::task::spawn_local(async move {
             sleep_until(start + Duration::from_millis(fault.at_ms)).await;
-            if world.healed.get() || !concerns_living(&world, &fault.what) {
+            if world.healed.get() || !is_possible(&world, &fault.what) {
                 return;
             }
             world.trace.note("FAULT", format_args!("{:?} for {} ms", fault.what, fault.for_ms));
-            let lasts_ms = if lasts(&fault.what) { fault.for_ms } else { 0 };
-            world.recording.fault(lane(&fault.what), world.trace.now_ms(), lasts_ms, told(&fault.what));
+            record(&world, &fault);
             carry_out(&world, &shared, number as u64, fault).await;
         });
     }
@@ -43,7 +42,7 @@ pub async fn storm(world: Rc<World>, shared: Rc<Shared>) {
 
 /// Mends everything.
 pub fn heal(world: &World) {
-    world.trace.note("FAULT", format_args!("all is mended"));
+    world.trace.note("FAULT", format_args!("the faults end, and what they left is mended"));
     world.healed.set(true);
     world.healed_ms.set(Some(world.trace.now_ms()));
     world.network.heal();
@@ -56,14 +55,38 @@ pub fn heal(world: &World) {
             site.again_after_none();
         });
     }
-    world.recording.mark(Lane::World, world.trace.now_ms(), "all is mended".into());
+    world.recording.mark(Lane::World, world.trace.now_ms(), "the faults end here".into());
 }
 
-/// Whether a fault's filer is one that is not lost.
-fn concerns_living(world: &World, what: &What) -> bool {
+/// Whether there is what a fault is about: its filer is not lost, a partition parts some from others.
+fn is_possible(world: &World, what: &What) -> bool {
     let living = |filer: u64| world.ids().contains(&FilerId(filer));
-    // A partition still parts those of its side that live.
-    matches!(what, What::Partition { .. }) || what.filers().into_iter().all(living)
+    match what {
+        What::Partition { side } => {
+            let side: Vec<FilerId> = side.iter().copied().map(FilerId).collect();
+            !across(world, &side).is_empty()
+        }
+        What::Lose { filer } => living(*filer) && members::may_lose(world, FilerId(*filer)),
+        What::Add => members::may_add(world),
+        what => what.filers().into_iter().all(living),
+    }
+}
+
+/// Keeps a fault for people.
+fn record(world: &World, Fault { for_ms, what, .. }: &Fault) {
+    let (now_ms, recording) = (world.trace.now_ms(), &world.recording);
+    let outage = |cloud: usize, from_ms: u64, for_ms: u64| {
+        recording.fault(Lane::Cloud(CloudId::BOTH[cloud]), now_ms + from_ms, for_ms, Trouble::Outage.told());
+    };
+    match what {
+        What::BothOut { second, later_ms, back_earlier_ms } => {
+            let last_ms = back_earlier_ms.unsigned_abs();
+            let longer_ms = if *back_earlier_ms > 0 { [last_ms, 0] } else { [0, last_ms] };
+            outage(1 - second, 0, later_ms + for_ms + longer_ms[0]);
+            outage(*second, *later_ms, for_ms + longer_ms[1]);
+        }
+        what => recording.fault(lane(what), now_ms, if lasts(what) { *for_ms } else { 0 }, told(what)),
+    }
 }
 
 async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { for_ms, what, .. }: Fault) {
@@ -132,6 +155,9 @@ async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { 
             wait().await;
             let ends = if back_earlier_ms > 0 { [&second, &first] } else { [&first, &second] };
             ends[0].end_trouble(number);
+            if back_earlier_ms != 0 && !world.healed.get() {
+                hit("one of both clouds back first");
+            }
             sleep(Duration::from_millis(back_earlier_ms.unsigned_abs())).await;
             ends[1].end_trouble(number);
         }
@@ -246,10 +272,21 @@ fn told(what: &What) -> String {
         What::FlipStaging { bits, .. } => format!("{bits} bits flip in staging"),
         What::UnreadableCache { sectors, .. } => format!("{sectors} sectors of the cache cannot be read any more"),
         What::UnreadableStaging { sectors, .. } => format!("{sectors} sectors of staging cannot be read any more"),
-        What::ClockOff { ms, .. } => format!("clock is off by {ms} ms"),
+        What::ClockOff { ms, .. } => clock_told(*ms),
         What::Failover { .. } => "an operator wants the other cloud active".into(),
         What::Failback { .. } => "an operator wants the preferred cloud active".into(),
     }
+}
+
+/// How far a clock is off, in words for people.
+fn clock_told(ms: i64) -> String {
+    const YEAR_MS: u64 = 365 * 86_400_000;
+    let far = match ms.unsigned_abs() {
+        ms if ms >= YEAR_MS => format!("{} years", ms / YEAR_MS),
+        ms if ms >= 1_000 => format!("{:.1} s", ms as f64 / 1_000.0),
+        ms => format!("{ms} ms"),
+    };
+    format!("clock is {far} {}", if ms < 0 { "behind" } else { "ahead" })
 }
 
 fn name_of(trouble: Trouble) -> Option<&'static str> {

@@ -3,7 +3,7 @@
 mod commands;
 
 use clap::{Parser, Subcommand};
-use commands::{Which, range};
+use commands::{Which, output::say, range};
 use mimalloc::MiMalloc;
 use sim::plan::{SCENES, Scene};
 use std::{path::PathBuf, process::ExitCode};
@@ -27,14 +27,15 @@ struct Cli {
 enum Command {
     /// Runs many seeds; prints what happened in them, and each failure with the line that runs it again.
     Run(commands::run::Run),
-    /// Runs one seed again, and shows the end of its trace.
+    /// Runs one seed again: the very same run. Tells its trace's hash, what is wrong, and the last lines before that.
     Replay {
         #[command(flatten)]
         which: Which,
         /// Ends the run after so many virtual seconds.
         #[arg(long, value_name = "SECONDS")]
         until: Option<u64>,
-        /// Writes the whole trace there.
+        /// Writes the whole trace there: a line for each effect, with its virtual time and who had it, such as
+        /// "00:12.034 00000001 calls 00000002 Consensus 18" (filer 1 sends filer 2 a call of 18 bytes).
         #[arg(long, value_name = "FILE")]
         trace: Option<PathBuf>,
     },
@@ -50,11 +51,17 @@ enum Command {
     Report {
         #[command(flatten)]
         which: Which,
+        /// Where the page goes.
         #[arg(short, long, value_name = "FILE", default_value = "run.html")]
         output: PathBuf,
     },
     /// Shows where two traces part.
-    Diff { a: PathBuf, b: PathBuf },
+    Diff {
+        /// A trace, as `sim replay --trace` writes it.
+        a: PathBuf,
+        /// Another one.
+        b: PathBuf,
+    },
     /// Lists the scenes.
     Scenes,
 }
@@ -67,7 +74,7 @@ pub struct What {
     /// How many filers: a number, or a range from which each seed draws.
     #[arg(long, default_value = "3..7", value_parser = filers)]
     filers: (u64, u64),
-    /// Virtual minutes in which faults happen, unless the scene tells its faults.
+    /// Virtual minutes in which faults happen; a scene that tells its faults lasts as long as they do.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=24 * 60))]
     minutes: u64,
 }
@@ -86,8 +93,15 @@ fn filers(text: &str) -> Result<(u64, u64), String> {
     }
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    carry_out(Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("Error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Run(run) => commands::run::many(&run),
         Command::Replay { which, until, trace } => commands::replay(&which, until, trace.as_deref()),
         Command::Shrink { which, output } => commands::shrink(&which, &output),
@@ -96,7 +110,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Scenes => {
             let longest = SCENES.iter().map(|scene| scene.name.len()).max().unwrap_or(0);
             for scene in SCENES {
-                println!("{:<longest$}  {}", scene.name, scene.text);
+                say!("{:<longest$}  {}", scene.name, scene.text);
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -121,7 +135,7 @@ mod tests {
         };
         assert!(refused(&["--scene", "storm"]).contains("sim scenes"));
         assert!(refused(&["--filers", "3..12"]).contains("1 to 9"));
-        assert!(refused(&["--seeds", "9..3"]).contains("nothing in it"));
+        assert!(refused(&["--seeds", "9..3"]).contains("greater than the last"));
         assert!(refused(&["--minutes", "0"]).contains("1..=1440"));
         assert_eq!(refused(&["--seeds", "3..9"]), "");
     }

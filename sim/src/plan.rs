@@ -2,6 +2,7 @@
 //!
 //! A plan says everything that a run depends on, so that it can be made smaller by hand or by `sim shrink`, and run again.
 
+mod check;
 mod draw;
 mod scenes;
 
@@ -120,6 +121,14 @@ pub enum What {
 }
 
 impl What {
+    /// By how much it lasts longer than its fault's time, in milliseconds.
+    pub fn longer_ms(&self) -> u64 {
+        match self {
+            Self::BothOut { later_ms, back_earlier_ms, .. } => later_ms + back_earlier_ms.unsigned_abs(),
+            _ => 0,
+        }
+    }
+
     /// The filers that it names.
     pub fn filers(&self) -> Vec<u64> {
         match self {
@@ -193,12 +202,7 @@ impl Plan {
     /// Says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let plan: Self = serde_json::from_str(text).map_err(|e| format!("it is no plan: {e}"))?;
-        if plan.version != PLAN_VERSION {
-            return Err(format!("it is a plan of version {}, and this is for version {PLAN_VERSION}", plan.version));
-        }
-        if !(1..=9).contains(&plan.filers) || !(1..=16).contains(&plan.clients_per_site) {
-            return Err("1 to 9 filers with 1 to 16 clients each can be simulated".into());
-        }
+        plan.check()?;
         Ok(plan)
     }
 

@@ -2,13 +2,20 @@
 //!
 //! It is kept in every run, so that a run that is looked at is the very run that failed.
 
+use crate::trace::Trace;
 use mesh::FilerId;
 use serde::Serialize;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
 use storage::{cloudfs::CloudState, ids::CloudId};
 
 /// Most entries of one kind that are kept: a run of a day has not more.
 const ENTRIES_MAX: usize = 200_000;
+
+/// A client that waits so long is shown, in milliseconds.
+pub const STALL_MS_MIN: u64 = 1_000;
 
 /// Where something is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +42,7 @@ pub struct Mark {
     pub text: String,
 }
 
-/// A client's call that took long.
+/// A client waited long.
 #[derive(Clone, Copy, Debug)]
 pub struct Stall {
     pub site: FilerId,
@@ -82,9 +89,42 @@ pub struct Seen {
     pub samples: Vec<Sample>,
 }
 
+#[derive(Default)]
+struct Kept {
+    seen: Seen,
+    /// Clients that wait, and since when.
+    waiting: BTreeMap<u64, (FilerId, u64)>,
+    next_wait: u64,
+}
+
 /// The recording of a run. A clone is another handle.
 #[derive(Clone, Default)]
-pub struct Recording(Arc<Mutex<Seen>>);
+pub struct Recording(Arc<Mutex<Kept>>);
+
+/// A client waits for as long as this lives.
+pub struct Wait {
+    recording: Recording,
+    trace: Trace,
+    number: u64,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let to_ms = self.trace.now_ms();
+        let mut kept = self.recording.kept();
+        if let Some((site, from_ms)) = kept.waiting.remove(&self.number) {
+            kept.seen.waited(site, from_ms, to_ms);
+        }
+    }
+}
+
+impl Seen {
+    fn waited(&mut self, site: FilerId, from_ms: u64, to_ms: u64) {
+        if to_ms - from_ms >= STALL_MS_MIN {
+            keep(&mut self.stalls, Stall { site, from_ms, to_ms });
+        }
+    }
+}
 
 fn keep<T>(all: &mut Vec<T>, one: T) {
     if all.len() < ENTRIES_MAX {
@@ -93,13 +133,13 @@ fn keep<T>(all: &mut Vec<T>, one: T) {
 }
 
 impl Recording {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().expect("no holder of the recording panics")
     }
 
     /// A fault begins, and lasts for so long; 0: it is a matter of a moment.
     pub fn fault(&self, lane: Lane, at_ms: u64, for_ms: u64, text: String) {
-        let mut seen = self.seen();
+        let seen = &mut self.kept().seen;
         match for_ms {
             0 => keep(&mut seen.marks, Mark { lane, at_ms, text }),
             _ => keep(&mut seen.faults, Band { lane, from_ms: at_ms, to_ms: at_ms + for_ms, text }),
@@ -108,22 +148,27 @@ impl Recording {
 
     /// Something happened.
     pub fn mark(&self, lane: Lane, at_ms: u64, text: String) {
-        keep(&mut self.seen().marks, Mark { lane, at_ms, text });
+        keep(&mut self.kept().seen.marks, Mark { lane, at_ms, text });
     }
 
-    /// A client waited.
-    pub fn stall(&self, stall: Stall) {
-        keep(&mut self.seen().stalls, stall);
+    /// A client begins to wait.
+    pub fn wait(&self, trace: &Trace, site: FilerId) -> Wait {
+        let mut kept = self.kept();
+        kept.next_wait += 1;
+        let number = kept.next_wait;
+        kept.waiting.insert(number, (site, trace.now_ms()));
+        Wait { recording: self.clone(), trace: trace.clone(), number }
     }
 
     /// A moment was looked at.
     pub fn sample(&self, sample: Sample) {
-        keep(&mut self.seen().samples, sample);
+        keep(&mut self.kept().seen.samples, sample);
     }
 
-    /// What was seen. Faults end when all is mended, at `mended_ms`.
-    pub fn take(&self, mended_ms: Option<u64>) -> Seen {
-        let mut seen = std::mem::take(&mut *self.seen());
+    /// What was seen until `now_ms`. Faults end when all is mended, at `mended_ms`.
+    pub fn take(&self, now_ms: u64, mended_ms: Option<u64>) -> Seen {
+        let Kept { mut seen, waiting, .. } = std::mem::take(&mut *self.kept());
+        waiting.into_values().for_each(|(site, from_ms)| seen.waited(site, from_ms, now_ms));
         if let Some(mended_ms) = mended_ms {
             seen.faults.iter_mut().for_each(|band| band.to_ms = band.to_ms.min(mended_ms.max(band.from_ms)));
         }

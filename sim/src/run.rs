@@ -10,7 +10,7 @@ use crate::{
 };
 use filer::actors::health::Views;
 use mesh::FilerId;
-use std::{cell::Cell, collections::BTreeMap, future::Future, io::Write, rc::Rc, sync::Once, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, future::Future, io::Write, rc::Rc, sync::Once, time::Duration};
 use storage::{
     cloudfs::{CloudState, check_invariants, read},
     ids::CloudId,
@@ -26,6 +26,8 @@ const WELL_MAX: Duration = Duration::from_secs(1800);
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// Time between two moments of the recording.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// Filers that a scene needs to show what it is for.
+const FILERS_OF_SCENES: u64 = 3;
 /// Stack of a run's thread, in bytes.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -35,6 +37,10 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     pub hash: u64,
     pub lines: u64,
+    /// It went on to its end, and what must hold then was looked at.
+    pub complete: bool,
+    /// Why the trace could not be written.
+    pub trace_failed: Option<String>,
     pub virtual_ms: u64,
     pub coverage: Vec<(&'static str, u64)>,
     /// The last lines of its trace.
@@ -52,15 +58,17 @@ pub struct How {
     pub until_ms: Option<u64>,
 }
 
-thread_local!(static PANICS: Cell<u32> = const { Cell::new(0) });
+thread_local!(static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) });
 
-/// Counts panics of each thread: those of tasks are swallowed by their runtime.
+/// Keeps the first panic of each thread: those of tasks are swallowed by their runtime.
 fn watch_panics() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            PANICS.set(PANICS.get() + 1);
+            PANICKED.with_borrow_mut(|first| {
+                first.get_or_insert_with(|| panic.to_string().replace('\n', " "));
+            });
             report(panic);
         }));
     });
@@ -70,7 +78,8 @@ fn watch_panics() {
 #[expect(clippy::disallowed_methods, reason = "a run has a thread of its own, so that its seed is all it starts from")]
 pub fn run(plan: Plan, how: How) -> Outcome {
     watch_panics();
-    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+    let name = format!("seed {}", plan.seed);
+    let thread = std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
         entropy::seed_thread(plan.seed);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
@@ -86,6 +95,8 @@ pub fn run(plan: Plan, how: How) -> Outcome {
         violation: Some(Violation { invariant: "nothing panics".into(), what: "the run panicked".into(), at_ms: 0 }),
         hash: 0,
         lines: 0,
+        complete: false,
+        trace_failed: None,
         virtual_ms: 0,
         coverage: Vec::new(),
         last: Vec::new(),
@@ -102,27 +113,32 @@ async fn whole(plan: Plan, How { trace, until_ms }: How) -> Outcome {
         }
     };
     let world = World::new(plan, trace.clone());
-    tokio::select! {
+    let complete = tokio::select! {
         biased;
-        () = world.watch.violated() => {}
-        () = end => {}
-        () = story(&world) => {}
-    }
-    if PANICS.get() > 0 {
-        world.watch.violate("nothing panics", "a task panicked".into());
-    }
-    if let Err(error) = trace.flush() {
-        world.watch.violate("the trace is written", error.to_string());
-    }
+        () = world.watch.violated() => false,
+        () = end => false,
+        () = story(&world) => true,
+    };
+    nothing_panicked(&world);
+    let trace_failed = trace.flush().err().map(|error| error.to_string());
     let (hash, lines) = trace.hash();
     Outcome {
         violation: world.watch.violation(),
         hash,
         lines,
+        complete,
+        trace_failed,
         virtual_ms: trace.now_ms(),
         coverage: world.coverage.all(),
         last: trace.last(),
-        seen: world.recording.take(world.healed_ms.get()),
+        seen: world.recording.take(trace.now_ms(), world.healed_ms.get()),
+    }
+}
+
+/// A task that panics is gone, and nobody else would say so.
+fn nothing_panicked(world: &World) {
+    if let Some(panic) = PANICKED.take() {
+        world.watch.violate("nothing panics", panic);
     }
 }
 
@@ -282,6 +298,7 @@ async fn sample(world: Rc<World>) {
 async fn look(world: Rc<World>) {
     loop {
         sleep(LOOK_EVERY * world.plan.rarely.max(1)).await;
+        nothing_panicked(&world);
         let tables = world.newest_tables();
         judge(&world, "the tree is a tree", check_invariants(&tables));
         let held = released_is_held(&tables, &world.clouds, &world.disks(), world.is_behind());
@@ -331,10 +348,11 @@ async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
         }
     }
     let happened = world.coverage.all();
+    // What was made smaller need not show it any more, nor need fewer filers than scenes are made for.
+    let is_whole = world.plan.operations_max.is_none() && world.plan.filers >= FILERS_OF_SCENES;
     for wanted in Scene::named(&world.plan.scene).map_or(&[][..], |scene| scene.shows) {
         let missing = happened.iter().any(|(name, count)| name == wanted && *count == 0);
-        // What was made smaller need not show it any more.
-        if missing && world.plan.operations_max.is_none() {
+        if missing && is_whole {
             world.watch.violate("a scene shows what it is for", format!("this one had no {wanted}"));
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Delta debugging (Zeller and Hildebrandt, 2002) over the faults, then one simplification at a time, until none helps.
 
-use crate::plan::{Plan, What};
+use crate::plan::{Fault, Plan, What};
 
 /// Tells whether a plan still fails as the first one did.
 pub trait Fails {
@@ -60,7 +60,8 @@ type Simpler = fn(&Plan) -> Option<Plan>;
 const SIMPLER: &[Simpler] = &[
     |plan| {
         // The storm ends with its last fault.
-        let end_ms = plan.faults.iter().map(|fault| fault.at_ms + fault.for_ms).max().unwrap_or(0) + 1_000;
+        let lasts_to = |fault: &Fault| fault.at_ms + fault.for_ms + fault.what.longer_ms();
+        let end_ms = plan.faults.iter().map(lasts_to).max().unwrap_or(0) + 1_000;
         (end_ms < plan.storm_ms).then(|| Plan { storm_ms: end_ms, ..plan.clone() })
     },
     |plan| {

@@ -11,7 +11,13 @@ pub mod settings;
 pub mod tables;
 pub mod watch;
 
-use crate::{coverage::Coverage, dice::Dice, plan::Plan, recording::Recording, trace::Trace};
+use crate::{
+    coverage::Coverage,
+    dice::Dice,
+    plan::Plan,
+    recording::{Recording, Wait},
+    trace::Trace,
+};
 use clock::SimClock;
 use clouds::{Md5s, SimCloud};
 use damage::Damage;
@@ -280,6 +286,11 @@ impl World {
     /// How long the world has been healed, in virtual milliseconds.
     fn healed_for_ms(&self) -> u64 {
         self.healed_ms.get().map_or(0, |healed_ms| self.trace.now_ms() - healed_ms)
+    }
+
+    /// A client at a site begins to wait for an answer.
+    pub fn waits(&self, site: FilerId) -> Wait {
+        self.recording.wait(&self.trace, site)
     }
 
     /// A client's call at a site, among its filer's own tasks.

@@ -133,8 +133,9 @@ impl Client {
     async fn read_back(&self, file: &File) {
         let (handle, run) = (file.handle, self.run());
         let end = Instant::now() + Duration::from_millis(self.world.plan.read_back_ms);
-        let mut answered = true;
+        let (mut answered, mut wait) = (true, None);
         while Instant::now() < end || !answered {
+            wait.get_or_insert_with(|| self.world.waits(self.site));
             let read = self.world.call(self.site, async move |filer: Filer| {
                 filer.vfs.read(&caller(), handle, 0, FILE_BYTES_MAX as u32).await
             });
@@ -150,6 +151,7 @@ impl Client {
                 Ok(Err(_)) if file.may_fail(&self.world) => return,
                 Ok(Err(error)) => return self.wrong(format!("a read of inode {}: {error}", handle.ino)),
             };
+            wait.take_if(|_| answered);
             sleep(if answered { READ_BACK_EVERY } else { READ_BACK_AGAIN }).await;
         }
     }
@@ -161,6 +163,7 @@ impl Client {
             return;
         }
         let (handle, pieces) = (file.handle, *self.dice.pick(&[4_000, 16_384, 65_536]));
+        let wait = self.world.waits(self.site);
         // From the open that succeeds: an attempt that failed has opened nothing.
         let read = loop {
             let opened = file.history.borrow().open();
@@ -173,6 +176,7 @@ impl Client {
                 Ok(read) => break read.map(|read| (opened, read)),
             }
         };
+        drop(wait);
         match read {
             Ok((opened, (bytes, data))) => {
                 self.world.coverage.hit("reads verified");

@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "how fast runs are is measured in real time")]
 
-use super::range;
+use super::{output::say, range};
 use crate::What;
 use indicatif::{ProgressBar, ProgressStyle};
 use sim::{
@@ -29,10 +29,10 @@ pub struct Run {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
     jobs: u64,
     /// Begins no further seed after so many minutes of real time.
-    #[arg(long, value_name = "MINUTES")]
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..))]
     stop_after: Option<u64>,
     /// Fails when a core makes fewer virtual seconds than this in a second.
-    #[arg(long, value_name = "VIRTUAL_SECONDS")]
+    #[arg(long, value_name = "VIRTUAL_SECONDS", value_parser = speed)]
     speed_min: Option<f64>,
     /// Ends at the first failure.
     #[arg(long)]
@@ -62,9 +62,9 @@ impl Totals {
 /// Runs them; fails when one of them fails.
 pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
     let (from, to) = run.seeds;
-    let bar = ProgressBar::new(to - from + 1);
+    let bar = ProgressBar::new((to - from).saturating_add(1));
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} seeds, {per_sec}, {eta} left {msg}")?);
-    let (next, begun, stopped) = (AtomicU64::new(from), Instant::now(), AtomicBool::new(false));
+    let (next, begun, stopped) = (AtomicU64::new(0), Instant::now(), AtomicBool::new(false));
     let end = run.stop_after.map(|minutes| Duration::from_secs(60 * minutes));
     let totals: Mutex<Totals> = Mutex::default();
     let locked = || -> MutexGuard<'_, Totals> { totals.lock().expect("no run panics here") };
@@ -72,15 +72,16 @@ pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
         for _ in 0..run.jobs {
             scope.spawn(|| {
                 while !stopped.load(Relaxed) && end.is_none_or(|end| begun.elapsed() < end) {
-                    let seed = next.fetch_add(1, Relaxed);
-                    if seed > to {
+                    let number = next.fetch_add(1, Relaxed);
+                    if number > to - from {
                         return;
                     }
+                    let seed = from + number;
                     let outcome = sim::run::run(run.what.plan(seed), How::default());
                     let mut totals = locked();
                     totals.add(&outcome);
                     if let Some(violation) = &outcome.violation {
-                        bar.suspend(|| println!("seed {seed}: {violation}\n  {}", run.what.replay(seed)));
+                        bar.suspend(|| say!("seed {seed}: {violation}\n  {}", run.what.replay(seed)));
                         stopped.fetch_or(run.first, Relaxed);
                     }
                     bar.inc(1);
@@ -92,22 +93,27 @@ pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     let totals = totals.into_inner().expect("no run panics here");
     for name in coverage::NAMES {
-        println!("{:>12}  {name}", totals.coverage.get(name).copied().unwrap_or(0));
+        say!("{:>12}  {name}", totals.coverage.get(name).copied().unwrap_or(0));
     }
     let speed = speed_of(&totals, begun, run.jobs);
     let (seeds, real_s) = (totals.passed + totals.failed, begun.elapsed().as_secs_f64());
-    println!(
+    say!(
         "{:.0} virtual seconds in {real_s:.1} s: {}, {:.2} seeds a second",
         totals.virtual_ms as f64 / 1000.0,
         told(speed),
         seeds as f64 / real_s
     );
-    println!("{} passed, {} failed", totals.passed, totals.failed);
+    say!("{} passed, {} failed", totals.passed, totals.failed);
     let too_slow = run.speed_min.filter(|wanted| speed < *wanted);
     if let Some(wanted) = too_slow {
-        println!("at least {} are wanted: MISSED", told(wanted));
+        say!("at least {} are wanted: MISSED", told(wanted));
     }
     Ok(if totals.failed == 0 && too_slow.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse().map_err(|e| format!("\"{text}\": {e}"))?;
+    if f64::is_finite(speed) && speed >= 0.0 { Ok(speed) } else { Err(format!("\"{text}\" is no speed")) }
 }
 
 /// Virtual seconds that a core made in a real second.

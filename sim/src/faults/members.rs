@@ -26,23 +26,26 @@ const REMOVE_MAX: Duration = Duration::from_secs(30);
 /// Time between two attempts of an operator.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Adds a filer, unless there are many.
+/// Whether there is room for another filer.
+pub fn may_add(world: &World) -> bool {
+    world.ids().len() < FILERS_MAX
+}
+
+/// Whether enough are left without a filer. One is lost at a time: an operator waits until the mesh has got over a loss.
+pub fn may_lose(world: &World, filer: FilerId) -> bool {
+    world.ids().len() >= FILERS_MIN && world.may_lose(filer)
+}
+
+/// Adds a filer.
 pub fn add(world: &Rc<World>) {
-    if world.ids().len() >= FILERS_MAX {
-        return;
-    }
     let id = world.add_site();
     world.coverage.hit("filers added");
     world.trace.note("FAULT", format_args!("filer {id} is added"));
     world.start(id);
 }
 
-/// Loses a filer with its disk, unless too few were left; an operator removes it.
+/// Loses a filer with its disk; an operator removes it.
 pub async fn lose(world: &Rc<World>, shared: &Shared, lost: FilerId) {
-    // One at a time: an operator waits until the mesh has got over a loss.
-    if world.ids().len() < FILERS_MIN || !world.may_lose(lost) {
-        return;
-    }
     world.coverage.hit("filers lost");
     world.lose(lost);
     while remove(world, shared, lost).await.is_none() {

@@ -119,7 +119,11 @@ impl Plan {
         let (filer, other) = (self.a_filer(dice), self.a_filer(dice));
         match dice.below(6) {
             0 if filer != other => What::OneWayCut { from: filer, to: other },
-            1 | 2 => What::Partition { side: (1..=self.filers).filter(|_| dice.per_mille(400)).collect() },
+            1 | 2 => {
+                let side: Vec<u64> = (1..=self.filers).filter(|_| dice.per_mille(400)).collect();
+                let parts_some = (1..self.filers).contains(&(side.len() as u64));
+                What::Partition { side: if parts_some { side } else { vec![filer] } }
+            }
             3 => What::Flapping { filer, every_ms: dice.between(100, 4_000) },
             4 => What::SlowLink { filer, delay_ms: dice.between(20, 400), bytes_per_s: dice.between(20_000, 500_000) },
             _ => What::Lossy {

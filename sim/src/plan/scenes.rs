@@ -107,7 +107,7 @@ pub const SCENES: &[Scene] = &[
     told(
         "both-out",
         "both clouds go, and come back in the order in which they went",
-        &["both clouds out", "refused trips"],
+        &["both clouds out", "one of both clouds back first", "refused trips"],
         |plan| {
             plan.fault(10_000, 300_000, What::BothOut { second: 1, later_ms: 20_000, back_earlier_ms: -30_000 });
         },
@@ -115,7 +115,7 @@ pub const SCENES: &[Scene] = &[
     told(
         "both-out-other-order",
         "both clouds go, and the one that went last comes back first",
-        &["both clouds out"],
+        &["both clouds out", "one of both clouds back first"],
         |plan| {
             plan.fault(10_000, 300_000, What::BothOut { second: 0, later_ms: 20_000, back_earlier_ms: 60_000 });
         },
@@ -295,7 +295,7 @@ impl Scene {
 impl Plan {
     /// Adds a fault; the storm lasts until a while after it.
     fn fault(&mut self, at_ms: u64, for_ms: u64, what: What) {
-        self.storm_ms = self.storm_ms.max(at_ms + for_ms + 10_000);
+        self.storm_ms = self.storm_ms.max(at_ms + for_ms + what.longer_ms() + 10_000);
         self.faults.push(Fault { at_ms, for_ms, what });
     }
 

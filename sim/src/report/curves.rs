@@ -1,6 +1,6 @@
 //! Curves: bytes in staging, rows of the missed-write log, ages of unprotected bytes.
 
-use super::{GAP_MS, Scale, round};
+use super::{Scale, round};
 use crate::{
     recording::{Lane, Sample},
     run::Outcome,
@@ -39,15 +39,20 @@ fn line(scale: Scale, name: String, colour: usize, points: &Points, most: u64, t
     let y = |value: u64| round(HEIGHT_PX - (HEIGHT_PX - 4.0) * value as f64 / most.max(1) as f64);
     let mut pieces: Vec<String> = Vec::new();
     let mut before: Option<u64> = None;
+    let mut drawn = String::new();
     for (at_ms, value) in points {
         let point = format!("{},{}", scale.x(*at_ms), y(*value));
         match (pieces.last_mut(), before) {
-            (Some(piece), Some(last)) if at_ms - last <= GAP_MS => {
-                piece.push(' ');
-                piece.push_str(&point);
+            (Some(piece), Some(last)) if at_ms - last <= scale.gap_ms => {
+                // Of a long run many moments are one point.
+                if point != drawn {
+                    piece.push(' ');
+                    piece.push_str(&point);
+                }
             }
-            _ => pieces.push(point),
+            _ => pieces.push(point.clone()),
         }
+        drawn = point;
         before = Some(*at_ms);
     }
     let own = points.iter().map(|(_, value)| *value).max().unwrap_or(0);

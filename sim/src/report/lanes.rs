@@ -1,8 +1,8 @@
 //! Lanes: what each cloud and each filer was, what was wrong with it, and the events that matter.
 
-use super::{GAP_MS, Scale, round, told_ms};
+use super::{LEFT_PX, Scale, TIME_PX, round, told_ms};
 use crate::{
-    recording::{Band, Lane, Mark, Sample},
+    recording::{Band, Lane, Mark, Sample, Stall},
     run::Outcome,
 };
 use mesh::FilerId;
@@ -18,9 +18,10 @@ const SPACE_PX: f64 = 14.0;
 const FAULT_ROWS_MAX: usize = 10;
 /// About how wide a letter is.
 const LETTER_PX: f64 = 6.2;
-/// Room for the numbers of marks, and how wide one of them is.
+/// Room for the numbers of marks, about how wide one of their digits is, and where none stands any more.
 const TOP_PX: f64 = 24.0;
-const NUMBER_PX: f64 = 16.0;
+const DIGIT_PX: f64 = 6.0;
+const END_PX: f64 = LEFT_PX + TIME_PX + 16.0;
 
 #[derive(Serialize)]
 pub struct Rect {
@@ -73,7 +74,7 @@ pub fn kind(text: &str) -> &'static str {
     match text {
         text if text.starts_with("VIOLATION") => "violation",
         text if text.starts_with("epoch") => "decision",
-        text if text.contains("mended") => "mended",
+        text if text.starts_with("the faults end") => "mended",
         _ => "fault",
     }
 }
@@ -87,19 +88,19 @@ struct State {
 }
 
 /// Joins moments that are alike into stretches.
-fn stretches(samples: &[Sample], of: impl Fn(&Sample) -> Option<(&'static str, String)>) -> Vec<State> {
+fn stretches(scale: Scale, samples: &[Sample], of: impl Fn(&Sample) -> Option<(&'static str, String)>) -> Vec<State> {
     let mut states: Vec<State> = Vec::new();
     for sample in samples {
         let Some((class, text)) = of(sample) else {
             continue;
         };
         match states.last_mut() {
-            Some(last) if last.class == class && last.text == text && sample.at_ms - last.to_ms <= GAP_MS => {
+            Some(last) if last.class == class && last.text == text && sample.at_ms - last.to_ms <= scale.gap_ms => {
                 last.to_ms = sample.at_ms;
             }
             last => {
                 if let Some(last) = last
-                    && sample.at_ms - last.to_ms <= GAP_MS
+                    && sample.at_ms - last.to_ms <= scale.gap_ms
                 {
                     last.to_ms = sample.at_ms;
                 }
@@ -139,12 +140,23 @@ fn rect(scale: Scale, (from_ms, to_ms): (u64, u64), (y, height): (f64, f64), cla
         _ if letters >= 4 => text.chars().take(letters - 1).chain(['…']).collect(),
         _ => String::new(),
     };
-    let title = format!("{text} ({}, from {} to {})", told_ms(to_ms - from_ms), at(from_ms), at(to_ms));
+    let [from, to] = [from_ms, to_ms].map(|ms| scale.moment(ms));
+    let title = format!("{text} ({}, from {from} to {to})", told_ms(to_ms - from_ms));
     Rect { x, y, width: round(width), height, class, text: fits, title }
 }
 
-fn at(ms: u64) -> String {
-    crate::trace::moment(ms)
+/// The times at which any client waits.
+fn joined<'a>(stalls: impl Iterator<Item = &'a Stall>) -> Vec<(u64, u64)> {
+    let mut all: Vec<(u64, u64)> = stalls.map(|stall| (stall.from_ms, stall.to_ms)).collect();
+    all.sort_unstable();
+    all.dedup_by(|(from_ms, to_ms), (_, end_ms)| {
+        let joins = *from_ms <= *end_ms;
+        if joins {
+            *end_ms = (*end_ms).max(*to_ms);
+        }
+        joins
+    });
+    all
 }
 
 /// Gives each of the bands a row in which nothing else is at that time.
@@ -174,8 +186,8 @@ pub fn lanes(scale: Scale, outcome: &Outcome, marks: &[Mark]) -> Lanes {
     for lane in all {
         let (mut rects, top) = (Vec::new(), y);
         let states = match lane {
-            Lane::Cloud(id) => stretches(&seen.samples, |sample| cloud_state(sample, id)),
-            Lane::Filer(id) => stretches(&seen.samples, |sample| filer_state(sample, id)),
+            Lane::Cloud(id) => stretches(scale, &seen.samples, |sample| cloud_state(sample, id)),
+            Lane::Filer(id) => stretches(scale, &seen.samples, |sample| filer_state(sample, id)),
             Lane::World => Vec::new(),
         };
         for State { from_ms, to_ms, class, text } in states {
@@ -194,9 +206,11 @@ pub fn lanes(scale: Scale, outcome: &Outcome, marks: &[Mark]) -> Lanes {
         }
         y += FAULT_PX * of_band.iter().max().map_or(0.0, |row| *row as f64 + 1.0);
         if let Lane::Filer(id) = lane {
-            let stalls: Vec<_> = seen.stalls.iter().filter(|stall| stall.site == id).collect();
-            for stall in &stalls {
-                rects.push(rect(scale, (stall.from_ms, stall.to_ms), (y, 5.0), "stall", "a client waits"));
+            let stalls = joined(seen.stalls.iter().filter(|stall| stall.site == id));
+            for (from_ms, to_ms) in &stalls {
+                let drawn = rect(scale, (*from_ms, *to_ms), (y, 5.0), "stall", "a client waits");
+                // There is no room for letters.
+                rects.push(Rect { text: String::new(), ..drawn });
             }
             y += if stalls.is_empty() { 0.0 } else { 6.0 };
         }
@@ -205,17 +219,29 @@ pub fn lanes(scale: Scale, outcome: &Outcome, marks: &[Mark]) -> Lanes {
             y += SPACE_PX;
         }
     }
-    let mut last_x = f64::MIN;
     let flag = |(number, mark): (usize, &Mark)| {
-        let (x, kind) = (scale.x(mark.at_ms), kind(&mark.text));
-        let number_x = x.max(last_x + NUMBER_PX);
-        if kind != "fault" {
-            last_x = number_x;
-        }
-        let title = format!("{} {}: {}", at(mark.at_ms), place(mark.lane), mark.text);
-        Flag { x, number_x, number: number + 1, kind, title }
+        let x = scale.x(mark.at_ms);
+        let title = format!("{} {}: {}", scale.moment(mark.at_ms), place(mark.lane), mark.text);
+        Flag { x, number_x: x, number: number + 1, kind: kind(&mark.text), title }
     };
-    Lanes { rows, flags: marks.iter().enumerate().map(flag).collect(), height: y }
+    let mut flags: Vec<Flag> = marks.iter().enumerate().map(flag).collect();
+    spread_numbers(&mut flags);
+    Lanes { rows, flags, height: y }
+}
+
+/// Moves the numbers that are shown apart: none stands over another, and the last ones not beyond the end.
+fn spread_numbers(flags: &mut [Flag]) {
+    let half_px = |flag: &Flag| DIGIT_PX * (flag.number.to_string().len() as f64 + 1.0) / 2.0;
+    let mut free_px = 0.0_f64;
+    for flag in flags.iter_mut().filter(|flag| flag.kind != "fault") {
+        flag.number_x = flag.x.max(free_px + half_px(flag));
+        free_px = flag.number_x + half_px(flag);
+    }
+    let mut end_px = END_PX;
+    for flag in flags.iter_mut().rev().filter(|flag| flag.kind != "fault") {
+        flag.number_x = round(flag.number_x.min(end_px - half_px(flag)));
+        end_px = flag.number_x - half_px(flag);
+    }
 }
 
 #[cfg(test)]
@@ -230,8 +256,26 @@ mod tests {
     }
 
     #[test]
+    fn no_number_stands_over_another_or_beyond_the_end() {
+        let flag = |(number, x)| Flag { x, number_x: x, number, kind: "decision", title: String::new() };
+        let mut flags: Vec<Flag> =
+            [200.0, 201.0, 600.0, END_PX, END_PX, END_PX].into_iter().enumerate().map(flag).collect();
+        spread_numbers(&mut flags);
+        assert!(flags.windows(2).all(|pair| pair[1].number_x - pair[0].number_x >= 2.0 * DIGIT_PX));
+        assert!(flags.iter().all(|flag| flag.number_x < END_PX));
+        assert_eq!((flags[0].number_x, flags[2].number_x), (200.0, 600.0));
+    }
+
+    #[test]
+    fn waits_at_one_time_are_one() {
+        let stall = |from_ms, to_ms| Stall { site: FilerId(1), from_ms, to_ms };
+        let stalls = [stall(5, 9), stall(1, 3), stall(8, 12), stall(6, 7)];
+        assert_eq!(joined(stalls.iter()), [(1, 3), (5, 12)]);
+    }
+
+    #[test]
     fn a_text_that_does_not_fit_is_cut() {
-        let scale = Scale { end_ms: 1_000 };
+        let scale = Scale { end_ms: 1_000, gap_ms: 1_000 };
         let text = |to_ms| rect(scale, (0, to_ms), (0.0, 1.0), "", "the credentials are refused").text;
         assert_eq!(text(1_000), "the credentials are refused");
         assert!(text(80).ends_with('…'));

@@ -27,6 +27,13 @@ pub struct Violation {
     pub at_ms: u64,
 }
 
+impl Violation {
+    /// Whether another run fails as this one does: a panic is another one elsewhere.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.invariant == other.invariant && (self.invariant != "nothing panics" || self.what == other.what)
+    }
+}
+
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} at {}: {}", self.invariant, moment(self.at_ms), self.what)
