@@ -99,19 +99,20 @@ pub fn replay(which: &Which, until_s: Option<u64>, trace: Option<&Path>) -> anyh
     let out = out.map(|file| Box::new(BufWriter::new(file)) as Box<dyn Write + Send>);
     let how = How { trace: out, until_ms: until_s.map(|seconds| seconds.saturating_mul(1000)) };
     let outcome = sim::run::run(plan, how);
-    if let (Some(path), Some(why)) = (trace, &outcome.trace_failed) {
-        bail!("{}: {why}; the trace there is not whole", cannot("write", path));
-    }
     if outcome.violation.is_some() || until_s.is_some() {
         outcome.last.iter().for_each(|line| say!("{line}"));
     }
     say!("trace {:016x}, {} lines, {} virtual time", outcome.hash, outcome.lines, moment(outcome.virtual_ms));
-    match outcome.violation {
+    match &outcome.violation {
         None if outcome.complete => say!("every invariant held"),
         None => say!("stopped there: nothing was wrong until then, and what must hold at the end was not looked at"),
         Some(_) => {}
     }
-    Ok(verdict(&outcome))
+    let verdict = verdict(&outcome);
+    match (trace, &outcome.trace_failed) {
+        (Some(path), Some(why)) => bail!("{}: {why}; the trace there is not whole", cannot("write", path)),
+        _ => Ok(verdict),
+    }
 }
 
 /// Makes a failing run smaller.
@@ -169,7 +170,7 @@ pub fn diff(a: &Path, b: &Path) -> anyhow::Result<ExitCode> {
     let opened = |path: &Path| File::open(path).map(BufReader::new).with_context(|| cannot("read", path));
     let both = || format!("cannot read {} or {} as a trace", a.display(), b.display());
     let Some(parting) = parting(opened(a)?, opened(b)?).with_context(both)? else {
-        let is_empty = |path: &Path| path.metadata().is_ok_and(|found| found.len() == 0);
+        let is_empty = |path: &Path| path.metadata().is_ok_and(|found| found.is_file() && found.len() == 0);
         say!("{}", if is_empty(a) { "both traces are empty" } else { "both traces are the same" });
         return Ok(ExitCode::SUCCESS);
     };

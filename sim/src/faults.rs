@@ -74,19 +74,12 @@ fn is_possible(world: &World, what: &What) -> bool {
 
 /// Keeps a fault for people.
 fn record(world: &World, Fault { for_ms, what, .. }: &Fault) {
-    let (now_ms, recording) = (world.trace.now_ms(), &world.recording);
-    let outage = |cloud: usize, from_ms: u64, for_ms: u64| {
-        recording.fault(Lane::Cloud(CloudId::BOTH[cloud]), now_ms + from_ms, for_ms, Trouble::Outage.told());
+    let lasts_ms = match what {
+        What::BothOut { later_ms, back_earlier_ms, .. } => later_ms + for_ms + (*back_earlier_ms).max(0).unsigned_abs(),
+        what if lasts(what) => *for_ms,
+        _ => 0,
     };
-    match what {
-        What::BothOut { second, later_ms, back_earlier_ms } => {
-            let last_ms = back_earlier_ms.unsigned_abs();
-            let longer_ms = if *back_earlier_ms > 0 { [last_ms, 0] } else { [0, last_ms] };
-            outage(1 - second, 0, later_ms + for_ms + longer_ms[0]);
-            outage(*second, *later_ms, for_ms + longer_ms[1]);
-        }
-        what => recording.fault(lane(what), now_ms, if lasts(what) { *for_ms } else { 0 }, told(what)),
-    }
+    world.recording.fault(lane(what), world.trace.now_ms(), lasts_ms, told(what));
 }
 
 async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { for_ms, what, .. }: Fault) {
@@ -151,6 +144,8 @@ async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { 
                 return;
             }
             second.trouble(number, Trouble::Outage);
+            let (lane, lasts_ms) = (Lane::Cloud(second.id()), for_ms + (-back_earlier_ms).max(0).unsigned_abs());
+            world.recording.fault(lane, world.trace.now_ms(), lasts_ms, Trouble::Outage.told());
             hit("both clouds out");
             wait().await;
             let ends = if back_earlier_ms > 0 { [&second, &first] } else { [&first, &second] };
@@ -232,6 +227,8 @@ fn lasts(what: &What) -> bool {
 fn lane(what: &What) -> Lane {
     match what {
         What::Cloud { cloud, .. } | What::LoseObject { cloud } => Lane::Cloud(CloudId::BOTH[*cloud]),
+        // The other one's outage begins later.
+        What::BothOut { second, .. } => Lane::Cloud(CloudId::BOTH[1 - second]),
         What::Flapping { filer, .. }
         | What::SlowLink { filer, .. }
         | What::Crash { filer, .. }
@@ -259,7 +256,7 @@ fn told(what: &What) -> String {
         What::SlowLink { delay_ms, bytes_per_s, .. } => format!("slow link: {delay_ms} ms, {bytes_per_s} bytes/s"),
         What::Lossy { lost_per_mille, .. } => format!("links lose {lost_per_mille} packets in 1000"),
         What::Cloud { trouble, .. } => trouble.told(),
-        What::BothOut { .. } => "both clouds are out".into(),
+        What::BothOut { .. } => Trouble::Outage.told(),
         What::LoseObject { .. } => "an object is lost after its receipt".into(),
         What::Crash { at_effect: Some(_), .. } => "power is cut in the middle of an effect".into(),
         What::Crash { .. } => "power is cut".into(),

@@ -71,7 +71,8 @@ pub struct What {
     /// What may go wrong: see `sim scenes`.
     #[arg(long, default_value = "mixed", value_parser = scene)]
     scene: String,
-    /// How many filers: a number, or a range from which each seed draws.
+    /// How many filers: a number, or a range from which each seed draws. That a scene shows what it is for is wanted of
+    /// three and more.
     #[arg(long, default_value = "3..7", value_parser = filers)]
     filers: (u64, u64),
     /// Virtual minutes in which faults happen; a scene that tells its faults lasts as long as they do.

@@ -146,7 +146,8 @@ impl What {
             | Self::UnreadableStaging { filer, .. }
             | Self::ClockOff { filer, .. }
             | Self::Failover { filer }
-            | Self::Failback { filer } => vec![*filer],
+            | Self::Failback { filer }
+            | Self::Cloud { trouble: Trouble::CutFrom { filer }, .. } => vec![*filer],
             _ => Vec::new(),
         }
     }

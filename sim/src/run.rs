@@ -10,7 +10,16 @@ use crate::{
 };
 use filer::actors::health::Views;
 use mesh::FilerId;
-use std::{cell::RefCell, collections::BTreeMap, future::Future, io::Write, rc::Rc, sync::Once, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    future::Future,
+    io::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Once,
+    time::Duration,
+};
 use storage::{
     cloudfs::{CloudState, check_invariants, read},
     ids::CloudId,
@@ -60,14 +69,16 @@ pub struct How {
 
 thread_local!(static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) });
 
-/// Keeps the first panic of each thread: those of tasks are swallowed by their runtime.
+/// Keeps the first panic of each thread, its place first: those of tasks are swallowed by their runtime.
 fn watch_panics() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
+            let place = panic.location().map_or_else(|| "an unknown place".into(), ToString::to_string);
+            let said = panic.payload_as_str().unwrap_or("no message").replace('\n', " ");
             PANICKED.with_borrow_mut(|first| {
-                first.get_or_insert_with(|| panic.to_string().replace('\n', " "));
+                first.get_or_insert_with(|| format!("{place}: {said}"));
             });
             report(panic);
         }));
@@ -84,15 +95,20 @@ pub fn run(plan: Plan, how: How) -> Outcome {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
         let set = LocalSet::new();
-        let outcome = set.block_on(&runtime, whole(plan, how));
+        let outcome = catch_unwind(AssertUnwindSafe(|| set.block_on(&runtime, whole(plan, how))));
         // Tasks of filers may not outlive their runtime.
         drop(set);
         drop(runtime);
-        outcome
+        outcome.unwrap_or_else(|_| panicked())
     });
-    let joined = thread.expect("the system gives a thread").join();
-    joined.unwrap_or_else(|_| Outcome {
-        violation: Some(Violation { invariant: "nothing panics".into(), what: "the run panicked".into(), at_ms: 0 }),
+    thread.expect("the system gives a thread").join().expect("a panic of the run is caught")
+}
+
+/// What came of a run that panicked itself, and none of its tasks.
+fn panicked() -> Outcome {
+    let what = PANICKED.take().unwrap_or_default();
+    Outcome {
+        violation: Some(Violation { invariant: "nothing panics".into(), what, at_ms: 0 }),
         hash: 0,
         lines: 0,
         complete: false,
@@ -101,7 +117,7 @@ pub fn run(plan: Plan, how: How) -> Outcome {
         coverage: Vec::new(),
         last: Vec::new(),
         seen: Seen::default(),
-    })
+    }
 }
 
 async fn whole(plan: Plan, How { trace, until_ms }: How) -> Outcome {
@@ -136,7 +152,7 @@ async fn whole(plan: Plan, How { trace, until_ms }: How) -> Outcome {
 }
 
 /// A task that panics is gone, and nobody else would say so.
-fn nothing_panicked(world: &World) {
+pub fn nothing_panicked(world: &World) {
     if let Some(panic) = PANICKED.take() {
         world.watch.violate("nothing panics", panic);
     }
@@ -179,7 +195,16 @@ async fn until(world: &World, what: &str, so: impl Fn(&World) -> bool) {
     in_time(world, what, wait).await;
 }
 
+/// Looks for panics from the beginning on.
+async fn look_for_panics(world: Rc<World>) {
+    loop {
+        sleep(LOOK_EVERY).await;
+        nothing_panicked(&world);
+    }
+}
+
 async fn story(world: &Rc<World>) {
+    tokio::task::spawn_local(look_for_panics(world.clone()));
     let sampling = tokio::task::spawn_local(sample(world.clone()));
     for id in world.ids() {
         world.start(id);
@@ -298,7 +323,6 @@ async fn sample(world: Rc<World>) {
 async fn look(world: Rc<World>) {
     loop {
         sleep(LOOK_EVERY * world.plan.rarely.max(1)).await;
-        nothing_panicked(&world);
         let tables = world.newest_tables();
         judge(&world, "the tree is a tree", check_invariants(&tables));
         let held = released_is_held(&tables, &world.clouds, &world.disks(), world.is_behind());

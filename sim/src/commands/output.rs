@@ -3,7 +3,7 @@
 use anyhow::Context;
 use std::{
     fmt::Arguments,
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{ErrorKind, Write},
     path::Path,
 };
@@ -29,13 +29,23 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// Whether a file can be written, before the work whose result it is to hold. What it holds stays.
+/// Whether a file can be written, before the work whose result it is to hold. It stays as it is, or away.
 ///
 /// # Errors
 /// Says why not.
 pub fn can_write(path: &Path) -> anyhow::Result<()> {
-    let opened = OpenOptions::new().append(true).create(true).open(path);
-    opened.map(drop).with_context(|| super::cannot("write", path))
+    let try_one = || match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => match File::create_new(path) {
+            Ok(_) => std::fs::remove_file(path),
+            // A link to what is not there yet.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        },
+        opened => opened.map(drop),
+    };
+    // A pipe is opened once, by who writes to it.
+    let is_special = path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir());
+    if is_special { Ok(()) } else { try_one().with_context(|| super::cannot("write", path)) }
 }
 
 /// Writes a whole file.

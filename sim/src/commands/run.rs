@@ -29,7 +29,7 @@ pub struct Run {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
     jobs: u64,
     /// Begins no further seed after so many minutes of real time.
-    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     stop_after: Option<u64>,
     /// Fails when a core makes fewer virtual seconds than this in a second.
     #[arg(long, value_name = "VIRTUAL_SECONDS", value_parser = speed)]

@@ -5,6 +5,8 @@ use crate::world::clouds::Trouble;
 
 /// The longest time of a plan, in milliseconds: a year.
 const TIME_MS_MAX: u64 = 365 * 86_400_000;
+/// Effects after which a crash may come.
+const EFFECTS_MAX: u64 = 1_000_000_000;
 /// How far a clock may be off, in milliseconds: a century.
 const CLOCK_OFF_MS_MAX: u64 = 100 * TIME_MS_MAX;
 
@@ -38,8 +40,9 @@ impl Plan {
     fn check_fault(&self, Fault { at_ms, for_ms, what }: &Fault) -> Result<(), String> {
         within("at_ms", *at_ms, 0, TIME_MS_MAX)?;
         within("for_ms", *for_ms, 0, TIME_MS_MAX)?;
+        let added = self.faults.iter().filter(|fault| fault.what == What::Add).count() as u64;
         for filer in what.filers() {
-            within("a filer's number", filer, 1, self.filers)?;
+            within("a filer's number", filer, 1, self.filers + added)?;
         }
         match what {
             What::Cloud { cloud, trouble } => {
@@ -59,7 +62,12 @@ impl Plan {
                 within("twice_per_mille", *twice_per_mille, 0, 1_000)?;
                 within("jitter_ms", *jitter_ms, 0, TIME_MS_MAX)
             }
-            What::Crash { down_ms, .. } | What::CrashLeader { down_ms } => within("down_ms", *down_ms, 0, TIME_MS_MAX),
+            What::Crash { down_ms, at_effect, again_after, .. } => {
+                within("down_ms", *down_ms, 0, TIME_MS_MAX)?;
+                within("at_effect", at_effect.unwrap_or(0), 0, EFFECTS_MAX)?;
+                within("again_after", again_after.unwrap_or(0), 0, EFFECTS_MAX)
+            }
+            What::CrashLeader { down_ms } => within("down_ms", *down_ms, 0, TIME_MS_MAX),
             What::SlowSync { ms, .. } => within("ms", *ms, 0, TIME_MS_MAX),
             What::FullDisk { left_bytes, .. } => within("left_bytes", *left_bytes, 0, 1 << 40),
             What::FlipCache { bits, .. } | What::FlipStaging { bits, .. } => within("bits", *bits, 0, 100_000),

@@ -130,6 +130,11 @@ impl SimCloud {
         self.state.lock().expect("no holder of the cloud panics")
     }
 
+    /// Which of the two it is.
+    pub fn id(&self) -> CloudId {
+        self.id
+    }
+
     /// Begins a trouble, under a number of its own.
     pub fn trouble(&self, number: u64, trouble: Trouble) {
         self.lock().troubles.insert(number, trouble);

@@ -28,9 +28,10 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// Whether another run fails as this one does: a panic is another one elsewhere.
+    /// Whether another run fails as this one does. A panic is told with its place first, and is another one elsewhere.
     pub fn is_like(&self, other: &Self) -> bool {
-        self.invariant == other.invariant && (self.invariant != "nothing panics" || self.what == other.what)
+        let place = |violation: &Self| violation.what.split_once(": ").map(|(place, _)| place.to_string());
+        self.invariant == other.invariant && (self.invariant != "nothing panics" || place(self) == place(other))
     }
 }
 

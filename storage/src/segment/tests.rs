@@ -223,7 +223,7 @@ proptest! {
         let is_whole = |packed: &Packed| {
             range(packed).end <= file.len() && flipped.range(range(packed)).all(|(_, bits)| *bits == 0)
         };
-        // One flipped bit of its length, and nothing else: where no index is there to go by, the checksum tells which.
+        // One flipped bit of its length, and nothing else: the checksum tells which.
         let may_be_right = |packed: &Packed| {
             let mut bits = flipped.range(range(packed)).filter(|(_, bits)| **bits != 0);
             let (first, second) = (bits.next(), bits.next());
