@@ -296,11 +296,13 @@ pub struct CloudEnd {
 }
 
 impl CloudEnd {
-    /// Makes a call: `effect` happens at the cloud, if and when it does.
+    /// Makes a call: `effect` happens at the cloud, if and when it does. `is_corrupt`: whether a cloud that calls it corrupt is
+    /// right, so that the mistake is its caller's.
     async fn call<T: Send + 'static>(
         &self,
         call: Call,
         key: &str,
+        is_corrupt: impl Fn() -> bool,
         effect: impl FnOnce(&mut State, bool) -> Result<Done<T>, CloudError> + Send + 'static,
     ) -> Result<(T, bool), CloudError> {
         self.power.needed().await;
@@ -330,7 +332,8 @@ impl CloudEnd {
         }
         // Whoever asks for a head wants to know whether the object is there: that it is not is an answer.
         let is_answer = call == Call::Head && matches!(result, Err(CloudError::NotFound { .. }));
-        let failed = result.is_err() && !is_answer;
+        let is_callers = matches!(result, Err(CloudError::Corrupt { .. })) && is_corrupt();
+        let failed = result.is_err() && !is_answer && !is_callers;
         let wrong = result.as_ref().is_ok_and(|done| flip || done.wrong);
         let ended = Ended { key, of_piece, attempt, failed, wrong, took_ms: answers_ms };
         cloud.watch.call_ended(self.me, cloud.id, &ended);
@@ -342,6 +345,8 @@ impl CloudEnd {
 impl Cloud for CloudEnd {
     async fn put(&self, key: &str, body: Bytes, md5: Md5) -> Result<Receipt, CloudError> {
         let (name, md5s) = (key.to_string(), self.cloud.md5s.clone());
+        let sent = body.clone();
+        let is_corrupt = || self.cloud.md5s.of(&sent) != md5;
         let effect = move |state: &mut State, flip: bool| {
             let (got, bytes) = (md5s.of(&body), body.len() as u64);
             if got != md5 {
@@ -355,7 +360,7 @@ impl Cloud for CloudEnd {
             state.objects.insert(name, Object { body, md5, taken_wrong: flip });
             Ok(Done::right(Receipt { md5, bytes, proof: Proof::Answer }))
         };
-        Ok(self.call(Call::Put, key, effect).await?.0)
+        Ok(self.call(Call::Put, key, is_corrupt, effect).await?.0)
     }
 
     async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes, CloudError> {
@@ -369,7 +374,7 @@ impl Cloud for CloudEnd {
             let part = object.body.slice(range.start as usize..range.end as usize);
             Ok(Done { value: part, wrong: object.is_wrong_at(&range) })
         };
-        let (part, flip) = self.call(Call::Get, key, effect).await?;
+        let (part, flip) = self.call(Call::Get, key, || false, effect).await?;
         if !flip || part.is_empty() {
             return Ok(part);
         }
@@ -385,7 +390,7 @@ impl Cloud for CloudEnd {
             let object = state.objects.get(&name).ok_or_else(|| CloudError::NotFound { key: name.clone() })?;
             Ok(Done::right(Listed { bytes: object.body.len() as u64, md5: Some(object.md5), key: name }))
         };
-        Ok(self.call(Call::Head, key, effect).await?.0)
+        Ok(self.call(Call::Head, key, || false, effect).await?.0)
     }
 
     async fn delete(&self, key: &str) -> Result<(), CloudError> {
@@ -395,7 +400,7 @@ impl Cloud for CloudEnd {
             state.objects.remove(&name);
             Ok(Done::right(()))
         };
-        self.call(Call::Delete, key, effect).await.map(|((), _)| ())
+        self.call(Call::Delete, key, || false, effect).await.map(|((), _)| ())
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, CloudError> {
@@ -411,7 +416,7 @@ impl Cloud for CloudEnd {
             let objects = found.by_ref().take(PAGE_OBJECTS_MAX).map(listed).collect();
             Ok(Done::right(Page { objects, more: found.next().is_some() }))
         };
-        Ok(self.call(Call::List, prefix, effect).await?.0)
+        Ok(self.call(Call::List, prefix, || false, effect).await?.0)
     }
 }
 
@@ -449,5 +454,27 @@ mod tests {
             assert!(watch.is_violated(), "nothing else is wrong");
         });
         reads.await.expect("every answer is as it should be");
+    }
+
+    /// Found by seed 611403590 of the mixed scene: a body that its filer had damaged was rightly refused, and that was held for a
+    /// failure of the cloud.
+    #[tokio::test(start_paused = true)]
+    async fn a_put_that_is_rightly_refused_is_no_failure() {
+        let puts = tokio::spawn(async {
+            let (trace, coverage) = (Trace::new(None), Coverage::default());
+            let watch = Watch::new(trace.clone(), coverage.clone(), Recording::default(), 160);
+            let cloud =
+                SimCloud::new(CloudId::A, Dice::of(1, "cloud"), Md5s::default(), trace, coverage, watch.clone());
+            let (filer, body) = (FilerId(1), Bytes::from_static(b"what was put"));
+            let end = cloud.end(filer, Power::default());
+            end.put("segments/1", body.clone(), Md5::of(b"something else")).await.expect_err("it is not that");
+            watch.counted(filer, CloudId::A, 0);
+            assert_eq!(watch.violation(), None);
+            cloud.trouble(1, Trouble::WrongMd5 { per_mille: 1000 });
+            end.put("segments/1", body.clone(), Md5::of(&body)).await.expect_err("the cloud's answer is wrong");
+            watch.counted(filer, CloudId::A, 1);
+            assert_eq!(watch.violation(), None);
+        });
+        puts.await.expect("every answer is as it should be");
     }
 }
