@@ -27,7 +27,7 @@ use crate::{
     config::{Config, ConfigError, SiteDir, SiteError, SiteFile},
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use mesh::net::IdentityError;
+use mesh::{net::IdentityError, words::chain};
 use std::{
     io::{IsTerminal, Write},
     net::SocketAddr,
@@ -352,20 +352,6 @@ fn check_config(file: Option<PathBuf>, dir: &Dir, out: &mut dyn Write) -> Result
     let place = |entry: &crate::config::CloudEntry| format!("{} ({})", entry.name, entry.settings.place());
     let (primary, secondary) = (place(&config.clouds.primary), place(&config.clouds.secondary));
     say(out, &format!("{} is good: filer {}, clouds {primary} and {secondary}", path.display(), config.name))
-}
-
-/// An error and what caused it, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 /// The client for a filer's admin socket.

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 /// How far ahead of the clock an operation's time may be for the sake of what clients were shown, in nanoseconds.
-const SHOWN_AHEAD_NS_MAX: u64 = 60_000_000_000;
+pub const SHOWN_AHEAD_NS_MAX: u64 = 60_000_000_000;
 /// Pause before an operation without an outcome is asked for again, when the last question was refused at once.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use filer::cli::{self, Cli, CliError, Command, Serve};
+use mesh::words::chain;
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
 
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.downcast_ref::<CliError>().is_some_and(CliError::reader_left) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("filer: {}", cli::chain(e.as_ref()));
+            eprintln!("filer: {}", chain(e.as_ref()));
             cli::exit_code(e.as_ref())
         }
     }

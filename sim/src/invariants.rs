@@ -1,5 +1,6 @@
 //! What must hold in every run, one invariant per file, each with why it matters.
 
+mod agreed_time;
 mod clouds_equal;
 mod counted_once;
 mod held;
@@ -7,12 +8,15 @@ pub mod names;
 mod one_active;
 mod probes_only;
 mod reads;
+mod right_puts;
 mod within_bounds;
 
+pub use agreed_time::agreed_time;
 pub use clouds_equal::{each_cloud_rebuilds, listed_alike};
 pub use counted_once::{AttemptId, CountedOnce, Ended};
 pub use held::released_is_held;
 pub use one_active::{OneActive, tripped_in_time};
 pub use probes_only::ProbesOnly;
 pub use reads::{FileHistory, Opened};
+pub use right_puts::right_put;
 pub use within_bounds::within_bounds;

@@ -6,6 +6,7 @@ mod check;
 mod draw;
 mod scenes;
 
+pub use draw::{SKEW_MS_MAX, SMALL_JUMP_MS_MAX};
 pub use scenes::{Faults, SCENES, Scene};
 
 use crate::world::clouds::Trouble;

@@ -2,7 +2,7 @@
 
 use crate::{
     clients, entropy, faults,
-    invariants::{each_cloud_rebuilds, listed_alike, released_is_held, within_bounds},
+    invariants::{agreed_time, each_cloud_rebuilds, listed_alike, released_is_held, within_bounds},
     plan::{Plan, Scene},
     recording::{CloudNow, FilerNow, Sample, Seen},
     trace::Trace,
@@ -33,6 +33,8 @@ use tokio::{
 const WELL_MAX: Duration = Duration::from_secs(1800);
 /// Time between two looks at what must always hold.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// More than wrong clocks make of the agreed time that jump a little, in seconds.
+const MUCH_AHEAD_S: u64 = 60;
 /// Time between two moments of the recording.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Filers that a scene needs to show what it is for.
@@ -321,14 +323,24 @@ async fn sample(world: Rc<World>) {
 
 /// Looks at what must hold at every moment.
 async fn look(world: Rc<World>) {
+    // By filer and run, the damaged frames that it had found in its staging at the last look.
+    let mut damaged = BTreeMap::new();
     loop {
         sleep(LOOK_EVERY * world.plan.rarely.max(1)).await;
         let tables = world.newest_tables();
         judge(&world, "the tree is a tree", check_invariants(&tables));
+        let agreed = agreed_time(&tables, world.right_ns(), &world.plan);
+        if judge(&world, "the agreed time is led astray by no clock", agreed) > Some(MUCH_AHEAD_S) {
+            world.coverage.hit("agreed time much ahead");
+        }
         let held = released_is_held(&tables, &world.clouds, &world.disks(), world.is_behind());
         judge(&world, "what is released is held", held);
         for filer in world.filers() {
             judge(&world, "limits are kept", within_bounds(&filer, &world.settings));
+            let (run, found) = (world.at(filer.who.me, |site| site.runs()), filer.staging.status().damaged_frames);
+            // Those of its start are not among them.
+            let before = damaged.insert((filer.who.me, run), found).unwrap_or(found);
+            world.coverage.add("staged frames lost at a put", found - before);
         }
     }
 }

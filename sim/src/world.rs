@@ -18,7 +18,7 @@ use crate::{
     recording::{Recording, Wait},
     trace::Trace,
 };
-use clock::SimClock;
+use clock::{SimClock, right_ns};
 use clouds::{Md5s, SimCloud};
 use damage::Damage;
 use filer::filer::{Filer, Settings};
@@ -230,6 +230,11 @@ impl World {
     /// The sites that are lost.
     pub fn lost_ids(&self) -> BTreeSet<FilerId> {
         self.sites.borrow().iter().filter(|site| site.fate != Fate::Lives).map(|site| site.id).collect()
+    }
+
+    /// The right time, in nanoseconds since the Unix epoch.
+    pub fn right_ns(&self) -> u64 {
+        right_ns(self.start)
     }
 
     /// Whether a lost filer is still to be removed by its operator.

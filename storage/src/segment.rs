@@ -27,7 +27,7 @@ use crate::ids::SegmentId;
 use mesh::FilerId;
 
 /// Version of the format.
-pub const SEGMENT_VERSION: u16 = 2;
+pub const SEGMENT_VERSION: u16 = 3;
 /// Length of a segment's header, in bytes.
 pub const HEADER_BYTES: usize = 40;
 /// Length of its footer, in bytes.
@@ -66,10 +66,15 @@ impl Header {
         bytes
     }
 
+    /// A checksum of all that it says, which ties to it what is said beside it. Without its own checksum: one over what ends
+    /// with its checksum is the same for all.
+    fn sum(&self) -> u32 {
+        crc32c::crc32c(&self.to_bytes()[..36])
+    }
+
     /// The tag of a frame that begins at byte `at` of this segment.
     pub fn place(&self, at: usize) -> u32 {
-        // Without the header's own checksum: a checksum over what ends with it is the same for all.
-        crc32c::crc32c_append(crc32c::crc32c(&self.to_bytes()[..36]), &(at as u64).to_le_bytes())
+        crc32c::crc32c_append(self.sum(), &(at as u64).to_le_bytes())
     }
 
     /// How many bits of the header at the start of `bytes` differ from those of this one; `None` when it is not all there.

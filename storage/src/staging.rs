@@ -282,6 +282,8 @@ impl Staging {
             synced_bytes: 0,
             failed: false,
             doubtful: false,
+            wrong: false,
+            told: BTreeSet::new(),
             turn: Arc::default(),
         };
         state.unwritten_bytes += bytes;
@@ -362,12 +364,22 @@ impl Staging {
         }
     }
 
-    /// The whole object of a sealed segment. One that comes from the disk has passed its checksums.
-    pub async fn body(&self, segment: SegmentId) -> Result<Bytes, StagingError> {
-        let bytes = match self.lock().entries.get(&segment) {
-            Some(Entry { body: Some(body), .. }) => return Ok(body.clone()),
-            Some(Entry { md5: Some(_), bytes, .. }) => *bytes,
-            _ => return Err(StagingError::Gone(segment)),
+    /// The whole object of a sealed segment, and its MD5. One that comes from the disk has passed its checksums.
+    pub async fn body(&self, segment: SegmentId) -> Result<(Bytes, Md5), StagingError> {
+        let gone = || StagingError::Gone(segment);
+        let turn = match self.lock().entries.get(&segment) {
+            Some(Entry { body: Some(body), md5: Some(md5), .. }) => return Ok((body.clone(), *md5)),
+            Some(Entry { md5: Some(_), turn, .. }) => turn.clone(),
+            _ => return Err(gone()),
+        };
+        // Whoever replaces a damaged segment has its new file some time before its new MD5.
+        let _turn = turn.lock().await;
+        let damaged = |why: String| StagingError::Damaged { segment, why };
+        let (bytes, md5) = match self.lock().entries.get(&segment) {
+            // A bad disk may take long to say so: whoever waited meanwhile does not ask it again.
+            Some(Entry { wrong: true, .. }) => return Err(damaged("it was found so, and is not mended yet".into())),
+            Some(Entry { md5: Some(md5), bytes, .. }) => (*bytes, *md5),
+            _ => return Err(gone()),
         };
         let (file, header) = (staging_file(segment), self.header(segment));
         let check = move |read: &Bytes| match read.len() as u64 {
@@ -375,18 +387,13 @@ impl Staging {
             len => Err(format!("it has {len} bytes of {bytes}")),
         };
         match self.disk.read_checked(&file, 0, bytes as usize, Box::new(check)).await {
-            // Released between the look and the read.
-            Err(DiskError::NotFound { .. }) => Err(StagingError::Gone(segment)),
             Err(DiskError::Damaged { why, .. } | DiskError::Unreadable { why, .. }) => {
-                Err(StagingError::Damaged { segment, why })
+                self.lock().found_wrong(segment, &[]).ok_or_else(gone)?;
+                Err(damaged(why))
             }
-            read => Ok(read?),
+            Err(error @ DiskError::NotFound { .. }) => Err(damaged(error.to_string())),
+            read => Ok((read?, md5)),
         }
-    }
-
-    /// The MD5 of a sealed segment.
-    pub fn md5(&self, segment: SegmentId) -> Option<Md5> {
-        self.lock().entries.get(&segment)?.md5
     }
 
     /// The length of a segment so far, in bytes.

@@ -118,8 +118,8 @@ impl MirrorActor {
     fn put(&mut self, ctx: &mut Context<Self>, cloud: CloudId, segment: SegmentId, md5: Md5) {
         let (staging, connector) = (self.staging.clone(), self.connectors[cloud.index()].clone());
         let attempt = async move {
-            let body = staging.body(segment).await?;
-            if staging.md5(segment) != Some(md5) {
+            let (body, is) = staging.body(segment).await?;
+            if is != md5 {
                 // Mended meanwhile: the machine is about to hear of it.
                 return Ok(PutEnd::NotTried);
             }

@@ -7,9 +7,11 @@ use super::{
 use crate::{dice::Dice, world::clouds::Trouble};
 
 /// How far clocks of sites are off all the time, in milliseconds: by far less than what grace periods allow for.
-const SKEW_MS_MAX: u64 = 3_000;
+pub const SKEW_MS_MAX: u64 = 3_000;
 /// How far a clock that jumps a little is off, in milliseconds.
-const CLOCK_OFF_MS_MAX: i64 = 10_000;
+pub const SMALL_JUMP_MS_MAX: i64 = 10_000;
+/// A year, in milliseconds: how far a clock is off that is off by far.
+pub const YEAR_MS: i64 = 365 * 24 * 3_600_000;
 /// Filers added, and lost for ever, in one run.
 const ADDED_MAX: usize = 3;
 const LOST_MAX: usize = 2;
@@ -88,7 +90,7 @@ impl Plan {
             },
             // The time is agreed against one clock that is wrong by far, not against several.
             Family::Clocks => match clock_off_ms(dice) {
-                ms if ms.abs() > CLOCK_OFF_MS_MAX => What::ClockOff { filer: 1 + self.seed % self.filers, ms },
+                ms if ms.abs() > SMALL_JUMP_MS_MAX => What::ClockOff { filer: 1 + self.seed % self.filers, ms },
                 ms => What::ClockOff { filer, ms },
             },
             Family::Members if dice.per_mille(400) => What::Lose { filer },
@@ -137,11 +139,10 @@ impl Plan {
 
 /// How far a clock is off: mostly a little, sometimes by years in either direction.
 fn clock_off_ms(dice: &Dice) -> i64 {
-    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
     match dice.below(6) {
         0 => 10 * YEAR_MS,
         1 => -10 * YEAR_MS,
-        _ => dice.between(0, 2 * CLOCK_OFF_MS_MAX as u64) as i64 - CLOCK_OFF_MS_MAX,
+        _ => dice.between(0, 2 * SMALL_JUMP_MS_MAX as u64) as i64 - SMALL_JUMP_MS_MAX,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The scenes: which faults a seed draws from, and those whose faults are told one by one.
 
-use super::{Fault, Plan, What};
+use super::{Fault, Plan, What, draw::YEAR_MS};
 use crate::world::clouds::Trouble;
 
 /// A family of faults, with how often it is drawn.
@@ -217,10 +217,55 @@ pub const SCENES: &[Scene] = &[
         },
     ),
     told(
+        "mended-while-put",
+        "staged segments are damaged and mended on slow disks, while clouds take one put in ten: none gets one body with the MD5 of another",
+        &["staged frames lost at a put", "slow syncs"],
+        |plan| {
+            (plan.clients_per_site, plan.think_ms) = (2, 200);
+            for cloud in [0, 1] {
+                plan.cloud(2_000, 105_000, cloud, Trouble::Errors { per_mille: 900 });
+            }
+            for number in 0..15 {
+                let (filer, at_ms) = (1 + number % plan.filers, 10_000 + 6_000 * number);
+                // What it has staged is on its disk alone then, and is damaged behind the look of its start.
+                plan.fault(at_ms, 0, What::Crash { filer, down_ms: 100, at_effect: None, again_after: None });
+                plan.fault(at_ms + 1_000, 2_800, What::SlowSync { filer, ms: 1_500 });
+                let harm = match number % 2 {
+                    0 => What::UnreadableStaging { filer, sectors: 3 },
+                    _ => What::FlipStaging { filer, bits: 8 },
+                };
+                plan.fault(at_ms + 1_000, 0, harm);
+            }
+        },
+    ),
+    told(
+        "filer-lost-in-an-outage",
+        "a filer is lost for ever while no cloud answers, with what it had staged: nothing of it stays behind, and all else goes on",
+        &["both clouds out", "filers lost", "files lost with their filer"],
+        |plan| {
+            (plan.clients_per_site, plan.think_ms) = (2, 200);
+            plan.fault(5_000, 60_000, What::BothOut { second: 1, later_ms: 1_000, back_earlier_ms: -5_000 });
+            plan.fault(30_000, 0, What::Lose { filer: plan.filers });
+        },
+    ),
+    told(
+        "wrong-clocks",
+        "the clocks of two filers are ten years ahead, never both at a time: neither takes the agreed time along by more than minutes, nor does what it showed before",
+        &["agreed time much ahead"],
+        |plan| {
+            (plan.clients_per_site, plan.think_ms) = (2, 200);
+            for number in 0..12 {
+                let wrong = What::ClockOff { filer: 1 + number % 2, ms: 10 * YEAR_MS };
+                plan.fault(5_000 + 9_000 * number, 5_000, wrong);
+            }
+        },
+    ),
+    told(
         "bad-sectors",
         "while both clouds are out, sectors of staging cannot be read any more, and filers crash: that costs what lay there alone",
         &["both clouds out", "staging sectors unreadable"],
         |plan| {
+            (plan.clients_per_site, plan.think_ms) = (2, 200);
             plan.fault(5_000, 100_000, What::BothOut { second: 1, later_ms: 1_000, back_earlier_ms: -5_000 });
             for (number, filer) in (1..=plan.filers).enumerate() {
                 let at_ms = 30_000 + 10_000 * number as u64;

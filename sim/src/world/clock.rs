@@ -7,6 +7,11 @@ use tokio::time::Instant;
 /// 2026-01-01, in nanoseconds since the Unix epoch.
 const START_WALL_NS: u64 = 1_767_225_600_000_000_000;
 
+/// What a clock shows that is right and was started then, in nanoseconds since the Unix epoch.
+pub fn right_ns(start: Instant) -> u64 {
+    START_WALL_NS + start.elapsed().as_nanos() as u64
+}
+
 /// The clock of one site.
 pub struct SimClock {
     start: Instant,
@@ -28,7 +33,6 @@ impl SimClock {
 
 impl Clock for SimClock {
     fn wall_ns(&self) -> u64 {
-        let right = START_WALL_NS + self.start.elapsed().as_nanos() as u64;
-        right.saturating_add_signed((self.skew_ms + self.off_ms.load(Relaxed)) * 1_000_000)
+        right_ns(self.start).saturating_add_signed((self.skew_ms + self.off_ms.load(Relaxed)) * 1_000_000)
     }
 }

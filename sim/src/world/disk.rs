@@ -8,6 +8,9 @@ use std::{sync::Arc, time::Duration};
 use storage::disk::{Disk, DiskError, DiskFile, MemoryDisk};
 use tokio::time::sleep;
 
+/// How long a disk tries to read a bad sector before it says so, in milliseconds.
+const UNREADABLE_MS_MAX: u64 = 2_000;
+
 /// The files during one run of their filer.
 pub struct SimDisk {
     pub me: FilerId,
@@ -39,7 +42,12 @@ impl Disk for SimDisk {
 
     async fn read(&self, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
         self.power.needed().await;
-        self.files.read(file, offset, len).await
+        let read = self.files.read(file, offset, len).await;
+        if matches!(read, Err(DiskError::Unreadable { .. })) {
+            sleep(Duration::from_millis(self.dice.between(UNREADABLE_MS_MAX / 10, UNREADABLE_MS_MAX))).await;
+            self.power.needed().await;
+        }
+        read
     }
 
     async fn truncate(&self, file: &str, bytes: u64) -> Result<(), DiskError> {

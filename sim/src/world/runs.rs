@@ -12,6 +12,7 @@ use mesh::{
     FilerId,
     clock::SeededRandom,
     peers::{Channel, PeerName},
+    words::chain,
 };
 use std::{rc::Rc, sync::Arc, time::Duration};
 use storage::cloudfs::read;
@@ -74,7 +75,7 @@ impl World {
                 Ok(started) => started,
                 Err(error) => {
                     if let Some(world) = world.upgrade() {
-                        world.watch.violate("a filer starts on what lasts", format!("filer {id}: {error}"));
+                        world.watch.violate("a filer starts on what lasts", format!("filer {id}: {}", chain(&error)));
                     }
                     return;
                 }

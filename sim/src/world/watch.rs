@@ -2,7 +2,7 @@
 
 use crate::{
     coverage::Coverage,
-    invariants::{AttemptId, CountedOnce, Ended, OneActive, ProbesOnly, tripped_in_time},
+    invariants::{AttemptId, CountedOnce, Ended, OneActive, ProbesOnly, right_put, tripped_in_time},
     recording::{Lane, Recording},
     trace::{Trace, moment},
 };
@@ -14,7 +14,7 @@ use std::sync::{
 };
 use storage::{
     cloudfs::{Roles, read},
-    ids::CloudId,
+    ids::{CloudId, Md5},
 };
 use tokio::sync::Notify;
 
@@ -155,6 +155,11 @@ impl Watch {
     /// A filer's call to a cloud ended, and it has heard so.
     pub fn call_ended(&self, filer: FilerId, cloud: CloudId, ended: &Ended<'_>) {
         self.checks().counted_once.ended(self.trace.now_ms(), filer, cloud, ended);
+    }
+
+    /// A filer's put arrived, with this MD5 and with a body of that one.
+    pub fn put_arrived(&self, filer: FilerId, cloud: CloudId, key: &str, expected: Md5, got: Md5) {
+        self.judge("what is put is what its MD5 says", right_put(filer, cloud, key, expected, got));
     }
 
     /// What a filer says of itself: how often its attempts failed.

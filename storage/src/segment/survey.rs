@@ -156,7 +156,7 @@ fn next_mark(header: &Header, bytes: &[u8], from: usize) -> Option<usize> {
 
 /// The checksum of index and footer, which ties them to their segment.
 pub(super) fn index_checksum(header: &Header, index: &[u8], footer: &[u8; FOOTER_BYTES]) -> u32 {
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&header.to_bytes()), index);
+    let sum = crc32c::crc32c_append(header.sum(), index);
     crc32c::crc32c_append(sum, &footer[..20])
 }
 

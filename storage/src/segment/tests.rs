@@ -56,6 +56,19 @@ fn a_header_of_a_newer_version_or_of_something_else_is_refused() {
     assert_eq!(Header::read(&flipped), Err(SurveyError::Damaged { what: "header", at: 0 }));
 }
 
+#[test]
+fn an_index_is_right_for_its_own_segment_alone() {
+    let (_, sealed) = packed(&[vec![1; 100], vec![2; 100]]);
+    let others = [
+        Header { cloudfs: 43, ..header() },
+        Header { segment: SegmentId { filer: FilerId(0xabd), ..header().segment }, ..header() },
+        Header { segment: SegmentId { number: 6, ..header().segment }, ..header() },
+    ];
+    for other in others {
+        assert!(!survey(&other, &sealed.body).sealed, "{other:?}");
+    }
+}
+
 /// A client may store a file that is full of frames: a copy of some filer's staging. None of them is ever taken for the
 /// segment's own, wherever the search for the next frame leads.
 #[test]

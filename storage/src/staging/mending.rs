@@ -53,20 +53,22 @@ impl Staging {
         let nothing = || StagingError::Damaged { segment, why: "no frame of it is left".into() };
         let mended = mend_around(self.header(segment), &read, &lost).ok_or_else(nothing)?;
         tell_set_right(segment, &mended);
-        if !lost.is_empty() {
-            // What cannot be read is not made readable by what is written beside it.
-            self.replace_file(segment, mended.sealed.body.clone()).await?;
-        } else if apply(&*self.disk, &file, &mended).await? < mended.sealed.body.len() as u64 {
-            return Err(DiskError::Full { attempted: "mending", file }.into());
-        }
+        self.lock().found_wrong(segment, &mended.damaged).ok_or_else(gone)?;
         let (md5, bytes) = (mended.sealed.md5, mended.sealed.body.len() as u64);
-        let mut state = self.lock();
-        state.note_damage(segment, &mended.damaged);
-        let entry = state.entries.get_mut(&segment).ok_or_else(gone)?;
-        let before = entry.bytes;
-        (entry.md5, entry.bytes) = (Some(md5), bytes);
-        (entry.written_bytes, entry.synced_bytes) = (bytes, bytes);
-        state.bytes = state.bytes - before + bytes;
+        // What cannot be read is not made readable by what is written beside it.
+        let in_place = lost.is_empty()
+            && match apply(&*self.disk, &file, &mended).await {
+                Ok(right) if right < bytes => return Err(DiskError::Full { attempted: "mending", file }.into()),
+                Ok(_) => true,
+                Err(error) => {
+                    tracing::warn!(%segment, %error, "a damaged staged segment is not mended in its file, and gets a new one");
+                    false
+                }
+            };
+        if !in_place {
+            self.replace_file(segment, mended.sealed.body).await?;
+        }
+        self.lock().is_now(segment, md5, bytes).ok_or_else(gone)?;
         Ok((md5, bytes))
     }
 
@@ -76,18 +78,10 @@ impl Staging {
         let turn = self.lock().entries.get(&segment).ok_or_else(gone)?.turn.clone();
         let _turn = turn.lock().await;
         let bytes = body.len() as u64;
+        self.lock().found_wrong(segment, &[]).ok_or_else(gone)?;
         self.replace_file(segment, body).await?;
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let entry = state.entries.get_mut(&segment).ok_or_else(gone)?;
-        let (before, unwritten) = (entry.bytes, std::mem::take(&mut entry.unwritten_bytes));
-        entry.unwritten.clear();
-        (entry.md5, entry.bytes) = (Some(md5), bytes);
-        (entry.written_bytes, entry.synced_bytes) = (bytes, bytes);
-        (entry.failed, entry.doubtful) = (false, false);
-        state.unwritten_bytes -= unwritten;
-        state.bytes = state.bytes - before + bytes;
-        state.drop_body(segment);
+        let mut state = self.lock();
+        state.is_now(segment, md5, bytes).ok_or_else(gone)?.doubtful = false;
         Ok(())
     }
 

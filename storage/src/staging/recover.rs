@@ -1,7 +1,7 @@
 //! Staging after a crash: every whole frame is kept, a torn tail is cut, what was open is sealed.
 //!
-//! A file is a segment's of this filer when its header says so, or, where that is damaged, when its name does and a whole
-//! frame in it does. Anything else is foreign, and then nothing is touched.
+//! A file is a segment's of this filer when its header says so, or, where that is damaged, when its name does and its index
+//! or the mark of a frame in it does. Anything else is foreign, and then nothing is touched.
 
 use super::{
     Entry, Settings, Staging, State,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     disk::{Disk, DiskError, DiskFile, Readable},
     ids::{Md5, SegmentId},
-    segment::{Damage, FrameState, HEADER_BYTES, Header, SurveyError, mend_around, survey},
+    segment::{Damage, HEADER_BYTES, Header, SurveyError, mend_around, survey},
 };
 use mesh::{FilerId, clock::Clock};
 use std::{
@@ -26,6 +26,10 @@ use tokio::{sync::Notify, time::Instant};
 pub enum RecoverError {
     #[error("staging file {file}: {source}; nothing was changed")]
     Segment { file: String, source: SurveyError },
+    #[error(
+        "staging file {file} is no segment of this filer, or its disk has destroyed it; nothing was changed; move it out of this directory to start without what it held"
+    )]
+    Unknown { file: String },
     #[error(
         "staging file {file} belongs to filer {filer} of CloudFS {cloudfs:016x}, not to this one; nothing was changed"
     )]
@@ -113,7 +117,7 @@ async fn check_owner(disk: &dyn Disk, found: &DiskFile, me: FilerId, cloudfs: u6
         Ok(_) => return Err(RecoverError::Misnamed { file: file.into() }),
         Err(source) => source,
     };
-    let unreadable = || RecoverError::Segment { file: file.into(), source: source.clone() };
+    let unknown = || RecoverError::Unknown { file: file.into() };
     let header = |segment| Header { cloudfs, segment };
     let named = segment_of(file, me).map(header);
     let damaged = match source {
@@ -126,19 +130,20 @@ async fn check_owner(disk: &dyn Disk, found: &DiskFile, me: FilerId, cloudfs: u6
         SurveyError::Version { .. } => {
             let wrong_bits = named.and_then(|header| header.wrong_bits(&head));
             if wrong_bits.is_none_or(|bits| bits > WRONG_BITS_MAX) {
-                return Err(unreadable());
+                return Err(RecoverError::Segment { file: file.into(), source });
             }
             true
         }
     };
     match named {
-        None if damaged => Err(unreadable()),
+        None if damaged => Err(unknown()),
         None => Err(RecoverError::Misnamed { file: file.into() }),
         Some(header) if damaged => {
             let read = Readable::read(disk, file, found.bytes as usize).await?;
             let frames = survey(&header, &read.bytes).frames;
-            let own = frames.iter().any(|frame| matches!(frame.state, FrameState::Whole | FrameState::WrongLength));
-            own.then_some(()).ok_or_else(unreadable)
+            // An index is right for this segment alone, and the mark of a frame for its place in it.
+            let own = frames.iter().any(|frame| frame.head.is_some());
+            own.then_some(()).ok_or_else(unknown)
         }
         Some(_) => Ok(()),
     }
@@ -200,6 +205,8 @@ async fn recover_one(
         // What cannot be read is replaced, and not written to.
         failed: !lost.is_empty() && written_bytes < bytes,
         doubtful: lost_frames > 0,
+        wrong: false,
+        told: BTreeSet::new(),
         turn: Arc::default(),
     };
     Ok(Some((Recovered { segment, md5, bytes, cut_bytes, damaged, lost_frames }, entry)))

@@ -38,6 +38,10 @@ pub(super) struct Entry {
     pub failed: bool,
     /// It was found damaged, and nobody has said yet that no cloud has it as it was.
     pub doubtful: bool,
+    /// What its file holds is not what its MD5 says, or may not be, until it is replaced.
+    pub wrong: bool,
+    /// Where damage of it was told since, in bytes.
+    pub told: BTreeSet<u64>,
     /// One writer to a file at a time; its waiters share the sync that it makes.
     pub turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -105,6 +109,15 @@ impl State {
         over.then(unsynced).flatten().map(|(segment, _)| Duty::Finish(*segment))
     }
 
+    /// A segment was found damaged, and its file may be any mix of what it was and what it will be until [`State::is_now`].
+    pub fn found_wrong(&mut self, segment: SegmentId, damaged: &[Damage]) -> Option<()> {
+        let entry = self.entries.get_mut(&segment)?;
+        entry.wrong = true;
+        let new: Vec<_> = damaged.iter().filter(|damage| entry.told.insert(damage.range.start)).cloned().collect();
+        self.note_damage(segment, &new);
+        Some(())
+    }
+
     /// Notes damage, and tells it by name.
     pub fn note_damage(&mut self, segment: SegmentId, damaged: &[Damage]) {
         for damage in damaged {
@@ -115,6 +128,20 @@ impl State {
                 "the disk has damaged {damage} of a staged segment: they are lost, unless a cloud has them; the rest of it is kept"
             );
         }
+    }
+
+    /// A segment's file is now, durably, of this MD5 and length. What the memory had of it may be what was wrong.
+    pub fn is_now(&mut self, segment: SegmentId, md5: Md5, bytes: u64) -> Option<&mut Entry> {
+        self.drop_body(segment);
+        let entry = self.entries.get_mut(&segment)?;
+        let (before, unwritten) = (entry.bytes, std::mem::take(&mut entry.unwritten_bytes));
+        entry.unwritten.clear();
+        (entry.md5, entry.bytes) = (Some(md5), bytes);
+        (entry.written_bytes, entry.synced_bytes, entry.failed) = (bytes, bytes, false);
+        (entry.wrong, entry.told) = (false, BTreeSet::new());
+        self.unwritten_bytes -= unwritten;
+        self.bytes = self.bytes - before + bytes;
+        Some(entry)
     }
 
     pub fn drop_body(&mut self, segment: SegmentId) {

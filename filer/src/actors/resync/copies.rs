@@ -81,8 +81,8 @@ impl Tools {
 
     /// A whole object: from this filer's disk where it is there and right, otherwise from a cloud.
     async fn object(&self, from: CloudId, segment: SegmentId, bytes: u64, md5: Md5) -> Result<Bytes, RepairError> {
-        if self.staging.md5(segment) == Some(md5)
-            && let Ok(body) = self.staging.body(segment).await
+        if let Ok((body, is)) = self.staging.body(segment).await
+            && is == md5
         {
             return Ok(body);
         }

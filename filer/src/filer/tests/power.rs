@@ -19,6 +19,7 @@ use storage::{
     disk::{Disk, DiskError, DiskFile},
     ids::Md5,
 };
+use tokio::time::sleep;
 
 /// The power of one run of one filer. A clone is the same.
 #[derive(Clone, Default)]
@@ -85,7 +86,12 @@ impl<T: Disk> Disk for Powered<T> {
 
     async fn read(&self, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
         self.power.needed().await;
-        self.effect.read(file, offset, len).await
+        let read = self.effect.read(file, offset, len).await;
+        if matches!(read, Err(DiskError::Unreadable { .. })) {
+            // A bad sector is tried again and again: longer than the mirror waits between two tries.
+            sleep(Duration::from_secs(2)).await;
+        }
+        read
     }
 
     async fn truncate(&self, file: &str, bytes: u64) -> Result<(), DiskError> {

@@ -18,6 +18,7 @@ pub struct FaultyDisk {
 struct Faults {
     /// Operations until the power goes.
     operations_left: Option<u64>,
+    syncs_to_pass: u32,
     syncs_to_fail: u32,
     broken: BTreeSet<String>,
     /// Length of each file at its last good sync.
@@ -40,7 +41,13 @@ impl FaultyDisk {
 
     /// Fails so many syncs from now on, and then every one of the same file until it is replaced.
     pub fn fail_syncs(&self, count: u32) {
-        self.faults().syncs_to_fail = count;
+        self.fail_syncs_after(0, count);
+    }
+
+    /// The same, behind so many that succeed.
+    pub fn fail_syncs_after(&self, passed: u32, count: u32) {
+        let mut faults = self.faults();
+        (faults.syncs_to_pass, faults.syncs_to_fail) = (passed, count);
     }
 
     /// Loses power: of each file's unsynced bytes, `kept` of 256 parts survive, with a flipped bit where `flip` says.
@@ -100,7 +107,9 @@ impl Disk for FaultyDisk {
         tokio::task::yield_now().await;
         {
             let mut faults = self.faults();
-            if faults.syncs_to_fail > 0 {
+            if faults.syncs_to_pass > 0 {
+                faults.syncs_to_pass -= 1;
+            } else if faults.syncs_to_fail > 0 {
                 faults.syncs_to_fail -= 1;
                 faults.broken.insert(file.into());
             }

@@ -201,8 +201,8 @@ impl Run {
         self.finished.clear();
         self.read_all(true).await;
         for Recovered { segment, md5, bytes, .. } in recovered {
-            let body = self.staging.body(segment).await.expect("it was recovered");
-            assert_eq!((Md5::of(&body), body.len() as u64), (md5, bytes));
+            let (body, is) = self.staging.body(segment).await.expect("it was recovered");
+            assert_eq!((Md5::of(&body), is, body.len() as u64), (md5, md5, bytes));
             assert_eq!(check_object(&Header { cloudfs: CLOUDFS, segment }, &body), Ok(()));
             self.used.insert(segment);
             self.finished.insert(segment, (md5, bytes));

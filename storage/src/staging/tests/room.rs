@@ -92,7 +92,7 @@ async fn bodies_in_memory_stay_within_their_bound() {
     }
     for closed in closed {
         staging.finish(closed.segment).await.expect("the disk works");
-        let body = staging.body(closed.segment).await.expect("in memory or not");
+        let (body, _) = staging.body(closed.segment).await.expect("in memory or not");
         assert_eq!(Md5::of(&body), closed.md5);
     }
     assert!(staging.lock().memory_bytes <= BOOT_SETTINGS.memory_bytes_max);
