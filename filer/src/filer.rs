@@ -110,8 +110,8 @@ pub struct Steps {
     pub changes_in_flight_max: usize,
     /// Wait between two attempts to make or join the CloudFS, or to judge recovered segments, in milliseconds.
     pub again_ms: u64,
-    /// How often a cloud may give something wrong in place of a segment that is damaged here, before its copy counts as
-    /// damaged too. Fewer than the failures that trip a cloud.
+    /// How often a cloud may give something wrong, or nothing, in place of a segment that is damaged here, before its copy
+    /// counts as damaged or lost too. Fewer than the failures that trip a cloud.
     pub wrong_answers_max: u32,
     /// Waits behind such answers, besides [`Steps::again_ms`].
     pub wrong_answer_backoff: Backoff,

@@ -12,7 +12,7 @@ use sim::{
     diff::parting,
     plan::Plan,
     report::page,
-    run::{How, Outcome},
+    run::{How, Outcome, SHOWS},
     shrink as shrinking,
     trace::moment,
 };
@@ -125,6 +125,13 @@ pub fn shrink(which: &Which, output: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     say!("{violation}");
+    if violation.invariant == SHOWS {
+        say!(
+            "with fewer faults it would show less: there is nothing to make smaller, and {} was not written",
+            output.display()
+        );
+        return Ok(ExitCode::FAILURE);
+    }
     let size = |plan: &Plan| {
         format!(
             "{}, {} with {} each, faults for {}",

@@ -16,10 +16,19 @@ use disks::Part;
 use mesh::FilerId;
 use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 use storage::{
-    cloudfs::{Copy, read},
+    cloudfs::{CloudState, Copy, read},
     ids::CloudId,
 };
 use tokio::time::{Instant, sleep, sleep_until};
+
+/// How soon a resync is seen for which a fault waits.
+const RESYNC_SEEN: Duration = Duration::from_millis(50);
+
+/// Whether a cloud is resynced.
+fn is_resyncing(world: &World) -> bool {
+    let roles = read::roles(&world.newest_tables()).ok().flatten();
+    roles.is_some_and(|roles| roles.clouds.iter().any(|cloud| cloud.state == CloudState::Resyncing))
+}
 
 /// Begins every fault of the plan at its time; the storm ends with it.
 pub async fn storm(world: Rc<World>, shared: Rc<Shared>) {
@@ -29,8 +38,15 @@ pub async fn storm(world: Rc<World>, shared: Rc<Shared>) {
         let (world, shared) = (world.clone(), shared.clone());
         tokio::task::spawn_local(async move {
             sleep_until(start + Duration::from_millis(fault.at_ms)).await;
-            if world.healed.get() || !is_possible(&world, &fault.what) {
+            while fault.in_resync && !is_resyncing(&world) && !world.healed.get() {
+                sleep(RESYNC_SEEN).await;
+            }
+            if world.healed.get() {
                 return;
+            }
+            if !is_possible(&world, &fault.what) {
+                world.trace.note("FAULT", format_args!("{:?} cannot be, and is not", fault.what));
+                return world.recording.mark(Lane::World, world.trace.now_ms(), not_carried_out(&fault.what));
             }
             world.trace.note("FAULT", format_args!("{:?} for {} ms", fault.what, fault.for_ms));
             record(&world, &fault);
@@ -167,6 +183,9 @@ async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { 
             let leader = world.filers().iter().find_map(|filer| filer.consensus.status().leader);
             if let Some(leader) = leader.filter(|leader| world.ids().contains(leader)) {
                 hit("crashes of the leader");
+                if is_resyncing(world) {
+                    hit("crashes of the leader in a resync");
+                }
                 world.crash(leader, down_ms, None, None);
             }
         }
@@ -284,6 +303,15 @@ fn clock_told(ms: i64) -> String {
         ms => format!("{ms} ms"),
     };
     format!("clock is {far} {}", if ms < 0 { "behind" } else { "ahead" })
+}
+
+/// That a fault was not carried out, in words for people.
+fn not_carried_out(what: &What) -> String {
+    let of = match what.filers().as_slice() {
+        [filer] => format!(" of filer {filer}"),
+        _ => String::new(),
+    };
+    format!("not carried out{of}: {} (who it is about is gone, or too few would be left)", told(what))
 }
 
 fn name_of(trouble: Trouble) -> Option<&'static str> {

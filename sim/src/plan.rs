@@ -161,6 +161,9 @@ pub struct Fault {
     pub at_ms: u64,
     pub for_ms: u64,
     pub what: What,
+    /// Whether it waits from then on until a cloud is resynced; it does not happen where none is before the faults end.
+    #[serde(default)]
+    pub in_resync: bool,
 }
 
 fn one() -> u32 {

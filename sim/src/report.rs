@@ -85,7 +85,9 @@ struct Figure {
 
 #[derive(Serialize)]
 struct Event {
-    number: usize,
+    /// That of its flag; none of a fault that lasts, which has a bar.
+    number: Option<usize>,
+    at_ms: u64,
     moment: String,
     place: String,
     text: String,
@@ -119,12 +121,24 @@ pub fn page(plan: &Plan, outcome: &Outcome) -> Result<String, minijinja::Error> 
     let mut marks = outcome.seen.marks.clone();
     marks.sort_by_key(|mark| mark.at_ms);
     let event = |(number, mark): (usize, &crate::recording::Mark)| Event {
-        number: number + 1,
+        number: Some(number + 1),
+        at_ms: mark.at_ms,
         moment: scale.moment(mark.at_ms),
         place: lanes::place(mark.lane),
         text: mark.text.clone(),
         kind: lanes::kind(&mark.text),
     };
+    let fault = |fault: &crate::recording::Band| Event {
+        number: None,
+        at_ms: fault.from_ms,
+        moment: scale.moment(fault.from_ms),
+        place: lanes::place(fault.lane),
+        text: format!("{}, for {}", fault.text, told_ms(fault.to_ms - fault.from_ms)),
+        kind: "",
+    };
+    let mut events: Vec<Event> = marks.iter().enumerate().map(event).collect();
+    events.extend(outcome.seen.faults.iter().map(fault));
+    events.sort_by_key(|event| event.at_ms);
     let (happened, never): (Vec<_>, Vec<_>) = outcome.coverage.iter().copied().partition(|(_, count)| *count > 0);
     let page = Page {
         scene: plan.scene.clone(),
@@ -137,7 +151,7 @@ pub fn page(plan: &Plan, outcome: &Outcome) -> Result<String, minijinja::Error> 
         lanes: lanes::lanes(scale, outcome, &marks),
         curves: curves::curves(scale, outcome),
         ticks: scale.ticks(),
-        events: marks.iter().enumerate().map(event).collect(),
+        events,
         happened,
         never: never.into_iter().map(|(name, _)| name).collect(),
         plan: plan.text(),
@@ -172,6 +186,10 @@ fn figures(plan: &Plan, outcome: &Outcome) -> Vec<Figure> {
         Figure { value: counted("trips").to_string(), text: "trips of a cloud" },
         Figure { value: (counted("failovers") + counted("operator failovers")).to_string(), text: "failovers" },
         Figure { value: counted("crashes").to_string(), text: "crashes of filers" },
+        Figure {
+            value: counted("files lost with their filer").to_string(),
+            text: "files lost with the only disk that had a part",
+        },
         Figure { value: longest, text: "longest wait of a client" },
         Figure { value: told_ms(unprotected_ms), text: "greatest age of a byte not released" },
     ]

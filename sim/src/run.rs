@@ -33,6 +33,8 @@ use tokio::{
 const WELL_MAX: Duration = Duration::from_secs(1800);
 /// Time between two looks at what must always hold.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// What is wrong where a run has not shown what its scene is for.
+pub const SHOWS: &str = "a scene shows what it is for";
 /// More than wrong clocks make of the agreed time that jump a little, in seconds.
 const MUCH_AHEAD_S: u64 = 60;
 /// Time between two moments of the recording.
@@ -389,7 +391,7 @@ async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
     for wanted in Scene::named(&world.plan.scene).map_or(&[][..], |scene| scene.shows) {
         let missing = happened.iter().any(|(name, count)| name == wanted && *count == 0);
         if missing && is_whole {
-            world.watch.violate("a scene shows what it is for", format!("this one had no {wanted}"));
+            world.watch.violate(SHOWS, format!("this one had no {wanted}"));
         }
     }
     world.trace.note("END", format_args!("after {} ms", world.trace.now_ms()));

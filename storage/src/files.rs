@@ -92,10 +92,13 @@ fn disk_error(attempted: &'static str, file: &str, err: &io::Error) -> DiskError
     }
 }
 
+/// What a part of a file that cannot be read is called: by the medium, and by file systems with checksums of their own.
+const UNREADABLE: [Errno; 4] = [Errno::IO, Errno::BADMSG, Errno::NODATA, Errno::UCLEAN];
+
 /// A read of an open file failed. What only a part of it has to do with is told apart from all else.
 fn read_error(file: &str, err: &io::Error) -> DiskError {
     match err.raw_os_error() {
-        Some(errno) if errno == Errno::IO.raw_os_error() => {
+        Some(errno) if UNREADABLE.iter().any(|known| known.raw_os_error() == errno) => {
             DiskError::Unreadable { file: file.to_owned(), why: err.to_string() }
         }
         _ => disk_error("reading", file, err),

@@ -82,6 +82,11 @@ pub enum Input {
         bytes: u64,
         md5: Md5,
     },
+    /// The cloud has lost it behind its receipt.
+    Lost {
+        cloud: CloudId,
+        segment: SegmentId,
+    },
     /// Whatever refers to it is on record.
     Flushed {
         segment: SegmentId,
@@ -227,9 +232,17 @@ impl Mirror {
             Input::Mended { segment, bytes, md5 } => {
                 if let Some(pending) = self.pending.get_mut(&segment).filter(|pending| pending.md5 != md5) {
                     // A receipt proves what it was given for, and nothing of what takes its place.
-                    let clouds = pending.clouds.map(|cloud| Attempts { receipt: false, at_ms: now_ms, ..cloud });
+                    let clouds =
+                        pending.clouds.map(|cloud| Attempts { receipt: false, missed: false, at_ms: now_ms, ..cloud });
                     (pending.bytes, pending.md5, pending.clouds) = (bytes, md5, clouds);
                     pending.puts_from_ms = now_ms.saturating_add(self.settings.put_arrives_ms_max);
+                    self.note(segment);
+                }
+            }
+            Input::Lost { cloud, segment } => {
+                if let Some(pending) = self.pending.get_mut(&segment) {
+                    let attempts = &mut pending.clouds[cloud.index()];
+                    (attempts.receipt, attempts.at_ms) = (false, now_ms);
                     self.note(segment);
                 }
             }

@@ -177,12 +177,17 @@ pub fn staging_file(segment: SegmentId) -> String {
     format!("{:016x}-{:016x}.seg", segment.filer.0, segment.number)
 }
 
+fn found_damaged(segment: SegmentId) -> StagingError {
+    StagingError::Damaged { segment, why: "it was found so, and is not mended yet".into() }
+}
+
 impl Staging {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of the staging state panics")
     }
 
-    fn header(&self, segment: SegmentId) -> Header {
+    /// The header of a segment of this staging.
+    pub fn header(&self, segment: SegmentId) -> Header {
         Header { cloudfs: self.cloudfs, segment }
     }
 
@@ -369,15 +374,16 @@ impl Staging {
         let gone = || StagingError::Gone(segment);
         let turn = match self.lock().entries.get(&segment) {
             Some(Entry { body: Some(body), md5: Some(md5), .. }) => return Ok((body.clone(), *md5)),
+            // A bad disk may take long to say so: who would wait for it meanwhile does not.
+            Some(Entry { wrong: true, .. }) => return Err(found_damaged(segment)),
             Some(Entry { md5: Some(_), turn, .. }) => turn.clone(),
             _ => return Err(gone()),
         };
         // Whoever replaces a damaged segment has its new file some time before its new MD5.
         let _turn = turn.lock().await;
-        let damaged = |why: String| StagingError::Damaged { segment, why };
         let (bytes, md5) = match self.lock().entries.get(&segment) {
-            // A bad disk may take long to say so: whoever waited meanwhile does not ask it again.
-            Some(Entry { wrong: true, .. }) => return Err(damaged("it was found so, and is not mended yet".into())),
+            // Nor does who has waited ask it again.
+            Some(Entry { wrong: true, .. }) => return Err(found_damaged(segment)),
             Some(Entry { md5: Some(md5), bytes, .. }) => (*bytes, *md5),
             _ => return Err(gone()),
         };
@@ -389,9 +395,12 @@ impl Staging {
         match self.disk.read_checked(&file, 0, bytes as usize, Box::new(check)).await {
             Err(DiskError::Damaged { why, .. } | DiskError::Unreadable { why, .. }) => {
                 self.lock().found_wrong(segment, &[]).ok_or_else(gone)?;
-                Err(damaged(why))
+                Err(StagingError::Damaged { segment, why })
             }
-            Err(error @ DiskError::NotFound { .. }) => Err(damaged(error.to_string())),
+            Err(error @ DiskError::NotFound { .. }) => {
+                self.lock().found_wrong(segment, &[]).ok_or_else(gone)?;
+                Err(StagingError::Damaged { segment, why: error.to_string() })
+            }
             read => Ok((read?, md5)),
         }
     }

@@ -1,11 +1,12 @@
 //! The shell of `storage::mirror`: sealed segments go in; puts, releases and evictable files come out.
 //!
 //! A body that the local disk has damaged is no failure of a cloud. It is restored from a cloud that has given its receipt
-//! already; where none has, it is mended: what is left of it is put, and what is lost says so.
+//! already, unless that says again and again that it has it no more. Where none has, it is mended: what is left of it is put,
+//! and what is lost says so; but first each cloud is asked whether an unanswered put of what it was has arrived.
 
 use super::{
     Alarm, MAILBOX_MESSAGES_MAX, RolesChanged, Stopwatch,
-    connector::{AttemptError, ConnectorActor, GetObject, Put},
+    connector::{AttemptError, ConnectorActor, FindObject, GetObject, Put},
 };
 use crate::{
     cloud_names::called,
@@ -19,6 +20,7 @@ use std::{
 };
 use storage::{
     cache::DiskCache,
+    cloud::CloudError,
     cloudfs::{OpBody, OpError},
     ids::{CloudId, Md5, SegmentId},
     mirror::{Input, Mirror, Output, ProposalEnd, PutEnd, Settings},
@@ -51,6 +53,12 @@ pub struct MirrorActor {
     machine: Mirror,
     /// Segments that are being restored or mended.
     mending: BTreeSet<SegmentId>,
+    /// Segments of which a part is lost.
+    mended: BTreeMap<SegmentId, Before>,
+    /// How often the cloud that has given a receipt said that it does not have the segment any more.
+    wrong_answers: BTreeMap<SegmentId, u32>,
+    /// After how many times a cloud is believed that.
+    wrong_answers_max: u32,
     staging: Arc<Staging>,
     cache: Arc<DiskCache>,
     door: Door,
@@ -69,10 +77,24 @@ impl MirrorActor {
         door: Door,
         connectors: [Addr<ConnectorActor>; 2],
         random: Arc<dyn Random>,
+        wrong_answers_max: u32,
     ) -> Self {
         let (machine, watch, alarm) = (Mirror::new(settings), Stopwatch::start(), Alarm::default());
-        let mending = BTreeSet::new();
-        Self { machine, mending, staging, cache, door, connectors, random, watch, alarm }
+        let (mending, mended, wrong_answers) = Default::default();
+        Self {
+            machine,
+            mending,
+            mended,
+            wrong_answers,
+            wrong_answers_max,
+            staging,
+            cache,
+            door,
+            connectors,
+            random,
+            watch,
+            alarm,
+        }
     }
 
     fn feed(&mut self, ctx: &mut Context<Self>, input: Input) {
@@ -109,6 +131,8 @@ impl MirrorActor {
                 ctx.spawn(ended);
             }
             Output::Release { segment } => {
+                self.mended.remove(&segment);
+                self.wrong_answers.remove(&segment);
                 let (staging, cache) = (self.staging.clone(), self.cache.clone());
                 ctx.spawn(async move { release(&staging, &cache, segment).await }.into_actor(self));
             }
@@ -117,29 +141,48 @@ impl MirrorActor {
 
     fn put(&mut self, ctx: &mut Context<Self>, cloud: CloudId, segment: SegmentId, md5: Md5) {
         let (staging, connector) = (self.staging.clone(), self.connectors[cloud.index()].clone());
+        let is_being_mended = self.mending.contains(&segment);
+        let may_be_there = |before: &&Before| before.wrong_answers[cloud.index()] < self.wrong_answers_max;
+        let before = self.mended.get(&segment).filter(may_be_there).map(|before| before.md5);
         let attempt = async move {
+            if is_being_mended {
+                // A bad disk may take long over it.
+                return Ok(End::Put(PutEnd::NotTried));
+            }
+            if let Some(before) = before {
+                return Ok(End::Found(find(&connector, &staging, segment, before).await));
+            }
             let (body, is) = staging.body(segment).await?;
             if is != md5 {
                 // Mended meanwhile: the machine is about to hear of it.
-                return Ok(PutEnd::NotTried);
+                return Ok(End::Put(PutEnd::NotTried));
             }
             match connector.send(Put { segment, body, md5 }).await {
-                Ok(Ok(_)) => Ok(PutEnd::Receipt),
-                Ok(Err(AttemptError::Damaged { why, .. })) => Err(StagingError::Damaged { segment, why }),
+                Ok(Ok(_)) => Ok(End::Put(PutEnd::Receipt)),
+                Ok(Err(AttemptError::Damaged { why, .. })) => {
+                    // A body that was read has passed its checksums: it went bad in memory.
+                    staging.distrust_memory(segment);
+                    Err(StagingError::Damaged { segment, why })
+                }
                 Ok(Err(AttemptError::NotTried(_) | AttemptError::Crowded(_) | AttemptError::Lost { .. })) | Err(_) => {
-                    Ok(PutEnd::NotTried)
+                    Ok(End::Put(PutEnd::NotTried))
                 }
                 Ok(Err(error @ AttemptError::Failed { .. })) => {
                     tracing::debug!(%segment, %error, "a put failed");
-                    Ok(PutEnd::Failed)
+                    Ok(End::Put(PutEnd::Failed))
                 }
             }
         };
-        let ended = attempt.into_actor(self).map(move |end: Result<PutEnd, StagingError>, actor: &mut Self, ctx| {
+        let ended = attempt.into_actor(self).map(move |end: Result<End, StagingError>, actor: &mut Self, ctx| {
             let end = match end {
                 // A receipt for what was mended since proves nothing of what it is now.
-                Ok(PutEnd::Receipt) if actor.machine.md5(segment) != Some(md5) => PutEnd::NotTried,
-                Ok(end) => end,
+                Ok(End::Put(PutEnd::Receipt)) if actor.machine.md5(segment) != Some(md5) => PutEnd::NotTried,
+                Ok(End::Put(end)) => end,
+                Ok(End::Found(found)) => {
+                    actor.found(ctx, cloud, segment, found);
+                    // The put's turn comes.
+                    PutEnd::NotTried
+                }
                 Err(error) => {
                     // The cloud was not asked, or rightly refused: this is no failure of the cloud.
                     tracing::error!(%segment, %error, "a staged segment cannot be put");
@@ -168,26 +211,139 @@ impl MirrorActor {
         let connector = receipts[other.index()].then(|| self.connectors[other.index()].clone());
         let repair = async move {
             let Some(connector) = connector else {
-                return staging.mend(segment).await.map(Some).map_err(|e| e.to_string());
+                return staging.mend(segment).await.map(Some).map_err(|e| NotRepaired::from(e.to_string()));
             };
-            let bytes = staging.bytes(segment).ok_or("it was released meanwhile")?;
+            let bytes = staging.bytes(segment).ok_or_else(|| "it was released meanwhile".to_string())?;
             let object = connector.send(GetObject { segment, bytes, md5 }).await.map_err(|e| e.to_string())?;
-            let body = object.map_err(|e| e.to_string())?;
+            let body = object.map_err(|error| NotRepaired { is_answer: says_lost(&error), why: error.to_string() })?;
             staging.restore(segment, body, md5).await.map_err(|e| e.to_string())?;
             tracing::warn!(%segment, cloud = %called(other), "a damaged staged segment was restored from a cloud");
             Ok(None)
         };
         let ended = repair.into_actor(self).map(
-            move |end: Result<Option<(Md5, u64)>, String>, actor: &mut Self, ctx: &mut Context<Self>| {
+            move |end: Result<Option<(Md5, u64)>, NotRepaired>, actor: &mut Self, ctx: &mut Context<Self>| {
                 actor.mending.remove(&segment);
                 match end {
-                    Ok(Some((md5, bytes))) => actor.feed(ctx, Input::Mended { segment, bytes, md5 }),
-                    Ok(None) => {}
-                    Err(why) => tracing::error!(%segment, why, "a damaged staged segment cannot be repaired yet"),
+                    Ok(Some((left, bytes))) => {
+                        // Not where it was released meanwhile, or is another one by now.
+                        if left != md5 && actor.machine.md5(segment) == Some(md5) {
+                            actor.mended.entry(segment).or_insert(Before { md5, wrong_answers: [0; 2] });
+                        }
+                        actor.feed(ctx, Input::Mended { segment, bytes, md5: left });
+                    }
+                    Ok(None) => drop(actor.wrong_answers.remove(&segment)),
+                    Err(NotRepaired { why, is_answer }) => {
+                        tracing::error!(%segment, why, "a damaged staged segment cannot be repaired yet");
+                        if is_answer {
+                            actor.is_not_there(ctx, other, segment);
+                        }
+                    }
                 }
             },
         );
         ctx.spawn(ended);
+    }
+
+    /// The cloud that has given its receipt for a segment says that it does not have it any more. When it has said so often
+    /// enough its receipt counts no more: what is left here is all there is.
+    fn is_not_there(&mut self, ctx: &mut Context<Self>, cloud: CloudId, segment: SegmentId) {
+        if self.machine.md5(segment).is_none() {
+            return;
+        }
+        let answers = self.wrong_answers.entry(segment).or_default();
+        *answers += 1;
+        if *answers >= self.wrong_answers_max {
+            self.wrong_answers.remove(&segment);
+            tracing::error!(%segment, cloud = %called(cloud), "the cloud has lost a segment behind its receipt, and it is damaged here");
+            self.feed(ctx, Input::Lost { cloud, segment });
+        }
+    }
+
+    /// What a cloud has of a segment that was damaged here.
+    fn found(&mut self, ctx: &mut Context<Self>, cloud: CloudId, segment: SegmentId, found: Find) {
+        let Some(before) = self.mended.get_mut(&segment) else {
+            return;
+        };
+        let wrong_answers = &mut before.wrong_answers[cloud.index()];
+        match found {
+            Find::Whole { bytes } => {
+                let md5 = before.md5;
+                tracing::warn!(%segment, cloud = %called(cloud), "a segment that was mended is whole again: a put of before it was damaged has arrived");
+                self.mended.remove(&segment);
+                self.feed(ctx, Input::Mended { segment, bytes, md5 });
+            }
+            Find::Absent => *wrong_answers = self.wrong_answers_max,
+            Find::Wrong => *wrong_answers += 1,
+            Find::Unknown => {}
+        }
+    }
+}
+
+/// What a segment was before it was damaged.
+struct Before {
+    md5: Md5,
+    /// How often each cloud that was asked for it gave something wrong. It is asked until it has done so as often as it takes,
+    /// or says that it has nothing.
+    wrong_answers: [u32; 2],
+}
+
+/// How a put ended.
+enum End {
+    Put(PutEnd),
+    /// The cloud was asked first for what the segment was before it was damaged.
+    Found(Find),
+}
+
+/// What a cloud has of a segment that was damaged here.
+enum Find {
+    /// All of it, and so has staging now.
+    Whole { bytes: u64 },
+    /// Nothing, or something else.
+    Absent,
+    /// Something that is wrong, or what it gave was damaged on its way.
+    Wrong,
+    /// It has not said.
+    Unknown,
+}
+
+/// Why a damaged segment is as it was.
+struct NotRepaired {
+    why: String,
+    /// The cloud has answered: it does not have what its receipt was for.
+    is_answer: bool,
+}
+
+impl From<String> for NotRepaired {
+    fn from(why: String) -> Self {
+        Self { why, is_answer: false }
+    }
+}
+
+/// Whether a cloud says that it does not have an object as it was put.
+fn says_lost(error: &AttemptError) -> bool {
+    let AttemptError::Failed { source, .. } = error else {
+        return false;
+    };
+    matches!(source, CloudError::NotFound { .. } | CloudError::Corrupt { .. })
+}
+
+/// Looks in a cloud for what a segment was before it was damaged here: a put without an answer may have arrived. Where it is
+/// there, staging gets it back.
+async fn find(connector: &Addr<ConnectorActor>, staging: &Staging, segment: SegmentId, before: Md5) -> Find {
+    match connector.send(FindObject { of: staging.header(segment) }).await {
+        Ok(Ok(Some(body))) if Md5::of(&body) == before => {
+            let bytes = body.len() as u64;
+            match staging.restore(segment, body, before).await {
+                Ok(()) => Find::Whole { bytes },
+                Err(error) => {
+                    tracing::error!(%segment, %error, "a damaged staged segment is not restored yet");
+                    Find::Unknown
+                }
+            }
+        }
+        Ok(Ok(_)) => Find::Absent,
+        Ok(Err(error)) if says_lost(&error) => Find::Wrong,
+        Ok(Err(_)) | Err(_) => Find::Unknown,
     }
 }
 

@@ -122,6 +122,7 @@ impl Filer {
             door.clone(),
             connectors.clone(),
             random.clone(),
+            steps.wrong_answers_max,
         )
         .start();
         let tools = Tools {

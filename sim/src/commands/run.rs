@@ -13,11 +13,14 @@ use std::{
     collections::BTreeMap,
     process::ExitCode,
     sync::{
-        Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
+
+/// Exit code of a program that a user has stopped: that of SIGINT.
+const STOPPED: u8 = 130;
 
 /// Which seeds are run, and how.
 #[derive(clap::Args)]
@@ -59,19 +62,34 @@ impl Totals {
     }
 }
 
+/// Whether a user stops the program. The first time the runs under way go on to their end, the second time nothing does.
+fn told_to_stop(bar: &ProgressBar) -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (told, bar) = (stop.clone(), bar.clone());
+    ctrlc::set_handler(move || {
+        if told.swap(true, Relaxed) {
+            std::process::exit(STOPPED.into());
+        }
+        bar.suspend(|| eprintln!("stops when the runs under way have ended; at once if it is told again"));
+    })?;
+    Ok(stop)
+}
+
 /// Runs them; fails when one of them fails.
 pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
     let (from, to) = run.seeds;
     let bar = ProgressBar::new((to - from).saturating_add(1));
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} seeds, {per_sec}, {eta} left {msg}")?);
-    let (next, begun, stopped) = (AtomicU64::new(0), Instant::now(), AtomicBool::new(false));
+    let (next, begun, has_failed) = (AtomicU64::new(0), Instant::now(), AtomicBool::new(false));
+    let stop = told_to_stop(&bar)?;
+    let is_over = || stop.load(Relaxed) || run.first && has_failed.load(Relaxed);
     let end = run.stop_after.map(|minutes| Duration::from_secs(60 * minutes));
     let totals: Mutex<Totals> = Mutex::default();
     let locked = || -> MutexGuard<'_, Totals> { totals.lock().expect("no run panics here") };
     std::thread::scope(|scope| {
         for _ in 0..run.jobs {
             scope.spawn(|| {
-                while !stopped.load(Relaxed) && end.is_none_or(|end| begun.elapsed() < end) {
+                while !is_over() && end.is_none_or(|end| begun.elapsed() < end) {
                     let number = next.fetch_add(1, Relaxed);
                     if number > to - from {
                         return;
@@ -82,7 +100,7 @@ pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
                     totals.add(&outcome);
                     if let Some(violation) = &outcome.violation {
                         bar.suspend(|| say!("seed {seed}: {violation}\n  {}", run.what.replay(seed)));
-                        stopped.fetch_or(run.first, Relaxed);
+                        has_failed.store(true, Relaxed);
                     }
                     bar.inc(1);
                     bar.set_message(told(speed_of(&totals, begun, run.jobs)));
@@ -103,12 +121,19 @@ pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
         told(speed),
         seeds as f64 / real_s
     );
-    say!("{} passed, {} failed", totals.passed, totals.failed);
+    let left = (to - from).saturating_add(1) - seeds;
+    let not_run = if left > 0 { format!(", {left} not run") } else { String::new() };
+    say!("{} passed, {} failed{not_run}", totals.passed, totals.failed);
     let too_slow = run.speed_min.filter(|wanted| speed < *wanted);
     if let Some(wanted) = too_slow {
         say!("at least {} are wanted: MISSED", told(wanted));
     }
-    Ok(if totals.failed == 0 && too_slow.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_well = totals.failed == 0 && too_slow.is_none();
+    Ok(match stop.load(Relaxed) {
+        _ if !is_well => ExitCode::FAILURE,
+        true => STOPPED.into(),
+        false => ExitCode::SUCCESS,
+    })
 }
 
 fn speed(text: &str) -> Result<f64, String> {

@@ -150,10 +150,11 @@ impl CountedOnce {
     }
 
     /// A call ended, and its filer knows.
-    pub fn ended(&mut self, now_ms: u64, filer: FilerId, cloud: CloudId, ended: &Ended<'_>) {
+    /// Gives the most failures in a row of an object.
+    pub fn ended(&mut self, now_ms: u64, filer: FilerId, cloud: CloudId, ended: &Ended<'_>) -> u64 {
         let Ended { key, of_piece, attempt, failed, wrong, took_ms } = *ended;
         if key.starts_with("probes/") {
-            return;
+            return 0;
         }
         let counts = self.by_filer.entry((filer, cloud)).or_default();
         counts.failed += u64::from(failed);
@@ -163,7 +164,9 @@ impl CountedOnce {
             let row = counts.by_object.entry(key.into()).or_default();
             row.ended(now_ms, attempt, failed, wrong);
             counts.most_in_a_row = counts.most_in_a_row.max(row.in_a_row);
+            return row.in_a_row;
         }
+        0
     }
 
     /// A filer says how often its attempts failed.

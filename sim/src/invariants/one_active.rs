@@ -79,6 +79,9 @@ fn events(before: &Agreed, now: &Agreed) -> Vec<&'static str> {
                 failed = true;
                 events.push("trips");
                 events.push(if moved { "failovers" } else { "standby failures" });
+                if before.states[cloud] == CloudState::Resyncing {
+                    events.push("failures in a resync");
+                }
             }
             (CloudState::Failed, CloudState::Resyncing) => events.push("resyncs"),
             (CloudState::Resyncing, CloudState::Healthy) => events.push("resyncs finished"),

@@ -37,7 +37,7 @@ impl Plan {
         faults.try_for_each(|(number, fault)| self.check_fault(fault).map_err(|why| format!("faults[{number}]: {why}")))
     }
 
-    fn check_fault(&self, Fault { at_ms, for_ms, what }: &Fault) -> Result<(), String> {
+    fn check_fault(&self, Fault { at_ms, for_ms, what, .. }: &Fault) -> Result<(), String> {
         within("at_ms", *at_ms, 0, TIME_MS_MAX)?;
         within("for_ms", *for_ms, 0, TIME_MS_MAX)?;
         let added = self.faults.iter().filter(|fault| fault.what == What::Add).count() as u64;

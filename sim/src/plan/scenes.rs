@@ -123,15 +123,16 @@ pub const SCENES: &[Scene] = &[
     told(
         "resync-interrupted",
         "the leader dies again and again while a cloud is resynced, and that cloud fails once more",
-        &["crashes of the leader", "resyncs finished"],
+        &["crashes of the leader in a resync", "failures in a resync", "resyncs finished"],
         |plan| {
-            plan.failures_to_trip = 20;
+            (plan.think_ms, plan.failures_to_trip) = (500, 20);
             plan.cloud(5_000, 60_000, 0, Trouble::Outage);
-            for at_ms in [66_000, 72_000, 80_000] {
-                plan.fault(at_ms, 0, What::CrashLeader { down_ms: 2_000 });
+            // A resync takes a while then.
+            plan.cloud(65_000, 140_000, 0, Trouble::Slow { ms: 1_500 });
+            plan.in_resync(65_000, 80_000, What::Cloud { cloud: 0, trouble: Trouble::Outage });
+            for at_ms in [150_000, 153_000, 156_000] {
+                plan.in_resync(at_ms, 0, What::CrashLeader { down_ms: 2_000 });
             }
-            plan.cloud(74_000, 40_000, 0, Trouble::Outage);
-            plan.fault(120_000, 0, What::CrashLeader { down_ms: 4_000 });
         },
     ),
     told(
@@ -186,12 +187,13 @@ pub const SCENES: &[Scene] = &[
     ),
     told(
         "cut-off-trip",
-        "a filer that is cut off from its peers sees the active cloud fail",
-        &["partitions"],
+        "a filer that is cut off from its peers sees the active cloud fail, and moves nobody",
+        &["partitions", "reasons to trip"],
         |plan| {
-            plan.failures_to_trip = 20;
-            plan.fault(5_000, 100_000, What::Partition { side: vec![1] });
+            (plan.clients_per_site, plan.think_ms, plan.failures_to_trip) = (2, 200, 20);
+            // What it has staged when it is cut off is what it goes on to put.
             plan.cloud(8_000, 80_000, 0, Trouble::CutFrom { filer: 1 });
+            plan.fault(10_000, 95_000, What::Partition { side: vec![1] });
         },
     ),
     told("late-puts", "puts of an old epoch arrive after the failover", &["late puts", "failovers"], |plan| {
@@ -218,15 +220,15 @@ pub const SCENES: &[Scene] = &[
     ),
     told(
         "mended-while-put",
-        "staged segments are damaged and mended on slow disks, while clouds take one put in ten: none gets one body with the MD5 of another",
+        "staged segments are damaged and mended on slow disks, while clouds take one put in ten: no cloud gets a body under the MD5 of another body",
         &["staged frames lost at a put", "slow syncs"],
         |plan| {
             (plan.clients_per_site, plan.think_ms) = (2, 200);
             for cloud in [0, 1] {
-                plan.cloud(2_000, 105_000, cloud, Trouble::Errors { per_mille: 900 });
+                plan.cloud(2_000, 115_000, cloud, Trouble::Errors { per_mille: 900 });
             }
             for number in 0..15 {
-                let (filer, at_ms) = (1 + number % plan.filers, 10_000 + 6_000 * number);
+                let (filer, at_ms) = (1 + number % plan.filers, 10_000 + 6_500 * number);
                 // What it has staged is on its disk alone then, and is damaged behind the look of its start.
                 plan.fault(at_ms, 0, What::Crash { filer, down_ms: 100, at_effect: None, again_after: None });
                 plan.fault(at_ms + 1_000, 2_800, What::SlowSync { filer, ms: 1_500 });
@@ -240,7 +242,7 @@ pub const SCENES: &[Scene] = &[
     ),
     told(
         "filer-lost-in-an-outage",
-        "a filer is lost for ever while no cloud answers, with what it had staged: nothing of it stays behind, and all else goes on",
+        "a filer is lost for ever while no cloud answers: files of which only it had a part are removed by an operator, and nothing else is lost",
         &["both clouds out", "filers lost", "files lost with their filer"],
         |plan| {
             (plan.clients_per_site, plan.think_ms) = (2, 200);
@@ -250,7 +252,7 @@ pub const SCENES: &[Scene] = &[
     ),
     told(
         "wrong-clocks",
-        "the clocks of two filers are ten years ahead, never both at a time: neither takes the agreed time along by more than minutes, nor does what it showed before",
+        "the clocks of two filers are ten years ahead, in turn: the time that all agree on is never more than some minutes ahead",
         &["agreed time much ahead"],
         |plan| {
             (plan.clients_per_site, plan.think_ms) = (2, 200);
@@ -341,7 +343,13 @@ impl Plan {
     /// Adds a fault; the storm lasts until a while after it.
     fn fault(&mut self, at_ms: u64, for_ms: u64, what: What) {
         self.storm_ms = self.storm_ms.max(at_ms + for_ms + what.longer_ms() + 10_000);
-        self.faults.push(Fault { at_ms, for_ms, what });
+        self.faults.push(Fault { at_ms, for_ms, what, in_resync: false });
+    }
+
+    /// The same, once a cloud is resynced.
+    fn in_resync(&mut self, at_ms: u64, for_ms: u64, what: What) {
+        self.fault(at_ms, for_ms, what);
+        self.faults.last_mut().expect("it was just added").in_resync = true;
     }
 
     fn cloud(&mut self, at_ms: u64, for_ms: u64, cloud: usize, trouble: Trouble) {

@@ -154,7 +154,10 @@ impl Watch {
 
     /// A filer's call to a cloud ended, and it has heard so.
     pub fn call_ended(&self, filer: FilerId, cloud: CloudId, ended: &Ended<'_>) {
-        self.checks().counted_once.ended(self.trace.now_ms(), filer, cloud, ended);
+        let in_a_row = self.checks().counted_once.ended(self.trace.now_ms(), filer, cloud, ended);
+        if in_a_row == self.failures_to_trip && ended.failed {
+            self.coverage.hit("reasons to trip");
+        }
     }
 
     /// A filer's put arrived, with this MD5 and with a body of that one.

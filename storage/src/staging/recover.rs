@@ -24,8 +24,10 @@ use tokio::{sync::Notify, time::Instant};
 /// Why staging cannot be used. It is left as it was found.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RecoverError {
-    #[error("staging file {file}: {source}; nothing was changed")]
-    Segment { file: String, source: SurveyError },
+    #[error(
+        "staging file {file}: {source}; nothing was changed; let the version that wrote it serve until it has staged nothing"
+    )]
+    Version { file: String, source: SurveyError },
     #[error(
         "staging file {file} is no segment of this filer, or its disk has destroyed it; nothing was changed; move it out of this directory to start without what it held"
     )]
@@ -83,9 +85,8 @@ impl Staging {
         for file in files {
             let segment = segment_of(&file.name, me).ok_or(RecoverError::Misnamed { file: file.name.clone() })?;
             let header = Header { cloudfs, segment };
-            let read = Readable::read(&*disk, &file.name, file.bytes as usize).await?;
             state.next_number = state.next_number.max(segment.number + 1);
-            if let Some((found, entry)) = recover_one(&*disk, &*clock, header, read).await? {
+            if let Some((found, entry)) = recover_one(&*disk, &*clock, header, file.bytes as usize).await? {
                 state.bytes += entry.bytes;
                 state.unwritten_bytes += entry.unwritten_bytes;
                 state.memory_bytes += entry.body.as_ref().map_or(0, |body| body.len() as u64);
@@ -130,7 +131,7 @@ async fn check_owner(disk: &dyn Disk, found: &DiskFile, me: FilerId, cloudfs: u6
         SurveyError::Version { .. } => {
             let wrong_bits = named.and_then(|header| header.wrong_bits(&head));
             if wrong_bits.is_none_or(|bits| bits > WRONG_BITS_MAX) {
-                return Err(RecoverError::Segment { file: file.into(), source });
+                return Err(RecoverError::Version { file: file.into(), source });
             }
             true
         }
@@ -153,12 +154,32 @@ async fn check_owner(disk: &dyn Disk, found: &DiskFile, me: FilerId, cloudfs: u6
 /// differ by more.
 const WRONG_BITS_MAX: u32 = 2;
 
+/// How often a file is read anew that can be read in part, now here and now there.
+const READS_MAX: u32 = 4;
+
 async fn recover_one(
     disk: &dyn Disk,
     clock: &dyn Clock,
     header: Header,
-    Readable { bytes, lost }: Readable,
+    len: usize,
 ) -> Result<Option<(Recovered, Entry)>, RecoverError> {
+    for _ in 1..READS_MAX {
+        let read = Readable::read(disk, &staging_file(header.segment), len).await?;
+        if let Some(recovered) = recover_read(disk, clock, header, read).await? {
+            return Ok(recovered);
+        }
+    }
+    let why = "its disk comes and goes".into();
+    Err(DiskError::Failed { attempted: "reading", file: staging_file(header.segment), why }.into())
+}
+
+/// `None` where what could not be read can be read by now.
+async fn recover_read(
+    disk: &dyn Disk,
+    clock: &dyn Clock,
+    header: Header,
+    Readable { bytes, lost }: Readable,
+) -> Result<Option<Option<(Recovered, Entry)>>, RecoverError> {
     let (segment, file) = (header.segment, staging_file(header.segment));
     if !lost.is_empty() {
         tracing::error!(%segment, file, bytes = ?lost, "the disk cannot read these bytes of a staged segment any more");
@@ -168,14 +189,15 @@ async fn recover_one(
         // of it than tells that from a torn write.
         tracing::warn!(%segment, file, bytes = bytes.len(), "a staged segment holds no whole frame, as after a crash, and is removed");
         disk.remove(&file).await?;
-        return Ok(None);
+        return Ok(Some(None));
     };
     let written_bytes = if lost.is_empty() {
         // Where nothing is to be mended, this makes sure of what the last run wrote and did not sync.
         apply(disk, &file, &mended).await?
     } else {
-        match replace_file(disk, segment, mended.sealed.body.clone()).await {
-            Ok(()) => mended.sealed.body.len() as u64,
+        match replace_file(disk, segment, mended.sealed.body.clone(), &lost).await {
+            Ok(true) => mended.sealed.body.len() as u64,
+            Ok(false) => return Ok(None),
             Err(DiskError::Full { .. }) => 0,
             Err(error) => return Err(error.into()),
         }
@@ -209,5 +231,5 @@ async fn recover_one(
         told: BTreeSet::new(),
         turn: Arc::default(),
     };
-    Ok(Some((Recovered { segment, md5, bytes, cut_bytes, damaged, lost_frames }, entry)))
+    Ok(Some(Some((Recovered { segment, md5, bytes, cut_bytes, damaged, lost_frames }, entry))))
 }

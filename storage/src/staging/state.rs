@@ -110,12 +110,12 @@ impl State {
     }
 
     /// A segment was found damaged, and its file may be any mix of what it was and what it will be until [`State::is_now`].
-    pub fn found_wrong(&mut self, segment: SegmentId, damaged: &[Damage]) -> Option<()> {
+    pub fn found_wrong(&mut self, segment: SegmentId, damaged: &[Damage]) -> Option<&Entry> {
         let entry = self.entries.get_mut(&segment)?;
         entry.wrong = true;
         let new: Vec<_> = damaged.iter().filter(|damage| entry.told.insert(damage.range.start)).cloned().collect();
         self.note_damage(segment, &new);
-        Some(())
+        self.entries.get(&segment)
     }
 
     /// Notes damage, and tells it by name.

@@ -2,10 +2,11 @@
 
 use super::{Staging, StagingError, staging_file};
 use crate::{
-    disk::{Disk, DiskError},
+    disk::{Disk, DiskError, SECTOR_BYTES},
     ids::SegmentId,
 };
 use bytes::Bytes;
+use std::ops::Range;
 use tokio::task::yield_now;
 
 /// The file that is to take its place.
@@ -13,23 +14,56 @@ fn replacement_file(segment: SegmentId) -> String {
     format!("{}.new", staging_file(segment))
 }
 
-/// Puts a new, durable file in the place of the segment's.
-pub(super) async fn replace_file(disk: &dyn Disk, segment: SegmentId, whole: Bytes) -> Result<(), DiskError> {
+/// Puts a new, durable file in the place of the segment's. `lost`: what of the old one could not be read. Gives `false`, and
+/// leaves it as it is, where any of that can be read by now: a disk that was away for a moment has lost nothing.
+pub(super) async fn replace_file(
+    disk: &dyn Disk,
+    segment: SegmentId,
+    whole: Bytes,
+    lost: &[Range<usize>],
+) -> Result<bool, DiskError> {
     let (file, new) = (staging_file(segment), replacement_file(segment));
     disk.remove(&new).await?;
     let written = async {
         disk.write(&new, 0, vec![whole]).await?;
-        disk.sync(&new).await
+        // It is there then, at least for this one.
+        disk.sync(&new).await?;
+        let is_needed = is_lost_still(disk, &file, lost).await?;
+        if is_needed {
+            disk.rename(&new, &file).await?;
+        }
+        Ok(is_needed)
     };
-    if let Err(error) = written.await {
+    let written = written.await;
+    if !matches!(written, Ok(true)) {
         // What a full disk took of it is in the way of everything else.
         if let Err(error) = disk.remove(&new).await {
             tracing::warn!(%segment, %error, "a half-written replacement could not be removed");
         }
-        return Err(error);
+        return written;
     }
-    disk.rename(&new, &file).await?;
-    disk.sync(&file).await
+    disk.sync(&file).await?;
+    Ok(true)
+}
+
+/// Tries at each part of a file that could not be read: a bad sector may take its disk half a minute.
+const TRIES_MAX: usize = 16;
+
+/// Whether nothing in these parts of a file can be read.
+async fn is_lost_still(disk: &dyn Disk, file: &str, lost: &[Range<usize>]) -> Result<bool, DiskError> {
+    for part in lost {
+        let sectors = part.len().div_ceil(SECTOR_BYTES);
+        for at in (part.start..part.end).step_by(SECTOR_BYTES * sectors.div_ceil(TRIES_MAX)) {
+            match disk.read(file, at as u64, SECTOR_BYTES.min(part.end - at)).await {
+                Err(DiskError::Unreadable { .. } | DiskError::NotFound { .. }) => {}
+                // It ends before.
+                Ok(read) if read.is_empty() => {}
+                Ok(_) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(true)
 }
 
 impl Staging {
@@ -95,7 +129,7 @@ impl Staging {
 
     /// As [`replace_file`]. The caller has the segment's turn.
     pub(super) async fn replace_file(&self, segment: SegmentId, whole: Bytes) -> Result<(), DiskError> {
-        replace_file(&*self.disk, segment, whole).await
+        replace_file(&*self.disk, segment, whole, &[]).await.map(drop)
     }
 
     pub(super) async fn write(&self, segment: SegmentId) -> Result<(), StagingError> {

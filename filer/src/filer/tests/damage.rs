@@ -154,15 +154,43 @@ fn a_put_of_the_last_run_that_arrives_late_takes_no_place_and_saves_what_the_dis
 }
 
 #[test]
-fn what_is_mended_is_put_when_nothing_of_what_it_was_can_arrive_any_more() {
+fn a_put_that_arrives_late_takes_no_place_of_what_was_mended_and_saves_what_the_disk_lost() {
     World::run_with(2, on_disk_alone(), async |world| {
         let (file, data) = five_frames(world).await;
         put_late(world).await;
         flip(world).await;
+        world.until("it is mended", |world| world.site(0).filer().staging.status().damaged_frames == 1).await;
         put_again(world).await;
+        reads_whole(world, file, &data).await;
         sleep(Duration::from_secs(60)).await;
         assert_eq!(world.clouds[0].objects(), world.clouds[1].objects());
+    });
+}
+
+#[test]
+fn what_a_wire_flips_of_a_put_that_has_arrived_does_not_let_it_be_written_over() {
+    World::run_with(2, on_disk_alone(), async |world| {
+        let (file, data) = five_frames(world).await;
+        put_late(world).await;
+        let segment = flip(world).await;
+        world.clouds[0].damage_on_the_way(&segment.key(), 3);
+        world.until("it is mended", |world| world.site(0).filer().staging.status().damaged_frames == 1).await;
+        put_again(world).await;
+        reads_whole(world, file, &data).await;
+    });
+}
+
+/// Where the cloud that has given its receipt has lost the object, what is left here is all there is.
+#[test]
+fn a_receipt_of_a_cloud_that_has_the_segment_no_more_holds_up_no_mend() {
+    World::run_with(2, on_disk_alone(), async |world| {
+        let (file, data) = five_frames_in_one_cloud(world).await;
+        sleep(Duration::from_secs(1)).await;
+        let segment = flip(world).await;
+        world.clouds[1].lose(&segment.key());
+        put_again(world).await;
         costs_one_frame(world, file, &data).await;
+        assert!(world.clouds[1].attempts(Call::Get)[&segment.key()] >= u64::from(settings().steps.wrong_answers_max));
     });
 }
 

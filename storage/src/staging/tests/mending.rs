@@ -1,6 +1,6 @@
 //! Damage: flipped bits, sectors that cannot be read, files cut short. It costs the damaged frames alone.
 
-use super::{BOOT_SETTINGS, FILES, append, disk::FaultyDisk, noise, open, read, reopen};
+use super::{BOOT_SETTINGS, CLOUDFS, FILES, ME, NoClock, append, disk::FaultyDisk, noise, open, read, reopen};
 use crate::{
     cloudfs::Extent,
     disk::{Disk, MemoryDisk},
@@ -8,6 +8,7 @@ use crate::{
     segment::{FrameError, decode_frame},
     staging::{Closed, Settings, Staging, StagingError, staging_file},
 };
+use std::sync::Arc;
 
 /// Three frames in a closed segment that is on disk alone.
 async fn three_frames(disk: &MemoryDisk) -> (Staging, [Extent; 3], Closed) {
@@ -122,7 +123,8 @@ async fn a_body_that_went_bad_on_disk_is_noticed_and_what_is_left_of_it_is_mende
     let body = staging.body(closed.segment).await;
     assert!(matches!(body, Err(StagingError::Damaged { .. })), "{body:?}");
     let (md5, bytes) = staging.mend(closed.segment).await.expect("a frame is left");
-    assert!(bytes < closed.bytes);
+    assert_eq!(read(&staging, &first).await.as_deref(), Some(&b"first"[..]));
+    assert_eq!((read(&staging, &second).await, staging.status().damaged_frames), (None, 2), "the rest is told as lost");
     staging.check();
     disk.crash();
     let (_, recovered) = reopen(&disk, 2).await.expect("it is ours");
@@ -245,16 +247,30 @@ async fn a_damaged_segment_is_restored_from_where_it_is_right() {
 /// Found by seed 611403590 of the mixed scene: while the new file of a damaged segment was synced, a put got what is left of
 /// it with the MD5 of what it was, and the clouds refused it.
 #[tokio::test(start_paused = true)]
-async fn whoever_wants_a_body_while_it_is_mended_gets_the_new_one_with_its_own_md5() {
+async fn whoever_waits_for_a_body_while_it_is_mended_gets_the_new_one_with_its_own_md5() {
     for is_unreadable in [false, true] {
         // Its syncs let others run.
         let disk = FaultyDisk::default();
         let (staging, closed) = with_damage(&disk, is_unreadable).await;
-        let (mended, put) = tokio::join!(biased; staging.mend(closed.segment), staging.body(closed.segment));
+        let turn = staging.lock().entries[&closed.segment].turn.clone();
+        let held = turn.lock().await;
+        let (mended, put, ()) = tokio::join!(
+            biased;
+            staging.mend(closed.segment),
+            staging.body(closed.segment),
+            async move { drop(held) }
+        );
         let (md5, bytes) = mended.expect("there is room");
         let (body, is) = put.expect("it is mended");
         assert_eq!((Md5::of(&body), is, body.len() as u64), (md5, md5, bytes), "unreadable: {is_unreadable}");
         assert_ne!(md5, closed.md5);
+        // Who comes later does not wait for a disk that may take long.
+        assert!(disk.inner.flip(&staging_file(closed.segment), 1 << 12, 1));
+        assert!(matches!(staging.body(closed.segment).await, Err(StagingError::Damaged { .. })));
+        let (mended, put) = tokio::join!(biased; staging.mend(closed.segment), staging.body(closed.segment));
+        assert!(matches!(put, Err(StagingError::Damaged { .. })), "{put:?}");
+        mended.expect("there is room");
+        staging.body(closed.segment).await.expect("it is mended");
     }
 }
 
@@ -312,6 +328,64 @@ async fn what_was_found_damaged_is_not_read_again_before_it_is_mended() {
     assert_eq!(staging.body(closed.segment).await.expect("it is right").1, closed.md5);
 }
 
+/// The end of a closed segment was written: nothing there is a torn write.
+#[tokio::test(start_paused = true)]
+async fn whatever_is_gone_of_a_closed_segment_is_told_and_reads_as_lost() {
+    for (what, lost) in [("the file", 3), ("all of its bytes", 3), ("the last frame and the index", 1)] {
+        let disk = MemoryDisk::new();
+        let (staging, extents, closed) = three_frames(&disk).await;
+        let (file, [first, _, third]) = (staging_file(closed.segment), extents);
+        match what {
+            "the file" => disk.remove(&file).await.expect("it is there"),
+            "all of its bytes" => disk.truncate(&file, 0).await.expect("it is there"),
+            _ => {
+                // More bits of its mark than a frame is known by, and one of the index.
+                (0..3).for_each(|at| flip(&disk, closed.segment, third.frame_at + at));
+                flip(&disk, closed.segment, closed.bytes as u32 - 1);
+            }
+        }
+        assert!(matches!(staging.body(closed.segment).await, Err(StagingError::Damaged { .. })), "{what}");
+        let (md5, _) = staging.mend(closed.segment).await.expect("there is room");
+        assert_ne!(md5, closed.md5, "{what}");
+        let (body, is) = staging.body(closed.segment).await.expect("it is mended");
+        assert_eq!((Md5::of(&body), is), (md5, md5), "{what}");
+        assert_eq!(read(&staging, &first).await.is_none(), lost == 3, "{what}");
+        assert_eq!((read(&staging, &third).await, staging.status().damaged_frames), (None, 1), "{what}");
+        staging.check();
+        disk.crash();
+        let (_, recovered) = reopen(&disk, 2).await.expect("it is ours");
+        assert_eq!((recovered[0].md5, recovered[0].lost_frames), (md5, 1), "{what}");
+    }
+}
+
+/// A cable, a controller that begins anew: nothing can be read for a moment, and nothing is lost.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_was_away_for_a_moment_has_lost_nothing() {
+    for at_a_start in [false, true] {
+        let disk = FaultyDisk::default();
+        let (mut staging, closed) = with_damage(&disk, true).await;
+        (0..closed.bytes).step_by(4096).for_each(|at| {
+            assert!(disk.inner.make_unreadable(&staging_file(closed.segment), at as usize));
+        });
+        // It comes back while the new file is synced.
+        let back = async { disk.inner.make_readable() };
+        if at_a_start {
+            drop(staging);
+            let opened = Staging::recover(ME, CLOUDFS, 2, BOOT_SETTINGS, Arc::new(disk.clone()), Arc::new(NoClock));
+            let (opened, ()) = tokio::join!(biased; opened, back);
+            staging = opened.expect("it is ours").0;
+        } else {
+            assert!(staging.body(closed.segment).await.is_err());
+            let (mended, ()) = tokio::join!(biased; staging.mend(closed.segment), back);
+            mended.expect_err("it is read again first");
+            assert_eq!(staging.mend(closed.segment).await.expect("it is right"), (closed.md5, closed.bytes));
+        }
+        assert_eq!(staging.body(closed.segment).await.expect("it is right").1, closed.md5, "at a start: {at_a_start}");
+        assert_eq!(staging.status().damaged_frames, 0, "at a start: {at_a_start}");
+        staging.check();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_went_bad_in_memory_is_mended_from_the_disk() {
     let disk = MemoryDisk::new();
@@ -322,6 +396,8 @@ async fn what_went_bad_in_memory_is_mended_from_the_disk() {
     let mut wrong = staging.body(closed.segment).await.expect("it is here").0.to_vec();
     wrong[extent.frame_at as usize + 60] ^= 1;
     staging.lock().entries.get_mut(&closed.segment).expect("it is here").body = Some(wrong.into());
+    staging.distrust_memory(closed.segment);
+    assert_eq!(staging.body(closed.segment).await.expect("the disk is right").1, closed.md5);
     assert_eq!(staging.mend(closed.segment).await.expect("the disk is right"), (closed.md5, closed.bytes));
     let (body, md5) = staging.body(closed.segment).await.expect("it is here");
     assert_eq!((Md5::of(&body), md5), (closed.md5, closed.md5));
