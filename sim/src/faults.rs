@@ -38,8 +38,11 @@ pub async fn storm(world: Rc<World>, shared: Rc<Shared>) {
         let (world, shared) = (world.clone(), shared.clone());
         tokio::task::spawn_local(async move {
             sleep_until(start + Duration::from_millis(fault.at_ms)).await;
-            while fault.in_resync && !is_resyncing(&world) && !world.healed.get() {
-                sleep(RESYNC_SEEN).await;
+            if let Some(later_ms) = fault.in_resync_ms {
+                while !is_resyncing(&world) && !world.healed.get() {
+                    sleep(RESYNC_SEEN).await;
+                }
+                sleep(Duration::from_millis(later_ms)).await;
             }
             if world.healed.get() {
                 return;

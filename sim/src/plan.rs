@@ -161,9 +161,10 @@ pub struct Fault {
     pub at_ms: u64,
     pub for_ms: u64,
     pub what: What,
-    /// Whether it waits from then on until a cloud is resynced; it does not happen where none is before the faults end.
-    #[serde(default)]
-    pub in_resync: bool,
+    /// Waits from then on until a cloud is resynced, and so many milliseconds longer; it does not happen where none is before
+    /// the faults end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_resync_ms: Option<u64>,
 }
 
 fn one() -> u32 {

@@ -40,6 +40,8 @@ fn may_be_agreed(plan: &Plan) -> bool {
     for fault in &plan.faults {
         match fault.what {
             // One that is far behind has no say against one that is ahead.
+            // Nobody knows when.
+            What::ClockOff { ms, .. } if ms.abs() > SMALL_JUMP_MS_MAX && fault.in_resync_ms.is_some() => return false,
             What::ClockOff { filer, ms } if ms.abs() > SMALL_JUMP_MS_MAX => {
                 far.push((filer, fault.at_ms..fault.at_ms + fault.for_ms));
             }
@@ -63,9 +65,9 @@ mod tests {
     #[test]
     fn two_clocks_that_are_wrong_together_excuse_the_time() {
         let wrong = |filer| What::ClockOff { filer, ms: SMALL_JUMP_MS_MAX + 1 };
-        let off = |filer, at_ms| Fault { at_ms, for_ms: 1_000, what: wrong(filer), in_resync: false };
+        let off = |filer, at_ms| Fault { at_ms, for_ms: 1_000, what: wrong(filer), in_resync_ms: None };
         let crash = What::Crash { filer: 1, down_ms: 9, at_effect: None, again_after: None };
-        let crash = Fault { at_ms: 0, for_ms: 0, what: crash, in_resync: false };
+        let crash = Fault { at_ms: 0, for_ms: 0, what: crash, in_resync_ms: None };
         for (faults, think_ms, may) in [
             (vec![off(1, 0), off(1, 500), off(2, 5_500)], 200, true),
             (vec![off(1, 0), off(2, 5_500)], 500, false),

@@ -37,9 +37,10 @@ impl Plan {
         faults.try_for_each(|(number, fault)| self.check_fault(fault).map_err(|why| format!("faults[{number}]: {why}")))
     }
 
-    fn check_fault(&self, Fault { at_ms, for_ms, what, .. }: &Fault) -> Result<(), String> {
+    fn check_fault(&self, Fault { at_ms, for_ms, what, in_resync_ms }: &Fault) -> Result<(), String> {
         within("at_ms", *at_ms, 0, TIME_MS_MAX)?;
         within("for_ms", *for_ms, 0, TIME_MS_MAX)?;
+        within("in_resync_ms", in_resync_ms.unwrap_or(0), 0, TIME_MS_MAX)?;
         let added = self.faults.iter().filter(|fault| fault.what == What::Add).count() as u64;
         for filer in what.filers() {
             within("a filer's number", filer, 1, self.filers + added)?;

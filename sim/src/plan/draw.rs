@@ -67,7 +67,7 @@ impl Plan {
                 what = self.crash(dice);
             }
             let longest_ms = *dice.pick(&[300, 3_000, 20_000, 90_000]);
-            self.faults.push(Fault { at_ms, for_ms: dice.around(longest_ms).max(50), what, in_resync: false });
+            self.faults.push(Fault { at_ms, for_ms: dice.around(longest_ms).max(50), what, in_resync_ms: None });
             at_ms += dice.around(every_ms).max(20);
         }
     }

@@ -129,9 +129,9 @@ pub const SCENES: &[Scene] = &[
             plan.cloud(5_000, 60_000, 0, Trouble::Outage);
             // A resync takes a while then.
             plan.cloud(65_000, 140_000, 0, Trouble::Slow { ms: 1_500 });
-            plan.in_resync(65_000, 80_000, What::Cloud { cloud: 0, trouble: Trouble::Outage });
-            for at_ms in [150_000, 153_000, 156_000] {
-                plan.in_resync(at_ms, 0, What::CrashLeader { down_ms: 2_000 });
+            plan.in_resync(65_000, 0, 80_000, What::Cloud { cloud: 0, trouble: Trouble::Outage });
+            for later_ms in [0, 4_000, 8_000] {
+                plan.in_resync(150_000, later_ms, 0, What::CrashLeader { down_ms: 2_000 });
             }
         },
     ),
@@ -343,13 +343,14 @@ impl Plan {
     /// Adds a fault; the storm lasts until a while after it.
     fn fault(&mut self, at_ms: u64, for_ms: u64, what: What) {
         self.storm_ms = self.storm_ms.max(at_ms + for_ms + what.longer_ms() + 10_000);
-        self.faults.push(Fault { at_ms, for_ms, what, in_resync: false });
+        self.faults.push(Fault { at_ms, for_ms, what, in_resync_ms: None });
     }
 
-    /// The same, once a cloud is resynced.
-    fn in_resync(&mut self, at_ms: u64, for_ms: u64, what: What) {
-        self.fault(at_ms, for_ms, what);
-        self.faults.last_mut().expect("it was just added").in_resync = true;
+    /// The same, so long behind the beginning of a resync.
+    fn in_resync(&mut self, at_ms: u64, later_ms: u64, for_ms: u64, what: What) {
+        self.fault(at_ms, later_ms + for_ms, what);
+        let fault = self.faults.last_mut().expect("it was just added");
+        (fault.for_ms, fault.in_resync_ms) = (for_ms, Some(later_ms));
     }
 
     fn cloud(&mut self, at_ms: u64, for_ms: u64, cloud: usize, trouble: Trouble) {
