@@ -212,7 +212,12 @@ pub const SCENES: &[Scene] = &[
             plan.cloud(3_000, 95_000, 1, Trouble::Outage);
             for number in 0..9 {
                 let (filer, at_ms) = (1 + number % plan.filers, 10_000 + 9_000 * number);
-                plan.fault(at_ms, 0, What::UnreadableStaging { filer, sectors: 6 });
+                // Bad sectors make a start slow.
+                let harm = match number {
+                    0..3 => What::UnreadableStaging { filer, sectors: 6 },
+                    _ => What::FlipStaging { filer, bits: 12 },
+                };
+                plan.fault(at_ms, 0, harm);
                 let crash = What::Crash { filer, down_ms: 500, at_effect: None, again_after: None };
                 plan.fault(at_ms + 200, 0, crash);
             }
