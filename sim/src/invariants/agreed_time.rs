@@ -39,9 +39,9 @@ fn may_be_agreed(plan: &Plan) -> bool {
     let mut is_busy = plan.operations_max.is_none() && plan.think_ms <= BUSY_THINK_MS_MAX;
     for fault in &plan.faults {
         match fault.what {
-            // One that is far behind has no say against one that is ahead.
             // Nobody knows when.
             What::ClockOff { ms, .. } if ms.abs() > SMALL_JUMP_MS_MAX && fault.in_resync_ms.is_some() => return false,
+            // One that is far behind has no say against one that is ahead.
             What::ClockOff { filer, ms } if ms.abs() > SMALL_JUMP_MS_MAX => {
                 far.push((filer, fault.at_ms..fault.at_ms + fault.for_ms));
             }

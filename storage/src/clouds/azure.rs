@@ -2,11 +2,9 @@
 //!
 //! The client knows deletes in batches alone, which accounts with a hierarchical namespace and some signatures refuse.
 
-use super::{
-    OpenError,
-    wire::{Connector, chain},
-};
+use super::{OpenError, wire::Connector};
 use http::{Method, Request};
+use mesh::words::chain;
 use object_store::{
     ClientOptions,
     azure::{AzureAuthorizer, AzureCredentialProvider, MicrosoftAzure},

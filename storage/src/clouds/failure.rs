@@ -2,10 +2,11 @@
 
 use super::{
     receipt::element,
-    wire::{Answer, Seen, chain},
+    wire::{Answer, Seen},
 };
 use crate::cloud::CloudError;
 use http::StatusCode;
+use mesh::words::chain;
 use object_store::client::HttpErrorKind;
 
 /// The longest reason that is kept of a server's text, in characters.

@@ -9,6 +9,7 @@ use crate::ids::Md5;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use mesh::words::chain;
 use object_store::{
     ClientOptions,
     azure::{AzureAuthorizer, AzureCredential},
@@ -210,18 +211,4 @@ async fn hold(body: HttpResponseBody, good: bool) -> Result<Bytes, HttpError> {
         held.extend_from_slice(&chunk);
     }
     Ok(held.freeze())
-}
-
-/// An error and its sources, each text once.
-pub(super) fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        let more = err.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = err.source();
-    }
-    text
 }

@@ -155,7 +155,7 @@ async fn check_owner(disk: &dyn Disk, found: &DiskFile, me: FilerId, cloudfs: u6
 const WRONG_BITS_MAX: u32 = 2;
 
 /// How often a file is read anew that can be read in part, now here and now there.
-const READS_MAX: u32 = 4;
+const READS_MAX: u32 = 3;
 
 async fn recover_one(
     disk: &dyn Disk,
@@ -163,7 +163,7 @@ async fn recover_one(
     header: Header,
     len: usize,
 ) -> Result<Option<(Recovered, Entry)>, RecoverError> {
-    for _ in 1..READS_MAX {
+    for _ in 0..READS_MAX {
         let read = Readable::read(disk, &staging_file(header.segment), len).await?;
         if let Some(recovered) = recover_read(disk, clock, header, read).await? {
             return Ok(recovered);
