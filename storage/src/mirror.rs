@@ -82,7 +82,7 @@ pub enum Input {
         bytes: u64,
         md5: Md5,
     },
-    /// The cloud has lost it behind its receipt.
+    /// The cloud has lost a pending segment behind its receipt, which proves nothing any more.
     Lost {
         cloud: CloudId,
         segment: SegmentId,
@@ -240,7 +240,8 @@ impl Mirror {
                 }
             }
             Input::Lost { cloud, segment } => {
-                if let Some(pending) = self.pending.get_mut(&segment) {
+                let receipt = |pending: &&mut Pending| pending.clouds[cloud.index()].receipt;
+                if let Some(pending) = self.pending.get_mut(&segment).filter(receipt) {
                     let attempts = &mut pending.clouds[cloud.index()];
                     (attempts.receipt, attempts.at_ms) = (false, now_ms);
                     self.note(segment);

@@ -165,21 +165,31 @@ async fn recover_one(
 ) -> Result<Option<(Recovered, Entry)>, RecoverError> {
     for _ in 0..READS_MAX {
         let read = Readable::read(disk, &staging_file(header.segment), len).await?;
-        if let Some(recovered) = recover_read(disk, clock, header, read).await? {
-            return Ok(recovered);
+        match recover_read(disk, clock, header, read).await? {
+            Attempt::Recovered(recovered) => return Ok(Some(*recovered)),
+            Attempt::Removed => return Ok(None),
+            Attempt::ReadAgain => {}
         }
     }
     let why = "its disk comes and goes".into();
     Err(DiskError::Failed { attempted: "reading", file: staging_file(header.segment), why }.into())
 }
 
-/// `None` where what could not be read can be read by now.
+/// What came of one reading of a staged file.
+enum Attempt {
+    Recovered(Box<(Recovered, Entry)>),
+    /// It held nothing that was ever acknowledged.
+    Removed,
+    /// What could not be read can be read by now.
+    ReadAgain,
+}
+
 async fn recover_read(
     disk: &dyn Disk,
     clock: &dyn Clock,
     header: Header,
     Readable { bytes, lost }: Readable,
-) -> Result<Option<Option<(Recovered, Entry)>>, RecoverError> {
+) -> Result<Attempt, RecoverError> {
     let (segment, file) = (header.segment, staging_file(header.segment));
     if !lost.is_empty() {
         tracing::error!(%segment, file, bytes = ?lost, "the disk cannot read these bytes of a staged segment any more");
@@ -189,7 +199,7 @@ async fn recover_read(
         // of it than tells that from a torn write.
         tracing::warn!(%segment, file, bytes = bytes.len(), "a staged segment holds no whole frame, as after a crash, and is removed");
         disk.remove(&file).await?;
-        return Ok(Some(None));
+        return Ok(Attempt::Removed);
     };
     let written_bytes = if lost.is_empty() {
         // Where nothing is to be mended, this makes sure of what the last run wrote and did not sync.
@@ -197,7 +207,7 @@ async fn recover_read(
     } else {
         match replace_file(disk, segment, mended.sealed.body.clone(), &lost).await {
             Ok(true) => mended.sealed.body.len() as u64,
-            Ok(false) => return Ok(None),
+            Ok(false) => return Ok(Attempt::ReadAgain),
             Err(DiskError::Full { .. }) => 0,
             Err(error) => return Err(error.into()),
         }
@@ -231,5 +241,5 @@ async fn recover_read(
         told: BTreeSet::new(),
         turn: Arc::default(),
     };
-    Ok(Some(Some((Recovered { segment, md5, bytes, cut_bytes, damaged, lost_frames }, entry))))
+    Ok(Attempt::Recovered(Box::new((Recovered { segment, md5, bytes, cut_bytes, damaged, lost_frames }, entry))))
 }

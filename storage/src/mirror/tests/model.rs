@@ -110,6 +110,13 @@ impl Model {
         self.say(Input::Put { cloud, segment, end });
     }
 
+    /// A cloud has lost what it gave a receipt for.
+    fn lose(&mut self, (cloud, segment): (CloudId, SegmentId)) {
+        let told = self.pending.get_mut(&segment).expect("it is pending");
+        (told.receipts[cloud.index()], told.tried[cloud.index()]) = (false, false);
+        self.say(Input::Lost { cloud, segment });
+    }
+
     /// A cancelled attempt answers all the same; it cannot be told from one that was begun since.
     fn end_late(&mut self, at: (CloudId, SegmentId), end: PutEnd) {
         let first = self.late.iter().position(|late| *late == at).expect("it was picked from these");
@@ -180,6 +187,13 @@ impl Model {
                 CloudId::BOTH[usize::from(pick) % 2],
                 [Healthy, Failed, Resyncing][usize::from(outcome) % 3],
             ),
+            9 => {
+                let cloud = CloudId::BOTH[usize::from(outcome) % 2];
+                let stored = self.pending.iter().filter(|(_, told)| told.receipts[cloud.index()]);
+                if let Some(segment) = picked(stored.map(|(segment, _)| *segment), pick) {
+                    self.lose((cloud, segment));
+                }
+            }
             _ => drop(self.tick_at_deadline()),
         }
     }
@@ -208,7 +222,7 @@ proptest! {
     #[test]
     fn nothing_is_released_too_early_and_all_is_in_the_end(
         seed: u64,
-        turns in prop::collection::vec((0_u8..12, any::<u8>(), any::<u8>(), 0_u64..1500), 1..300),
+        turns in prop::collection::vec((0_u8..13, any::<u8>(), any::<u8>(), 0_u64..1500), 1..300),
     ) {
         let mut model = Model::new(seed);
         for (kind, pick, outcome, wait_ms) in turns {

@@ -7,7 +7,7 @@ use super::*;
 use crate::state_table::{self, Row};
 
 /// What happens.
-const INPUTS: [&str; 14] = [
+const INPUTS: [&str; 15] = [
     "sealed",
     "flushed",
     "receipt",
@@ -22,29 +22,30 @@ const INPUTS: [&str; 14] = [
     "tick at once",
     "tick later",
     "mended",
+    "lost",
 ];
 
 /// State, then what follows each input: `put` and `cancel` at cloud A, `put b` at cloud B, `propose` with cloud A's copy and
 /// `miss` without it, `release`; `-` nothing.
 #[rustfmt::skip]
-const TABLE: &[Row<14>] = &[
-    //                              sealed        flushed    receipt    failed  not tried accepted          refused  unanswered now healthy now resyncing now failed      at once  later       mended
-    ("healthy: unknown",           ["put, put b", "-",       "-",       "-",    "-",      "-",              "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-"]),
-    ("healthy: under way",         ["-",          "-",       "propose", "-",    "-",      "cancel, release","-",     "-",       "-",        "-",          "cancel, miss", "-",     "-",         "put b"]),
-    ("healthy: waits",             ["-",          "-",       "propose", "-",    "-",      "release",        "-",     "-",       "-",        "put",        "miss",         "-",     "put",       "put, put b"]),
-    ("healthy: not flushed",       ["-",          "propose", "-",       "-",    "-",      "release",        "-",     "-",       "-",        "-",          "-",            "-",     "-",         "put, put b"]),
-    ("healthy: proposing",         ["-",          "-",       "-",       "-",    "-",      "release",        "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-"]),
-    ("healthy: refused",           ["-",          "-",       "-",       "-",    "-",      "release",        "-",     "-",       "-",        "-",          "-",            "-",     "propose",   "put, put b"]),
-    ("healthy: released",          ["put, put b", "-",       "-",       "-",    "-",      "-",              "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-"]),
-    ("resyncing: unknown",         ["put, put b", "-",       "-",       "-",    "-",      "-",              "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-"]),
-    ("resyncing: under way",       ["-",          "-",       "propose", "miss", "-",      "cancel, release","-",     "-",       "-",        "-",          "cancel, miss", "-",     "-",         "put b"]),
-    ("resyncing: waits, not tried",["-",          "-",       "propose", "-",    "-",      "release",        "-",     "-",       "put",      "-",          "miss",         "-",     "put",       "put, put b"]),
-    ("resyncing: failed, proposing",["-",         "-",       "-",       "-",    "-",      "release",        "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-"]),
-    ("resyncing: failed, refused", ["-",          "-",       "-",       "-",    "-",      "release",        "-",     "-",       "put",      "-",          "-",            "-",     "put, miss", "put, put b"]),
-    ("failed: unknown",            ["put b",      "-",       "-",       "-",    "-",      "-",              "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-"]),
-    ("failed: not flushed",        ["-",          "miss",    "-",       "-",    "-",      "release",        "-",     "-",       "put",      "put",        "-",            "-",     "-",         "put b"]),
-    ("failed: proposing",          ["-",          "-",       "-",       "-",    "-",      "release",        "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-"]),
-    ("failed: refused",            ["-",          "-",       "-",       "-",    "-",      "release",        "-",     "-",       "put",      "put",        "-",            "-",     "miss",      "put b"]),
+const TABLE: &[Row<15>] = &[
+    //                              sealed        flushed    receipt    failed  not tried accepted          refused  unanswered now healthy now resyncing now failed      at once  later       mended        lost
+    ("healthy: unknown",           ["put, put b", "-",       "-",       "-",    "-",      "-",              "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-",          "-"]),
+    ("healthy: under way",         ["-",          "-",       "propose", "-",    "-",      "cancel, release","-",     "-",       "-",        "-",          "cancel, miss", "-",     "-",         "put b",      "-"]),
+    ("healthy: waits",             ["-",          "-",       "propose", "-",    "-",      "release",        "-",     "-",       "-",        "put",        "miss",         "-",     "put",       "put, put b", "-"]),
+    ("healthy: not flushed",       ["-",          "propose", "-",       "-",    "-",      "release",        "-",     "-",       "-",        "-",          "-",            "-",     "-",         "put, put b", "put"]),
+    ("healthy: proposing",         ["-",          "-",       "-",       "-",    "-",      "release",        "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-",          "-"]),
+    ("healthy: refused",           ["-",          "-",       "-",       "-",    "-",      "release",        "-",     "-",       "-",        "-",          "-",            "-",     "propose",   "put, put b", "put"]),
+    ("healthy: released",          ["put, put b", "-",       "-",       "-",    "-",      "-",              "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-",          "-"]),
+    ("resyncing: unknown",         ["put, put b", "-",       "-",       "-",    "-",      "-",              "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-",          "-"]),
+    ("resyncing: under way",       ["-",          "-",       "propose", "miss", "-",      "cancel, release","-",     "-",       "-",        "-",          "cancel, miss", "-",     "-",         "put b",      "-"]),
+    ("resyncing: waits, not tried",["-",          "-",       "propose", "-",    "-",      "release",        "-",     "-",       "put",      "-",          "miss",         "-",     "put",       "put, put b", "-"]),
+    ("resyncing: failed, proposing",["-",         "-",       "-",       "-",    "-",      "release",        "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-",          "-"]),
+    ("resyncing: failed, refused", ["-",          "-",       "-",       "-",    "-",      "release",        "-",     "-",       "put",      "-",          "-",            "-",     "put, miss", "put, put b", "-"]),
+    ("failed: unknown",            ["put b",      "-",       "-",       "-",    "-",      "-",              "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-",          "-"]),
+    ("failed: not flushed",        ["-",          "miss",    "-",       "-",    "-",      "release",        "-",     "-",       "put",      "put",        "-",            "-",     "-",         "put b",      "-"]),
+    ("failed: proposing",          ["-",          "-",       "-",       "-",    "-",      "release",        "-",     "-",       "-",        "-",          "-",            "-",     "-",         "-",          "-"]),
+    ("failed: refused",            ["-",          "-",       "-",       "-",    "-",      "release",        "-",     "-",       "put",      "put",        "-",            "-",     "miss",      "put b",      "-"]),
 ];
 
 fn bench_in(state: &str) -> Bench {
@@ -115,6 +116,7 @@ fn say(bench: &mut Bench, input: &str) -> Vec<Output> {
             bench.now_ms += Settings::default().put_arrives_ms_max;
             bench.say(Input::Tick)
         }
+        "lost" => bench.say(Input::Lost { cloud: A, segment: segment(1) }),
         other => panic!("no input {other}"),
     }
 }
