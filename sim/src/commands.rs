@@ -162,12 +162,26 @@ pub fn shrink(which: &Which, output: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes the plan that a seed draws.
+pub fn plan(seed: u64, what: &What, output: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let text = what.plan(seed).text();
+    match output {
+        Some(path) => {
+            write(path, &text)?;
+            say!("sim replay --plan {}", path.display());
+        }
+        None => say!("{}", text.trim_end()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Writes the page of a run.
 pub fn report(which: &Which, output: &Path) -> anyhow::Result<ExitCode> {
     let plan = which.plan()?;
     can_write(output)?;
     let outcome = sim::run::run(plan.clone(), How::default());
-    write(output, &page(&plan, &outcome)?)?;
+    let source = which.plan.as_deref().map(|path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy());
+    write(output, &page(&plan, source.as_deref(), &outcome)?)?;
     say!("{} shows it", output.display());
     Ok(verdict(&outcome))
 }

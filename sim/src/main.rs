@@ -16,7 +16,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  sim run --seeds 1..500\n  sim run --seeds 1..100 --scene clouds --minutes 5\n  sim replay 17 --until 90 --trace run.txt\n  sim shrink 17 -o small.json && sim replay --plan small.json\n  sim report 17 -o run.html"
+    after_help = "Examples:\n  sim run --seeds 1..500\n  sim run --seeds 1..100 --scene clouds --minutes 5\n  sim replay 17 --until 90 --trace run.txt\n  sim shrink 17 -o small.json && sim replay --plan small.json\n  sim report 17 -o run.html\n  sim plan 17 -o mine.json && sim report --plan mine.json -o mine.html"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -38,6 +38,16 @@ enum Command {
         /// "00:12.034 00000001 calls 00000002 Consensus 18" (filer 1 sends filer 2 a call of 18 bytes).
         #[arg(long, value_name = "FILE")]
         trace: Option<PathBuf>,
+    },
+    /// Shows what is to happen in a seed's run: a plan, to be changed by hand and run with `sim replay --plan`.
+    Plan {
+        /// A seed, as `sim run` names it.
+        seed: u64,
+        #[command(flatten)]
+        what: What,
+        /// Where the plan goes, instead of to standard output.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Makes a failing run smaller, and writes its plan to a file.
     Shrink {
@@ -105,6 +115,7 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(run) => commands::run::many(&run),
         Command::Replay { which, until, trace } => commands::replay(&which, until, trace.as_deref()),
+        Command::Plan { seed, what, output } => commands::plan(seed, &what, output.as_deref()),
         Command::Shrink { which, output } => commands::shrink(&which, &output),
         Command::Report { which, output } => commands::report(&which, &output),
         Command::Diff { a, b } => commands::diff(&a, &b),

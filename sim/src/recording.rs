@@ -77,6 +77,8 @@ pub struct Sample {
     pub at_ms: u64,
     /// Those that run.
     pub filers: Vec<(FilerId, FilerNow)>,
+    /// Those that start.
+    pub starting: Vec<FilerId>,
     pub clouds: Option<[CloudNow; 2]>,
 }
 

@@ -95,8 +95,10 @@ struct Event {
 }
 
 #[derive(Serialize)]
-struct Page {
+struct Page<'a> {
     scene: String,
+    /// The file of a plan that was not drawn from the seed as it is.
+    source: Option<&'a str>,
     seed: u64,
     text: &'static str,
     violation: Option<String>,
@@ -112,11 +114,11 @@ struct Page {
     plan: String,
 }
 
-/// The page of a run.
+/// The page of a run; of that of a plan in a file, `source` is the file.
 ///
 /// # Errors
 /// When the page's template does not fit what it is given.
-pub fn page(plan: &Plan, outcome: &Outcome) -> Result<String, minijinja::Error> {
+pub fn page(plan: &Plan, source: Option<&str>, outcome: &Outcome) -> Result<String, minijinja::Error> {
     let scale = Scale { end_ms: outcome.virtual_ms.max(1), gap_ms: GAP_MS * u64::from(plan.rarely.max(1)) };
     let mut marks = outcome.seen.marks.clone();
     marks.sort_by_key(|mark| mark.at_ms);
@@ -142,6 +144,7 @@ pub fn page(plan: &Plan, outcome: &Outcome) -> Result<String, minijinja::Error> 
     let (happened, never): (Vec<_>, Vec<_>) = outcome.coverage.iter().copied().partition(|(_, count)| *count > 0);
     let page = Page {
         scene: plan.scene.clone(),
+        source,
         seed: plan.seed,
         text: Scene::named(&plan.scene).map_or("", |scene| scene.text),
         violation: outcome.violation.as_ref().map(ToString::to_string),
@@ -204,11 +207,19 @@ mod tests {
     fn a_page_shows_the_run_and_loads_nothing() {
         let plan = Plan::draw(1, "cut-off-trip", (3, 3), 1);
         let outcome = run(plan.clone(), How::default());
-        let page = page(&plan, &outcome).expect("the template fits");
+        let page = page(&plan, None, &outcome).expect("the template fits");
         for wanted in ["cloud A", "cloud B", "filer 1", "filer 3", "partition", "staged", "the faults end here"] {
             assert!(page.contains(wanted), "{wanted} is not on the page");
         }
         assert!(!page.contains("http://") && !page.contains("https://"), "the page refers to something outside of it");
+    }
+
+    #[test]
+    fn the_page_of_a_plan_in_a_file_does_not_pass_for_that_of_a_seed() {
+        let plan = Plan { storm_ms: 1_000, ..Plan::draw(1, "calm", (3, 3), 1) };
+        let outcome = run(plan.clone(), How::default());
+        let page = page(&plan, Some("small.json"), &outcome).expect("the template fits");
+        assert!(page.contains("<h1>Plan “small.json”"), "the page does not name its plan");
     }
 
     #[test]

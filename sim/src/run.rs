@@ -319,7 +319,8 @@ async fn sample(world: Rc<World>) {
             })
         });
         let filers = world.filers().into_iter().map(filer).collect();
-        world.recording.sample(Sample { at_ms: world.trace.now_ms(), filers, clouds });
+        let (at_ms, starting) = (world.trace.now_ms(), world.starting());
+        world.recording.sample(Sample { at_ms, filers, starting, clouds });
     }
 }
 

@@ -267,6 +267,13 @@ impl World {
         self.ids().into_iter().filter_map(|id| self.filer(id)).collect()
     }
 
+    /// Filers that have power and are not up yet.
+    pub fn starting(&self) -> Vec<FilerId> {
+        let sites = self.sites.borrow();
+        let starts = |site: &&Site| site.fate == Fate::Lives && site.jobs.is_some() && site.filer.is_none();
+        sites.iter().filter(starts).map(|site| site.id).collect()
+    }
+
     /// The tables that are the furthest, of all sites that are not lost.
     pub fn newest_tables(&self) -> MemoryKv {
         let sites = self.sites.borrow();

@@ -123,6 +123,9 @@ fn cloud_state(sample: &Sample, cloud: CloudId) -> Option<(&'static str, String)
 }
 
 fn filer_state(sample: &Sample, filer: FilerId) -> Option<(&'static str, String)> {
+    if sample.starting.contains(&filer) {
+        return Some(("starts", "starts".into()));
+    }
     let (_, now) = sample.filers.iter().find(|(id, _)| *id == filer)?;
     Some(match now.leader {
         Some(leader) if leader == filer.0 => ("leads", format!("leads, epoch {}", now.epoch)),

@@ -126,7 +126,7 @@ impl Watch {
             Ok(Some(news)) => {
                 news.events.iter().for_each(|event| self.coverage.hit(event));
                 self.trace.note(filer, format_args!("epoch {}", roles.epoch));
-                self.recording.mark(Lane::World, now_ms, decided(tables, &roles, &news.events));
+                self.recording.mark(Lane::World, now_ms, decided(tables, &roles, &news.told));
                 if news.events.contains(&"trips") {
                     self.check_reason(tables, &roles);
                 }
@@ -185,10 +185,9 @@ impl Watch {
 }
 
 /// A new epoch in words for people.
-fn decided(tables: &MemoryKv, roles: &Roles, events: &[&str]) -> String {
+fn decided(tables: &MemoryKv, roles: &Roles, told: &str) -> String {
     let decisions = read::decisions(tables, 8).unwrap_or_default();
     let why = decisions.into_iter().find(|past| past.carried && past.epoch == roles.epoch);
     let why = why.map(|past| format!(" (filer {}: {})", past.filer, past.text)).unwrap_or_default();
-    let what = if events.is_empty() { "the roles are set".into() } else { events.join(", ") };
-    format!("epoch {}: {what}; cloud {} is active{why}", roles.epoch, roles.active)
+    format!("epoch {}: {told}{why}", roles.epoch)
 }
