@@ -188,6 +188,6 @@ impl Watch {
 fn decided(tables: &MemoryKv, roles: &Roles, told: &str) -> String {
     let decisions = read::decisions(tables, 8).unwrap_or_default();
     let why = decisions.into_iter().find(|past| past.carried && past.epoch == roles.epoch);
-    let why = why.map(|past| format!(" (filer {}: {})", past.filer, past.text)).unwrap_or_default();
+    let why = why.map(|past| format!(" (filer {}: {})", past.filer.0, past.text)).unwrap_or_default();
     format!("epoch {}: {told}{why}", roles.epoch)
 }
