@@ -113,7 +113,8 @@ impl Model {
     /// A cloud has lost what it gave a receipt for.
     fn lose(&mut self, (cloud, segment): (CloudId, SegmentId)) {
         let told = self.pending.get_mut(&segment).expect("it is pending");
-        (told.receipts[cloud.index()], told.tried[cloud.index()]) = (false, false);
+        // It has had its turn, and waits anew for the next.
+        (told.receipts[cloud.index()], told.tried[cloud.index()]) = (false, true);
         self.say(Input::Lost { cloud, segment });
     }
 
