@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use output::{can_write, say, write};
 use sim::{
     diff::parting,
-    plan::Plan,
+    plan::{Faults, Plan, Scene},
     report::page,
     run::{How, Outcome, SHOWS},
     shrink as shrinking,
@@ -43,21 +43,38 @@ impl Which {
                 let text = std::fs::read_to_string(path).with_context(|| cannot("read", path))?;
                 Plan::parse(&text).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))
             }
-            (None, Some(seed)) => Ok(self.what.plan(seed)),
+            (None, Some(seed)) => self.what.checked().map(|what| what.plan(seed)),
             (None, None) => bail!("a seed or a plan is needed"),
         }
     }
 }
 
+/// Virtual minutes in which faults happen, where nothing is said.
+const MINUTES: u64 = 10;
+
 impl What {
+    /// # Errors
+    /// When it is told how long, of a scene that says so itself.
+    fn checked(&self) -> anyhow::Result<&Self> {
+        let is_told = Scene::named(&self.scene).is_some_and(|scene| matches!(scene.faults, Faults::Told(_)));
+        if is_told && self.minutes.is_some() {
+            bail!(
+                "scene {} tells its faults one by one, and lasts as long as they do: leave --minutes out",
+                self.scene
+            );
+        }
+        Ok(self)
+    }
+
     fn plan(&self, seed: u64) -> Plan {
-        Plan::draw(seed, &self.scene, self.filers, self.minutes)
+        Plan::draw(seed, &self.scene, self.filers, self.minutes.unwrap_or(MINUTES))
     }
 
     /// The line that runs a seed again.
     fn replay(&self, seed: u64) -> String {
         let (from, to) = self.filers;
-        format!("sim replay {seed} --scene {} --filers {from}..{to} --minutes {}", self.scene, self.minutes)
+        let minutes = self.minutes.map(|minutes| format!(" --minutes {minutes}")).unwrap_or_default();
+        format!("sim replay {seed} --scene {} --filers {from}..{to}{minutes}", self.scene)
     }
 }
 
@@ -164,7 +181,7 @@ pub fn shrink(which: &Which, output: &Path) -> anyhow::Result<ExitCode> {
 
 /// Writes the plan that a seed draws.
 pub fn plan(seed: u64, what: &What, output: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let text = what.plan(seed).text();
+    let text = what.checked()?.plan(seed).text();
     match output {
         Some(path) => {
             write(path, &text)?;
@@ -204,4 +221,19 @@ pub fn diff(a: &Path, b: &Path) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::FAILURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_is_said_of_scenes_that_do_not_say_so_themselves() {
+        let what = |scene: &str, minutes| What { scene: scene.into(), filers: (3, 3), minutes };
+        assert!(what("failover", Some(2)).checked().is_err_and(|why| why.to_string().contains("leave --minutes out")));
+        assert!(what("failover", None).checked().is_ok());
+        assert_eq!(what("mixed", Some(2)).plan(1).storm_ms, 120_000);
+        assert_eq!(what("mixed", Some(2)).replay(1), "sim replay 1 --scene mixed --filers 3..3 --minutes 2");
+        assert_eq!(what("mixed", None).replay(1), "sim replay 1 --scene mixed --filers 3..3");
+    }
 }

@@ -85,9 +85,10 @@ pub struct What {
     /// three and more.
     #[arg(long, default_value = "3..7", value_parser = filers)]
     filers: (u64, u64),
-    /// Virtual minutes in which faults happen; a scene that tells its faults lasts as long as they do.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=24 * 60))]
-    minutes: u64,
+    /// Virtual minutes in which faults happen, 10 where nothing is said; not for a scene that tells its faults one by one,
+    /// which lasts as long as they do.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=24 * 60))]
+    minutes: Option<u64>,
 }
 
 fn scene(name: &str) -> Result<String, String> {

@@ -77,6 +77,7 @@ fn told_to_stop(bar: &ProgressBar) -> anyhow::Result<Arc<AtomicBool>> {
 
 /// Runs them; fails when one of them fails.
 pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
+    run.what.checked()?;
     let (from, to) = run.seeds;
     let bar = ProgressBar::new((to - from).saturating_add(1));
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} seeds, {per_sec}, {eta} left {msg}")?);
