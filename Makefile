@@ -39,7 +39,8 @@ check: packages deny ## Formatting, lints, licences, and the purity and determin
 	# The cores build without any real socket, disk, clock or table.
 	cargo clippy --locked -p mesh -p storage -p filer --no-default-features -- -D warnings
 	cargo check --locked -p sim
-	if cargo tree --locked -e normal -p sim | grep -E ' (quinn|rocksdb|object_store|reqwest|axum) v'; then
+	tree="$$(cargo tree --locked -e normal -p sim)"
+	if grep -E ' (quinn|rocksdb|object_store|reqwest|axum) v' <<< "$$tree"; then
 		echo "a simulated filer must not link these" >&2
 		exit 1
 	fi
@@ -50,11 +51,13 @@ check: packages deny ## Formatting, lints, licences, and the purity and determin
 	fi
 	cargo deny --locked check bans licenses sources
 
-soak: build ## By hand: kill -9 at any moment ROUNDS times (100), then fresh seeds for MINUTES (60).
-	@FILERMESH_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p tests --test crashes -- --nocapture
+soak: build ## By hand, for MINUTES (60): kill -9 at any moment ROUNDS times (100), then fresh seeds for what is left.
+	@end="$$(( $$(date +%s) + 60 * $(MINUTES) ))"
+	FILERMESH_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p tests --test crashes -- --nocapture
 	cargo run --locked -p sim -- run --seeds 1..2 --scene days --filers 3
 	seeds="$$(date +%s)000"
-	cargo run --locked -p sim -- run --seeds "$$seeds..$$((seeds + 999999))" --minutes 2 --stop-after $(MINUTES)
+	left="$$(( (end - $$(date +%s)) / 60 ))"
+	cargo run --locked -p sim -- run --seeds "$$seeds..$$((seeds + 999999))" --minutes 2 --stop-after "$$(( left > 1 ? left : 1 ))"
 
 SEEDS ?= 1..500
 sim: ## Runs SEEDS (1..500) of the simulator's mixed scene; needs no server and no RocksDB.

@@ -35,11 +35,16 @@ pub fn caller() -> Caller {
 pub struct File {
     pub handle: Handle,
     pub dir: Handle,
-    pub name: String,
-    /// Whose client writes it.
-    pub site: FilerId,
+    /// It has a new one now and then.
+    pub name: RefCell<String>,
+    /// Whose client has it open for writing, or had it last.
+    pub writer: Cell<FilerId>,
+    /// It is open for writing: so it stays for ever when that client is lost with its site.
+    pub is_open: Cell<bool>,
+    /// Whose clients have written to it.
+    sites: RefCell<BTreeSet<FilerId>>,
     pub history: RefCell<FileHistory>,
-    /// An operator removes it, since a part of it is lost with its filer.
+    /// Its name is removed: by its client, or by an operator, since a part of it is lost with its filer.
     pub removed: Cell<bool>,
 }
 
@@ -56,7 +61,7 @@ struct Client {
     shared: Rc<Shared>,
     site: FilerId,
     dice: Dice,
-    own: Vec<Rc<File>>,
+    own: RefCell<Vec<Rc<File>>>,
 }
 
 /// A call that is repeated until it has an answer: what came before may have been carried out too.
@@ -97,16 +102,21 @@ async fn make_files(world: &World, site: FilerId) -> Result<Vec<Rc<File>>, FsErr
     let mut files = Vec::new();
     let dir = make_dir(world, site, format!("site-{}", site.0)).await?;
     for number in 0..world.plan.clients_per_site as usize * FILES {
-        let name = format!("file-{number}");
-        let called = name.clone();
-        let made = insist(world, site, async move |filer: Filer| {
-            filer.vfs.create(&caller(), dir, called.as_bytes(), SetAttr::default(), CreateHow::Unchecked).await
-        });
-        let handle = made.await?.attr.handle;
-        let (history, removed) = Default::default();
-        files.push(Rc::new(File { handle, dir, name, site, history, removed }));
+        files.push(make_file(world, site, dir, format!("file-{number}")).await?);
     }
     Ok(files)
+}
+
+/// Makes a file, or finds the one of this name.
+async fn make_file(world: &World, site: FilerId, dir: Handle, name: String) -> Result<Rc<File>, FsError> {
+    let called = name.clone();
+    let made = insist(world, site, async move |filer: Filer| {
+        filer.vfs.create(&caller(), dir, called.as_bytes(), SetAttr::default(), CreateHow::Unchecked).await
+    });
+    let handle = made.await?.attr.handle;
+    let (history, removed, is_open) = Default::default();
+    let (writer, sites) = (Cell::new(site), RefCell::new(BTreeSet::from([site])));
+    Ok(Rc::new(File { handle, dir, name: RefCell::new(name), writer, is_open, sites, history, removed }))
 }
 
 /// Makes every client's files, while nothing goes wrong yet.
@@ -122,7 +132,7 @@ pub async fn prepare(world: &Rc<World>) -> Result<Rc<Shared>, String> {
 
 /// All clients of a site; those of one that was added make their files first.
 async fn work_at(world: &Rc<World>, shared: &Rc<Shared>, site: FilerId) {
-    let mut own: Vec<_> = shared.files().into_iter().filter(|file| file.site == site).collect();
+    let mut own: Vec<_> = shared.files().into_iter().filter(|file| file.writer.get() == site).collect();
     if own.is_empty() {
         own = match make_files(world, site).await {
             Ok(files) => files,
@@ -135,7 +145,7 @@ async fn work_at(world: &Rc<World>, shared: &Rc<Shared>, site: FilerId) {
         shared: shared.clone(),
         site,
         dice: Dice::of(world.plan.seed, &format!("client {number} at {site}")),
-        own: own.to_vec(),
+        own: RefCell::new(own.to_vec()),
     };
     let clients: Vec<Client> = own.chunks(FILES).enumerate().map(client).collect();
     futures::future::join_all(clients.iter().map(Client::work)).await;
@@ -145,6 +155,11 @@ impl Shared {
     /// All files that there are by now.
     pub fn files(&self) -> Vec<Rc<File>> {
         self.files.borrow().clone()
+    }
+
+    /// After healing: at every site all names are what the answers of before say.
+    pub async fn audit_names(&self, world: &Rc<World>) {
+        self.tree.audit(world).await;
     }
 }
 
@@ -224,10 +239,11 @@ pub async fn audit(world: &Rc<World>, shared: &Shared) -> Result<(), String> {
                 Err(_) if file.may_fail_at_rest(world) => continue,
                 read => read.map_err(|e| format!("inode {} at filer {site}: {e}", handle.ino))?,
             };
-            let checked = file.check_at_rest(world, &got);
+            let checked = file.check_at_rest(&got);
             checked.map_err(|why| format!("inode {} at filer {site}, after healing: {why}", handle.ino))?;
             world.coverage.hit("reads verified");
             world.coverage.add("bytes verified", got.len() as u64);
+            file.check_name(world, site).await?;
         }
     }
     Ok(())
@@ -235,9 +251,9 @@ pub async fn audit(world: &Rc<World>, shared: &Shared) -> Result<(), String> {
 
 impl File {
     /// Checks all of its content when nobody writes to it any more.
-    pub fn check_at_rest(&self, world: &World, got: &[u8]) -> Result<(), String> {
+    pub fn check_at_rest(&self, got: &[u8]) -> Result<(), String> {
         let history = self.history.borrow();
-        if !world.is_lost(self.site) {
+        if !self.is_open.get() {
             return history.check_own(0, got, got.len().max(history.bytes()));
         }
         let opened = history.open();
@@ -247,7 +263,24 @@ impl File {
 
     /// Whether an error is what a client may get: a part of the file is lost with its filer, or by its filer's disk.
     pub fn may_fail(&self, world: &World) -> bool {
-        self.removed.get() || world.has_bad_disk(self.site) || (world.is_mourning() && world.is_lost(self.site))
+        let may_lack = |site: &FilerId| world.has_bad_disk(*site) || world.is_mourning() && world.is_lost(*site);
+        self.removed.get() || self.sites.borrow().iter().any(may_lack)
+    }
+
+    /// Checks that it is found by its name. Of a client that is lost while it gives it a new one, either is right.
+    async fn check_name(&self, world: &World, site: FilerId) -> Result<(), String> {
+        if self.is_open.get() {
+            return Ok(());
+        }
+        let (dir, name) = (self.dir, self.name.borrow().clone());
+        let called = name.clone();
+        let found =
+            insist(world, site, async move |filer: Filer| filer.vfs.lookup(&caller(), dir, called.as_bytes()).await);
+        world.coverage.hit("names verified");
+        match found.await {
+            Ok(found) if found.handle == self.handle => Ok(()),
+            found => Err(format!("inode {} is to be {name} at filer {site}, and there is {found:?}", self.handle.ino)),
+        }
     }
 
     /// The same when nobody writes to it any more, and all is well: a part of what it consists of now is lost.

@@ -49,6 +49,11 @@ impl Which {
     }
 }
 
+/// How a user begins a line that starts this program: as this run was started.
+fn program() -> &'static str {
+    if std::env::var_os("CARGO").is_some() { "cargo run -p sim --" } else { "sim" }
+}
+
 /// Virtual minutes in which faults happen, where nothing is said.
 const MINUTES: u64 = 10;
 
@@ -74,7 +79,7 @@ impl What {
     fn replay(&self, seed: u64) -> String {
         let (from, to) = self.filers;
         let minutes = self.minutes.map(|minutes| format!(" --minutes {minutes}")).unwrap_or_default();
-        format!("sim replay {seed} --scene {} --filers {from}..{to}{minutes}", self.scene)
+        format!("{} replay {seed} --scene {} --filers {from}..{to}{minutes}", program(), self.scene)
     }
 }
 
@@ -88,6 +93,22 @@ pub fn range(text: &str) -> Result<(u64, u64), String> {
         },
         None => number(text).map(|one| (one, one)),
     }
+}
+
+/// A moment as it is told, in milliseconds: seconds or minutes and seconds, with up to three places behind the point.
+pub fn moment_ms(text: &str) -> Result<u64, String> {
+    let wrong = || format!("\"{text}\" is no moment: 90, 1:30 and 01:30.250 are");
+    let (minutes, seconds) = text.split_once(':').unwrap_or(("0", text));
+    let (seconds, thousandths) = seconds.split_once('.').unwrap_or((seconds, "0"));
+    let number = |digits: &str| digits.parse::<u64>().map_err(|_| wrong());
+    if thousandths.len() > 3 {
+        return Err(wrong());
+    }
+    let whole_ms =
+        number(minutes)?.checked_mul(60).and_then(|s| s.checked_add(number(seconds).ok()?)?.checked_mul(1000));
+    number(seconds)?;
+    let rest_ms = number(&format!("{thousandths:0<3}"))?;
+    whole_ms.and_then(|ms| ms.checked_add(rest_ms)).ok_or_else(wrong)
 }
 
 fn cannot(what: &str, path: &Path) -> String {
@@ -110,13 +131,13 @@ fn verdict(outcome: &Outcome) -> ExitCode {
 }
 
 /// Runs one plan again.
-pub fn replay(which: &Which, until_s: Option<u64>, trace: Option<&Path>) -> anyhow::Result<ExitCode> {
+pub fn replay(which: &Which, until_ms: Option<u64>, trace: Option<&Path>) -> anyhow::Result<ExitCode> {
     let plan = which.plan()?;
     let out = trace.map(|path| File::create(path).with_context(|| cannot("write", path))).transpose()?;
     let out = out.map(|file| Box::new(BufWriter::new(file)) as Box<dyn Write + Send>);
-    let how = How { trace: out, until_ms: until_s.map(|seconds| seconds.saturating_mul(1000)) };
+    let how = How { trace: out, until_ms };
     let outcome = sim::run::run(plan, how);
-    if outcome.violation.is_some() || until_s.is_some() {
+    if outcome.violation.is_some() || until_ms.is_some() {
         outcome.last.iter().for_each(|line| say!("{line}"));
     }
     say!("trace {:016x}, {} lines, {} virtual time", outcome.hash, outcome.lines, moment(outcome.virtual_ms));
@@ -175,7 +196,7 @@ pub fn shrink(which: &Which, output: &Path) -> anyhow::Result<ExitCode> {
         say!("{}", small.text());
         return Err(error);
     }
-    say!("sim replay --plan {}", output.display());
+    say!("{} replay --plan {}", program(), output.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -185,7 +206,7 @@ pub fn plan(seed: u64, what: &What, output: Option<&Path>) -> anyhow::Result<Exi
     match output {
         Some(path) => {
             write(path, &text)?;
-            say!("sim replay --plan {}", path.display());
+            say!("{} replay --plan {}", program(), path.display());
         }
         None => say!("{}", text.trim_end()),
     }
@@ -233,7 +254,19 @@ mod tests {
         assert!(what("failover", Some(2)).checked().is_err_and(|why| why.to_string().contains("leave --minutes out")));
         assert!(what("failover", None).checked().is_ok());
         assert_eq!(what("mixed", Some(2)).plan(1).storm_ms, 120_000);
-        assert_eq!(what("mixed", Some(2)).replay(1), "sim replay 1 --scene mixed --filers 3..3 --minutes 2");
-        assert_eq!(what("mixed", None).replay(1), "sim replay 1 --scene mixed --filers 3..3");
+        assert!(what("mixed", Some(2)).replay(1).ends_with(" replay 1 --scene mixed --filers 3..3 --minutes 2"));
+        assert!(what("mixed", None).replay(1).ends_with(" replay 1 --scene mixed --filers 3..3"));
+    }
+
+    #[test]
+    fn moments_are_read_as_they_are_told() {
+        let told = |text| moment_ms(text).ok();
+        assert_eq!(
+            (told("90"), told("1:30"), told("01:30.250"), told("0.5")),
+            (Some(90_000), Some(90_000), Some(90_250), Some(500))
+        );
+        for wrong in ["", "1:", ":5", "1:30.", "1.2345", "-1", "1:2:3", "18446744073709551615"] {
+            assert_eq!(told(wrong), None, "{wrong}");
+        }
     }
 }

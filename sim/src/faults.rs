@@ -14,7 +14,7 @@ use crate::{
 };
 use disks::Part;
 use mesh::FilerId;
-use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{rc::Rc, time::Duration};
 use storage::{
     cloudfs::{CloudState, Copy, read},
     ids::CloudId,
@@ -68,10 +68,7 @@ pub fn heal(world: &World) {
     world.clouds.iter().for_each(|cloud| cloud.heal());
     for id in world.ids() {
         world.at(id, |site| {
-            site.pace.slow_ms.store(0, Relaxed);
-            site.clock.set_off_ms(0);
-            site.files.set_bytes_max(None);
-            site.again_after_none();
+            site.heal();
         });
     }
     world.recording.mark(Lane::World, world.trace.now_ms(), "the faults end here".into());
@@ -133,23 +130,24 @@ async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { 
         What::SlowLink { filer, delay_ms, bytes_per_s } => {
             hit("slow links");
             let way = Way { delay_ms, bytes_per_s, ..Way::default() };
-            set_ways(world, &across(world, &[FilerId(filer)]), way);
+            let ways = across(world, &[FilerId(filer)]);
+            set_ways(world, &ways, number, Some(way));
             wait().await;
-            set_ways(world, &across(world, &[FilerId(filer)]), Way::default());
+            set_ways(world, &ways, number, None);
         }
         What::Lossy { lost_per_mille, twice_per_mille, jitter_ms } => {
             hit("lossy links");
             let way = Way { lost_per_mille, twice_per_mille, jitter_ms, ..Way::default() };
             let all: Vec<_> = world.ids().iter().flat_map(|id| across(world, &[*id])).collect();
-            set_ways(world, &all, way);
+            set_ways(world, &all, number, Some(way));
             wait().await;
-            set_ways(world, &all, Way::default());
+            set_ways(world, &all, number, None);
         }
         What::Cloud { cloud, trouble } => {
             name_of(trouble).into_iter().for_each(hit);
             let cloud = &world.clouds[cloud];
             cloud.trouble(number, trouble);
-            if world.clouds.iter().all(|cloud| cloud.is_out()) {
+            if trouble == Trouble::Outage && world.clouds.iter().all(|cloud| cloud.is_out()) {
                 hit("both clouds out");
             }
             wait().await;
@@ -182,6 +180,7 @@ async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { 
             }
             world.crash(FilerId(filer), down_ms, at_effect, again_after);
         }
+        What::CrashAtSync { filer, down_ms, syncs } => world.crash_at_sync(FilerId(filer), down_ms, syncs),
         What::CrashLeader { down_ms } => {
             let leader = world.filers().iter().find_map(|filer| filer.consensus.status().leader);
             if let Some(leader) = leader.filter(|leader| world.ids().contains(leader)) {
@@ -197,15 +196,15 @@ async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { 
         What::SlowSync { filer, ms } => {
             hit("slow syncs");
             let pace = world.at(FilerId(filer), |site| site.pace.clone());
-            pace.slow_ms.store(ms, Relaxed);
+            pace.set_slow_ms(number, Some(ms));
             wait().await;
-            pace.slow_ms.store(0, Relaxed);
+            pace.set_slow_ms(number, None);
         }
         What::FullDisk { filer, left_bytes } => {
-            let files = world.at(FilerId(filer), |site| site.files.clone());
-            files.set_bytes_max(Some(files.used_bytes() + left_bytes));
+            hit("full disks");
+            world.at(FilerId(filer), |site| site.leave_room(number, Some(left_bytes)));
             wait().await;
-            files.set_bytes_max(None);
+            world.at(FilerId(filer), |site| site.leave_room(number, None));
         }
         What::FlipCache { filer, bits } => disks::flip(world, FilerId(filer), number, Part::Cache, bits).await,
         What::FlipStaging { filer, bits } => disks::flip(world, FilerId(filer), number, Part::Staging, bits).await,
@@ -218,9 +217,9 @@ async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { 
         What::ClockOff { filer, ms } => {
             hit("clock jumps");
             let clock = world.at(FilerId(filer), |site| site.clock.clone());
-            clock.set_off_ms(ms);
+            clock.set_off_ms(number, Some(ms));
             wait().await;
-            clock.set_off_ms(0);
+            clock.set_off_ms(number, None);
         }
         What::Failover { filer } => operate(world, FilerId(filer), false).await,
         What::Failback { filer } => operate(world, FilerId(filer), true).await,
@@ -233,6 +232,7 @@ fn lasts(what: &What) -> bool {
         what,
         What::LoseObject { .. }
             | What::Crash { .. }
+            | What::CrashAtSync { .. }
             | What::CrashLeader { .. }
             | What::Lose { .. }
             | What::Add
@@ -254,6 +254,7 @@ fn lane(what: &What) -> Lane {
         What::Flapping { filer, .. }
         | What::SlowLink { filer, .. }
         | What::Crash { filer, .. }
+        | What::CrashAtSync { filer, .. }
         | What::Lose { filer }
         | What::SlowSync { filer, .. }
         | What::FullDisk { filer, .. }
@@ -282,6 +283,7 @@ fn told(what: &What) -> String {
         What::LoseObject { .. } => "an object is lost after its receipt".into(),
         What::Crash { at_effect: Some(_), .. } => "power is cut in the middle of an effect".into(),
         What::Crash { .. } => "power is cut".into(),
+        What::CrashAtSync { .. } => "power is cut in the middle of a sync".into(),
         What::CrashLeader { .. } => "the leader's power is cut".into(),
         What::Lose { .. } => "lost for ever".into(),
         What::Add => "a filer is added".into(),
@@ -341,9 +343,9 @@ fn cut(world: &World, ways: &[(FilerId, FilerId)], cut: bool) {
     }
 }
 
-fn set_ways(world: &World, ways: &[(FilerId, FilerId)], way: Way) {
+fn set_ways(world: &World, ways: &[(FilerId, FilerId)], number: u64, way: Option<Way>) {
     if !world.healed.get() {
-        ways.iter().for_each(|(from, to)| world.network.set_way(*from, *to, way));
+        ways.iter().for_each(|(from, to)| world.network.set_way(*from, *to, number, way));
     }
 }
 

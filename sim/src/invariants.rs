@@ -8,6 +8,7 @@ pub mod names;
 mod one_active;
 mod probes_only;
 mod reads;
+mod replicas_alike;
 mod right_puts;
 mod within_bounds;
 
@@ -18,5 +19,6 @@ pub use held::released_is_held;
 pub use one_active::{OneActive, tripped_in_time};
 pub use probes_only::ProbesOnly;
 pub use reads::{FileHistory, Opened};
+pub use replicas_alike::replicas_alike;
 pub use right_puts::right_put;
 pub use within_bounds::within_bounds;

@@ -31,8 +31,8 @@ enum Command {
     Replay {
         #[command(flatten)]
         which: Which,
-        /// Ends the run after so many virtual seconds.
-        #[arg(long, value_name = "SECONDS")]
+        /// Ends the run at this moment of virtual time: seconds, or as moments are told (90, 1:30, 01:30.250).
+        #[arg(long, value_name = "MOMENT", value_parser = commands::moment_ms)]
         until: Option<u64>,
         /// Writes the whole trace there: a line for each effect, with its virtual time and who had it, such as
         /// "00:12.034 00000001 calls 00000002 Consensus 18" (filer 1 sends filer 2 a call of 18 bytes).

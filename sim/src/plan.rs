@@ -67,6 +67,12 @@ pub enum What {
         at_effect: Option<u64>,
         again_after: Option<u64>,
     },
+    /// A filer loses power in the middle of a sync of a file, the one that comes so many from then.
+    CrashAtSync {
+        filer: u64,
+        down_ms: u64,
+        syncs: u64,
+    },
     /// The filer that leads loses power.
     CrashLeader {
         down_ms: u64,
@@ -138,6 +144,7 @@ impl What {
             Self::Flapping { filer, .. }
             | Self::SlowLink { filer, .. }
             | Self::Crash { filer, .. }
+            | Self::CrashAtSync { filer, .. }
             | Self::Lose { filer }
             | Self::SlowSync { filer, .. }
             | Self::FullDisk { filer, .. }

@@ -2,7 +2,7 @@
 
 use crate::{
     clients, entropy, faults,
-    invariants::{agreed_time, each_cloud_rebuilds, listed_alike, released_is_held, within_bounds},
+    invariants::{agreed_time, each_cloud_rebuilds, listed_alike, released_is_held, replicas_alike, within_bounds},
     plan::{Plan, Scene},
     recording::{CloudNow, FilerNow, Sample, Seen},
     trace::Trace,
@@ -37,6 +37,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(3);
 pub const SHOWS: &str = "a scene shows what it is for";
 /// More than wrong clocks make of the agreed time that jump a little, in seconds.
 const MUCH_AHEAD_S: u64 = 60;
+/// How long filers may take to agree on every row once they have applied the same entries: looks, and the time between two.
+const AGREE_LOOKS: usize = 100;
+const AGREE_EVERY: Duration = Duration::from_millis(50);
 /// Time between two moments of the recording.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Filers that a scene needs to show what it is for.
@@ -237,6 +240,7 @@ async fn story(world: &Rc<World>) {
     let _ = storm.await;
     well(world).await;
     judge(world, "reads give what was written", clients::audit(world, &shared).await);
+    in_time(world, "all names are looked at", shared.audit_names(world)).await;
     // What the audit's reads found to be damaged is put again, and what is dead is swept.
     until(world, "everything dead is swept and nothing is missed", |world| {
         let tables = world.newest_tables();
@@ -250,6 +254,7 @@ async fn story(world: &Rc<World>) {
     well(world).await;
     looking.abort();
     sampling.abort();
+    all_agree(world).await;
     check_at_the_end(world, &shared).await;
 }
 
@@ -283,6 +288,21 @@ async fn well(world: &Rc<World>) {
         }
     };
     in_time(world, "all is well", wait).await;
+}
+
+/// Each filer has the same tables.
+async fn all_agree(world: &World) {
+    let mut last = Ok(());
+    for _ in 0..AGREE_LOOKS {
+        let tables = |id: FilerId| (id, world.at(id, |site| site.tables.clone()));
+        let replicas: Vec<_> = world.ids().into_iter().map(tables).collect();
+        last = replicas_alike(&replicas);
+        if last.is_ok() {
+            return;
+        }
+        sleep(AGREE_EVERY).await;
+    }
+    judge(world, "all filers agree", last);
 }
 
 /// Keeps what people want to see.
@@ -361,7 +381,7 @@ async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
                 world.coverage.hit("files with a lost part");
                 continue;
             };
-            let checked = file.check_at_rest(world, content);
+            let checked = file.check_at_rest(content);
             judge(world, "each cloud rebuilds everything", checked.map_err(|why| format!("inode {ino}: {why}")));
         }
     }

@@ -15,8 +15,10 @@ impl<F: FnMut(&Plan) -> bool> Fails for F {
     }
 }
 
-/// The smallest plan that was found to fail. `plan` fails.
+/// The smallest plan that was found to fail. `plan` fails. What could not be carried out, as when a filer is not added that
+/// something happens to, is none.
 pub fn shrink(mut plan: Plan, test: &mut impl Fails) -> Plan {
+    let test = &mut |plan: &Plan| plan.check().is_ok() && test.fails(plan);
     loop {
         let before = plan.clone();
         plan = fewer_faults(plan, test);
@@ -104,7 +106,13 @@ fn simpler_faults(mut plan: Plan, test: &mut impl Fails) -> Plan {
                 *at_effect = None;
             }
         };
-        for change in [&shorter as &dyn Fn(&mut Plan), &once, &at_once] {
+        let at_any_moment = |plan: &mut Plan| {
+            let what = &mut plan.faults[number].what;
+            if let What::CrashAtSync { filer, down_ms, .. } = *what {
+                *what = What::Crash { filer, down_ms, at_effect: None, again_after: None };
+            }
+        };
+        for change in [&shorter as &dyn Fn(&mut Plan), &once, &at_once, &at_any_moment] {
             loop {
                 let mut next = plan.clone();
                 change(&mut next);
@@ -147,6 +155,17 @@ mod tests {
         );
         assert_eq!((small.clients_per_site, small.operations_max), (1, Some(0)));
         assert!(runs < 500, "{runs} runs");
+    }
+
+    #[test]
+    fn what_happens_to_an_added_filer_does_not_outlive_its_adding() {
+        let mut plan = Plan::draw(3, "calm", (3, 3), 1);
+        let crash = What::Crash { filer: 4, down_ms: 9, at_effect: None, again_after: None };
+        for (at_ms, what) in [(1_000, What::Add), (9_000, crash)] {
+            plan.faults.push(Fault { at_ms, for_ms: 0, what, in_resync_ms: None });
+        }
+        let small = shrink(plan, &mut |plan: &Plan| !plan.faults.is_empty());
+        assert_eq!((small.check(), small.faults.len()), (Ok(()), 1));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod power;
 mod runs;
 pub mod settings;
 pub mod tables;
+mod wants;
 pub mod watch;
 
 use crate::{
@@ -44,6 +45,7 @@ use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{Instant, timeout},
 };
+use wants::Wants;
 use watch::Watch;
 
 /// The number of the CloudFS.
@@ -67,6 +69,8 @@ pub struct Site {
     pub pace: Arc<DiskPace>,
     /// What its disk has damaged in its staging.
     pub damage: Damage,
+    /// How many bytes its files may have, by faults.
+    bytes_max: Wants<u64>,
     power: Power,
     filer: Option<Filer>,
     jobs: Option<mpsc::UnboundedSender<Job>>,
@@ -95,9 +99,20 @@ impl Site {
         self.runs
     }
 
-    /// Its next start goes well.
-    pub fn again_after_none(&mut self) {
+    /// Nothing is wrong with it any more, and its next start goes well.
+    pub fn heal(&mut self) {
         self.again_after = None;
+        self.pace.heal();
+        self.clock.heal();
+        self.bytes_max.clear();
+        self.files.set_bytes_max(None);
+    }
+
+    /// A fault leaves its disk room for so many bytes more, or room enough.
+    pub fn leave_room(&mut self, number: u64, left_bytes: Option<u64>) {
+        let used_bytes = self.files.used_bytes();
+        self.bytes_max.set(number, left_bytes.map(|left| used_bytes + left));
+        self.files.set_bytes_max(self.bytes_max.all().min());
     }
 }
 
@@ -131,14 +146,15 @@ impl World {
     /// A world with all sites of the plan, none of them started.
     pub fn new(plan: Plan, trace: Trace) -> Rc<Self> {
         let (coverage, recording, seed) = (Coverage::default(), Recording::default(), plan.seed);
-        let watch = Watch::new(trace.clone(), coverage.clone(), recording.clone(), plan.failures_to_trip);
+        let settings = settings(&plan);
+        let watch = Watch::new(trace.clone(), coverage.clone(), recording.clone(), &settings.health);
         let md5s = Md5s::default();
         let cloud = |id: CloudId| {
             let dice = Dice::of(seed, &format!("cloud {id}"));
             SimCloud::new(id, dice, md5s.clone(), trace.clone(), coverage.clone(), watch.clone())
         };
         let world = Rc::new(Self {
-            settings: settings(&plan),
+            settings,
             network: Network::new(Dice::of(seed, "network"), trace.clone(), coverage.clone()),
             clouds: CloudId::BOTH.map(cloud),
             sites: RefCell::default(),
@@ -174,6 +190,7 @@ impl World {
             clock: Arc::new(SimClock::new(self.start, skew_ms)),
             pace: Arc::default(),
             damage: Damage::default(),
+            bytes_max: Wants::default(),
             power: Power::default(),
             filer: None,
             jobs: None,

@@ -1,6 +1,6 @@
-//! A client's work on files: one writer each, any reader.
+//! A client's work on files: one writer at a time, at whatever site, and any reader.
 
-use super::{Client, File, caller, insist, read_all};
+use super::{Client, File, caller, insist, make_file, read_all};
 use bytes::Bytes;
 use filer::{
     filer::Filer,
@@ -9,6 +9,8 @@ use filer::{
 use std::{rc::Rc, time::Duration};
 use tokio::time::{Instant, sleep};
 
+/// How many write sessions of a thousand are of any client's files, and not of its own.
+const OTHERS_PER_MILLE: u64 = 300;
 /// Longest file, in bytes.
 const FILE_BYTES_MAX: u64 = 96 << 10;
 /// Time between two reads of a file that was closed: once the first is answered, and until it is.
@@ -23,9 +25,19 @@ impl Client {
         self.world.at(self.site, |site| site.runs())
     }
 
-    /// Opens a file of its own, changes it, and closes it: through crashes of its filer.
+    /// Opens a file, its own or somebody's, that nobody writes to; changes it, and closes it: through crashes of its filer.
     pub(super) async fn write_session(&self) {
-        let file = self.dice.pick(&self.own).clone();
+        let of_others = self.dice.per_mille(OTHERS_PER_MILLE);
+        let file = match of_others {
+            true => self.dice.pick(&self.shared.files.borrow()).clone(),
+            false => self.dice.pick(&self.own.borrow()).clone(),
+        };
+        if file.removed.get() || file.is_open.replace(true) {
+            return;
+        }
+        if !self.open(&file).await {
+            return file.is_open.set(false);
+        }
         let mut run = self.run();
         for _ in 0..self.dice.between(1, 4) {
             if self.change(&file).await.is_err() || self.run() != run {
@@ -40,14 +52,97 @@ impl Client {
             let handle = file.handle;
             let committed =
                 insist(&self.world, self.site, async move |filer: Filer| filer.vfs.commit(&caller(), handle).await);
-            if let Err(error) = committed.await {
-                return self.wrong(format!("a commit of inode {}: {error}", file.handle.ino));
+            match committed.await {
+                // What is left of it is of no interest.
+                Err(_) if file.removed.get() => return,
+                Err(error) => return self.wrong(format!("a commit of inode {}: {error}", file.handle.ino)),
+                Ok(_) if self.run() == run => break,
+                Ok(_) => run = self.send_again(&file).await,
             }
-            if self.run() == run {
-                file.history.borrow_mut().close();
-                return self.read_back(&file).await;
+        }
+        file.history.borrow_mut().close();
+        self.read_back(&file).await;
+        if !of_others {
+            self.name_anew(&file).await;
+        }
+        file.is_open.set(false);
+    }
+
+    /// Opens a file for writing: it is as long as it was closed, wherever that was. Whether it can be written to.
+    async fn open(&self, file: &File) -> bool {
+        let handle = file.handle;
+        if file.writer.get() != self.site {
+            let attr =
+                insist(&self.world, self.site, async move |filer: Filer| filer.vfs.getattr(&caller(), handle).await);
+            let (found, closed) = (attr.await, file.history.borrow().bytes() as u64);
+            match found {
+                Ok(attr) if attr.bytes == closed => self.world.coverage.hit("files written by another site"),
+                Err(_) if file.may_fail(&self.world) => return false,
+                found => {
+                    let found = found.map(|attr| attr.bytes);
+                    self.wrong(format!(
+                        "inode {} was closed with {closed} bytes, and an open finds {found:?}",
+                        handle.ino
+                    ));
+                    return false;
+                }
             }
-            run = self.send_again(&file).await;
+        }
+        file.writer.set(self.site);
+        file.sites.borrow_mut().insert(self.site);
+        true
+    }
+
+    /// Gives a file that it has closed a new name, or removes it and makes another one, now and then.
+    async fn name_anew(&self, file: &Rc<File>) {
+        let (dir, old) = (file.dir, file.name.borrow().clone());
+        match self.dice.below(40) {
+            0 => {
+                let new = format!("{}-{}", old.split('-').take(2).collect::<Vec<_>>().join("-"), self.dice.next());
+                *file.name.borrow_mut() = new.clone();
+                let renamed = insist(&self.world, self.site, async move |filer: Filer| {
+                    let renamed = filer.vfs.rename(&caller(), (dir, old.as_bytes()), (dir, new.as_bytes())).await;
+                    match renamed {
+                        // An attempt before has done it.
+                        Err(FsError::NoEntry) => filer.vfs.lookup(&caller(), dir, new.as_bytes()).await.map(drop),
+                        renamed => renamed.map(drop),
+                    }
+                });
+                match renamed.await {
+                    Err(error) if !file.removed.get() => {
+                        self.wrong(format!("a rename of inode {}: {error}", file.handle.ino));
+                    }
+                    _ => self.world.coverage.hit("files renamed"),
+                }
+            }
+            1 => {
+                // Whoever reads it meanwhile may be told so.
+                file.removed.set(true);
+                let called = old.clone();
+                let removed = insist(&self.world, self.site, async move |filer: Filer| {
+                    match filer.vfs.remove(&caller(), dir, called.as_bytes()).await {
+                        Err(FsError::NoEntry) => Ok(()),
+                        removed => removed.map(drop),
+                    }
+                });
+                let made = match removed.await {
+                    Ok(()) => make_file(&self.world, self.site, dir, old).await,
+                    Err(error) => Err(error),
+                };
+                match made {
+                    Ok(new) if new.handle == file.handle => {
+                        self.wrong(format!("inode {} is there after its removal", file.handle.ino));
+                    }
+                    Ok(new) => {
+                        self.world.coverage.hit("files removed");
+                        self.own.borrow_mut().retain(|own| !Rc::ptr_eq(own, file));
+                        self.own.borrow_mut().push(new.clone());
+                        self.shared.files.borrow_mut().push(new);
+                    }
+                    Err(error) => self.wrong(format!("a removal of inode {}: {error}", file.handle.ino)),
+                }
+            }
+            _ => {}
         }
     }
 
@@ -78,8 +173,9 @@ impl Client {
                 filer.vfs.setattr(&caller(), handle, set, None).await.map(drop)
             }
         });
-        if let Err(error) = answer.await {
-            self.wrong(format!("a change of inode {}: {error}", handle.ino));
+        match answer.await {
+            Err(error) if !file.removed.get() => self.wrong(format!("a change of inode {}: {error}", handle.ino)),
+            _ => {}
         }
         if self.run() == run { Ok(()) } else { Err(StartedAnew) }
     }
@@ -182,7 +278,9 @@ impl Client {
                 self.world.coverage.hit("reads verified");
                 self.world.coverage.add("bytes verified", data.len() as u64);
                 let history = file.history.borrow();
-                let checked = history.check_length(&opened, bytes).and_then(|()| history.check(&opened, 0, &data));
+                let whole = if data.len() < bytes { history.check_end(&opened, data.len()) } else { Ok(()) };
+                let checked = history.check_length(&opened, bytes).and(whole);
+                let checked = checked.and_then(|()| history.check(&opened, 0, &data));
                 if let Err(what) = checked {
                     self.wrong(format!("inode {}: {what}", handle.ino));
                 }

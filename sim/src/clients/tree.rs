@@ -16,11 +16,15 @@ use mesh::FilerId;
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    time::Duration,
 };
 use storage::cloudfs::{Attr, Handle, NewNode, NodeKind};
+use tokio::time::sleep;
 
 /// Operations without an answer after which a tree is left alone.
 const UNANSWERED_MAX: usize = 3;
+/// Time between two attempts to look at what must be there.
+const AGAIN: Duration = Duration::from_millis(300);
 /// Operations at one time: each multiplies what is possible.
 const AT_ONCE_MAX: u32 = 4;
 /// Names of files, and of directories.
@@ -33,9 +37,9 @@ struct Tree {
     under_way: Cell<u32>,
 }
 
-/// The tree that clients share now.
+/// The tree that clients share now, and those before it.
 pub struct SharedTree {
-    now: RefCell<Rc<Tree>>,
+    all: RefCell<Vec<Rc<Tree>>>,
     number: Cell<u32>,
     replacing: Cell<bool>,
 }
@@ -54,19 +58,31 @@ fn number(text: &[u8]) -> Option<Name> {
 
 impl SharedTree {
     pub fn new(root: Handle) -> Self {
-        Self { now: RefCell::new(tree(root)), number: Cell::new(0), replacing: Cell::new(false) }
+        Self { all: RefCell::new(vec![tree(root)]), number: Cell::new(0), replacing: Cell::new(false) }
+    }
+
+    fn now(&self) -> Rc<Tree> {
+        self.all.borrow().last().expect("there is one from the beginning on").clone()
+    }
+
+    /// After healing: at every site each tree is what the answers of before say.
+    pub async fn audit(&self, world: &Rc<World>) {
+        let all = self.all.borrow().clone();
+        for (tree, site) in all.iter().flat_map(|tree| world.ids().into_iter().map(move |site| (tree, site))) {
+            tree.audit(world, site).await;
+        }
     }
 
     /// One operation of a client.
     pub async fn step(&self, world: &Rc<World>, site: FilerId, dice: &Dice) {
-        let now = self.now.borrow().clone();
+        let now = self.now();
         if now.names.borrow().unanswered_count() >= UNANSWERED_MAX {
             if !self.replacing.replace(true) {
                 let _replacing = Replacing(&self.replacing);
                 self.number.set(self.number.get() + 1);
                 let name = format!("tree-{}", self.number.get());
                 match make_dir(world, site, name).await {
-                    Ok(root) => drop(self.now.replace(tree(root))),
+                    Ok(root) => self.all.borrow_mut().push(tree(root)),
                     Err(error) => world.watch.violate("names are what the answers say", format!("a new tree: {error}")),
                 }
             }
@@ -112,6 +128,28 @@ impl Tree {
 
     async fn step(&self, world: &Rc<World>, site: FilerId, dice: &Dice) {
         let op = self.draw(dice);
+        self.ask(world, site, op).await;
+    }
+
+    /// Looks at all of it.
+    async fn audit(&self, world: &Rc<World>, site: FilerId) {
+        let mut looks: Vec<NameOp> = {
+            let names = self.names.borrow();
+            let known = names.believed_dirs().into_iter().filter(|dir| names.handle(*dir).is_some());
+            let lists = known.chain([0]).map(|dir| NameOp::List { dir });
+            let believed = names.belief().into_keys().filter(|(dir, _)| *dir == 0 || names.handle(*dir).is_some());
+            lists.chain(believed.map(|(dir, name)| NameOp::Lookup { dir, name })).collect()
+        };
+        while let Some(op) = looks.pop() {
+            while !self.ask(world, site, op).await && !world.watch.is_violated() {
+                sleep(AGAIN).await;
+            }
+            world.coverage.hit("names verified");
+        }
+    }
+
+    /// Asks for an operation, and holds its answer against what may be; whether it was answered.
+    async fn ask(&self, world: &Rc<World>, site: FilerId, op: NameOp) -> bool {
         let at = |node: Node| self.handle(node);
         let call = match op {
             NameOp::Create { dir, name } => Call::Create(at(dir), text(name)),
@@ -131,7 +169,7 @@ impl Tree {
         let seen = match answer {
             Err(_) | Ok(Err(FsError::Later(_))) => {
                 world.coverage.hit("unknown outcomes");
-                return;
+                return false;
             }
             Ok(Ok(seen)) => seen,
             Ok(Err(FsError::Stale)) => Seen::Refused(Refusal::Stale),
@@ -139,7 +177,8 @@ impl Tree {
             Ok(Err(FsError::Exists)) => Seen::Refused(Refusal::Exists),
             Ok(Err(FsError::NotEmpty)) => Seen::Refused(Refusal::NotEmpty),
             Ok(Err(error)) => {
-                return world.watch.violate("names are what the answers say", format!("{op:?}: {error}"));
+                world.watch.violate("names are what the answers say", format!("{op:?}: {error}"));
+                return false;
             }
         };
         asked.answered = true;
@@ -147,6 +186,7 @@ impl Tree {
         if let Err(what) = answered {
             world.watch.violate("names are what the answers say", format!("at filer {site}: {what}"));
         }
+        true
     }
 }
 

@@ -76,7 +76,7 @@ async fn remove(world: &Rc<World>, shared: &Shared, lost: FilerId) -> Option<()>
         if !torn.await.ok()?? {
             continue;
         }
-        let (dir, name) = (file.dir, file.name.clone());
+        let (dir, name) = (file.dir, file.name.borrow().clone());
         world.trace.note("FAULT", format_args!("an operator removes inode {ino}, of which a part is lost"));
         file.removed.set(true);
         match world.call(at, async move |filer| filer.vfs.remove(&caller(), dir, name.as_bytes()).await).await {

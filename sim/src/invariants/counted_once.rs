@@ -75,7 +75,7 @@ struct Counts {
     /// Answers that were wrong, so that whoever checks them counts a failure.
     wrong: u64,
     by_object: BTreeMap<String, Row>,
-    /// Most of them since the filer has judged the cloud anew.
+    /// Most of them since the filer has judged the cloud anew, and the longest that a call took since.
     most_in_a_row: u64,
     slowest_ms: u64,
 }
@@ -83,7 +83,7 @@ struct Counts {
 impl Counts {
     /// The mesh has judged the cloud, and what its filer counted before is about another cloud, as it were.
     fn begin_anew(&mut self, now_ms: u64) {
-        self.most_in_a_row = 0;
+        (self.most_in_a_row, self.slowest_ms) = (0, 0);
         for row in self.by_object.values_mut() {
             // The filer may hear of the roles first, and of these then.
             let (at_ms, failures) = row.just_failed;
@@ -183,20 +183,26 @@ impl CountedOnce {
         ))
     }
 
-    /// A filer's trip of a cloud carried.
-    pub fn tripped(&self, filer: FilerId, cloud: CloudId, why: &str, failures_to_trip: u64) -> Result<(), String> {
+    /// A filer's trip of a cloud carried: for as many failures, or for answers that took at least so long.
+    pub fn tripped(
+        &self,
+        filer: FilerId,
+        cloud: CloudId,
+        why: &str,
+        (failures_to_trip, slow_ms): (u64, u64),
+    ) -> Result<(), String> {
         let Some(counts) = self.by_filer.get(&(filer, cloud)) else {
             // It has begun anew since it asked.
             return Ok(());
         };
         let by_count = why.contains("consecutive failures") && counts.most_in_a_row >= failures_to_trip;
-        let by_slowness = why.contains("every answer took");
+        let by_slowness = why.contains("every answer took") && counts.slowest_ms >= slow_ms;
         if by_count || by_slowness {
             return Ok(());
         }
         Err(format!(
-            "filer {filer} tripped cloud {cloud} ({why}), and no object failed more than {} times in a row",
-            counts.most_in_a_row
+            "filer {filer} tripped cloud {cloud} ({why}), and no object failed more than {} times in a row, and no answer took more than {} ms",
+            counts.most_in_a_row, counts.slowest_ms
         ))
     }
 }
@@ -285,7 +291,7 @@ mod tests {
                 check.called(1, filer, cloud, (ended.key, true), attempt);
                 check.ended(1, filer, cloud, &ended);
             }
-            check.tripped(filer, cloud, "3 consecutive failures", 3)
+            check.tripped(filer, cloud, "3 consecutive failures", (3, 10_000))
         };
         check.roles(2, filer, &roles(1, CloudState::Healthy));
         fail(&mut check, 2).expect_err("too few");
@@ -297,5 +303,9 @@ mod tests {
         assert_eq!(fail(&mut check, 1), Ok(()));
         check.roles(2, filer, &roles(5, CloudState::Resyncing));
         fail(&mut check, 1).expect_err("it was judged by an epoch that the filer has not seen");
+        let slow =
+            |check: &CountedOnce, slow_ms| check.tripped(filer, cloud, "every answer took more than", (3, slow_ms));
+        slow(&check, 10_000).expect_err("none did");
+        assert_eq!(slow(&check, 1), Ok(()));
     }
 }

@@ -170,6 +170,22 @@ impl FileHistory {
         Ok(())
     }
 
+    /// Checks that the file may have ended where a reader was given nothing more, after it opened the file: it was no longer
+    /// then, before or after a change.
+    pub fn check_end(&self, opened: &Opened, place: usize) -> Result<(), String> {
+        let mut length = opened.base.len();
+        let mut shortest = length;
+        for change in self.changes[opened.from..].iter().chain(&self.again) {
+            length = change.length_after(length);
+            shortest = shortest.min(length);
+        }
+        if shortest <= place {
+            Ok(())
+        } else {
+            Err(format!("it ended at byte {place}, and has been {shortest} or longer"))
+        }
+    }
+
     /// Checks a length that a reader was told after it opened the file: that before or after a change, or one that its file
     /// has on record in between, while a write grows it piece by piece.
     pub fn check_length(&self, opened: &Opened, bytes: usize) -> Result<(), String> {
@@ -254,6 +270,20 @@ mod tests {
         assert_eq!(grown, [9_000, 9_500]);
         let grown = lengths(|file| file.write(0, vec![1; 1_000]), |file| file.write(2_000, vec![2; 100]));
         assert_eq!(grown, [1_000, 2_100]);
+    }
+
+    #[test]
+    fn a_file_ends_nowhere_but_where_it_ended_once() {
+        let mut history = FileHistory::default();
+        history.write(0, vec![1; 1_000]);
+        history.close();
+        let opened = history.open();
+        assert!(history.check_end(&opened, 0).is_err() && history.check_end(&opened, 999).is_err());
+        assert_eq!(history.check_end(&opened, 1_000), Ok(()));
+        history.cut(300);
+        history.write(300, vec![2; 2_000]);
+        assert!(history.check_end(&opened, 299).is_err());
+        assert_eq!(history.check_end(&opened, 300), Ok(()));
     }
 
     #[test]

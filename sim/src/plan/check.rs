@@ -15,7 +15,7 @@ impl Plan {
     ///
     /// # Errors
     /// Says what is wrong, and where.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         if self.version != PLAN_VERSION {
             return Err(format!("it is a plan of version {}, and this is for version {PLAN_VERSION}", self.version));
         }
@@ -67,6 +67,10 @@ impl Plan {
                 within("down_ms", *down_ms, 0, TIME_MS_MAX)?;
                 within("at_effect", at_effect.unwrap_or(0), 0, EFFECTS_MAX)?;
                 within("again_after", again_after.unwrap_or(0), 0, EFFECTS_MAX)
+            }
+            What::CrashAtSync { down_ms, syncs, .. } => {
+                within("down_ms", *down_ms, 0, TIME_MS_MAX)?;
+                within("syncs", *syncs, 0, EFFECTS_MAX)
             }
             What::CrashLeader { down_ms } => within("down_ms", *down_ms, 0, TIME_MS_MAX),
             What::SlowSync { ms, .. } => within("ms", *ms, 0, TIME_MS_MAX),

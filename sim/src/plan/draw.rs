@@ -75,7 +75,7 @@ impl Plan {
     fn what(&self, family: Family, dice: &Dice) -> What {
         let filer = self.a_filer(dice);
         match family {
-            Family::Clouds => cloud_fault(self.filers, dice),
+            Family::Clouds => cloud_fault(self.filers_by_then(), dice),
             Family::Crashes => self.crash(dice),
             Family::Network => self.network_fault(dice),
             Family::Operators if dice.per_mille(500) => What::Failover { filer },
@@ -103,16 +103,23 @@ impl Plan {
         self.faults.iter().filter(same).count()
     }
 
+    /// How many filers there may be by then: those that are added are hurt too.
+    fn filers_by_then(&self) -> u64 {
+        self.filers + self.how_often(&What::Add) as u64
+    }
+
     fn a_filer(&self, dice: &Dice) -> u64 {
-        dice.between(1, self.filers)
+        dice.between(1, self.filers_by_then())
     }
 
     fn crash(&self, dice: &Dice) -> What {
         let at_effect = dice.per_mille(600).then(|| dice.below(40));
         let again_after = dice.per_mille(250).then(|| dice.below(30));
         let (filer, down_ms) = (self.a_filer(dice), dice.around(8_000));
-        if dice.per_mille(150) {
-            return What::CrashLeader { down_ms };
+        match dice.below(1000) {
+            0..150 => return What::CrashLeader { down_ms },
+            150..300 => return What::CrashAtSync { filer, down_ms, syncs: dice.below(10) },
+            _ => {}
         }
         What::Crash { filer, down_ms, at_effect, again_after }
     }
@@ -122,8 +129,9 @@ impl Plan {
         match dice.below(6) {
             0 if filer != other => What::OneWayCut { from: filer, to: other },
             1 | 2 => {
-                let side: Vec<u64> = (1..=self.filers).filter(|_| dice.per_mille(400)).collect();
-                let parts_some = (1..self.filers).contains(&(side.len() as u64));
+                let all = self.filers_by_then();
+                let side: Vec<u64> = (1..=all).filter(|_| dice.per_mille(400)).collect();
+                let parts_some = (1..all).contains(&(side.len() as u64));
                 What::Partition { side: if parts_some { side } else { vec![filer] } }
             }
             3 => What::Flapping { filer, every_ms: dice.between(100, 4_000) },

@@ -1,7 +1,8 @@
 //! A filer's wall clock: virtual time, with a skew and with jumps of its own.
 
+use super::wants::Wants;
 use mesh::clock::Clock;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// 2026-01-01, in nanoseconds since the Unix epoch.
@@ -16,23 +17,34 @@ pub fn right_ns(start: Instant) -> u64 {
 pub struct SimClock {
     start: Instant,
     skew_ms: i64,
-    off_ms: AtomicI64,
+    /// How far faults have made it jump ahead; the last one counts.
+    off_ms: Mutex<Wants<i64>>,
 }
 
 impl SimClock {
     /// A clock that is always ahead by `skew_ms` milliseconds.
     pub fn new(start: Instant, skew_ms: i64) -> Self {
-        Self { start, skew_ms, off_ms: AtomicI64::new(0) }
+        Self { start, skew_ms, off_ms: Mutex::default() }
     }
 
-    /// Sets how far it has jumped ahead, in milliseconds.
-    pub fn set_off_ms(&self, off_ms: i64) {
-        self.off_ms.store(off_ms, Relaxed);
+    fn off_ms(&self) -> MutexGuard<'_, Wants<i64>> {
+        self.off_ms.lock().expect("no holder of the clock panics")
+    }
+
+    /// A fault makes it jump ahead by so many milliseconds, or takes that back.
+    pub fn set_off_ms(&self, number: u64, off_ms: Option<i64>) {
+        self.off_ms().set(number, off_ms);
+    }
+
+    /// No fault makes it jump any more.
+    pub fn heal(&self) {
+        self.off_ms().clear();
     }
 }
 
 impl Clock for SimClock {
     fn wall_ns(&self) -> u64 {
-        right_ns(self.start).saturating_add_signed((self.skew_ms + self.off_ms.load(Relaxed)) * 1_000_000)
+        let off_ms = self.off_ms().all().next_back().unwrap_or(0);
+        right_ns(self.start).saturating_add_signed((self.skew_ms + off_ms) * 1_000_000)
     }
 }

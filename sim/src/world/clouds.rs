@@ -208,6 +208,8 @@ impl SimCloud {
             }
             hit
         };
+        // What becomes of a put is of interest of its own.
+        let of_puts = |name: &'static str| if call == Call::Put { name } else { "timeouts of other calls" };
         let timed_out = || CloudError::TimedOut { attempted: format!("{call:?} {key}"), after_ms: CALL_MS_MAX };
         for trouble in troubles {
             let (happens_ms, answers_ms, instead) = match trouble {
@@ -221,8 +223,9 @@ impl SimCloud {
                 }
                 Trouble::Slow { ms } => {
                     let ms = self.dice.between(ms / 2, ms);
-                    fate.answers_ms += ms;
-                    fate.happens_ms = fate.happens_ms.map(|at| at + ms);
+                    // Of several the slowest counts.
+                    fate.answers_ms = fate.answers_ms.max(took_ms + ms);
+                    fate.happens_ms = fate.happens_ms.map(|at| at.max(took_ms / 2 + ms));
                     continue;
                 }
                 Trouble::Errors { per_mille } if hit("5xx answers", per_mille) => {
@@ -239,10 +242,10 @@ impl SimCloud {
                     let happens = self.dice.per_mille(500).then_some(took_ms / 2);
                     (happens, took_ms, Self::failed(call, key, "connection reset by peer"))
                 }
-                Trouble::TimeoutsHappened { per_mille } if hit("timeouts, put happened", per_mille) => {
+                Trouble::TimeoutsHappened { per_mille } if hit(of_puts("timeouts, put happened"), per_mille) => {
                     (Some(took_ms), CALL_MS_MAX, timed_out())
                 }
-                Trouble::TimeoutsLost { per_mille } if hit("timeouts, put lost", per_mille) => {
+                Trouble::TimeoutsLost { per_mille } if hit(of_puts("timeouts, put lost"), per_mille) => {
                     (None, CALL_MS_MAX, timed_out())
                 }
                 Trouble::Late { per_mille, ms } if call == Call::Put && hit("late puts", per_mille) => {
@@ -428,7 +431,12 @@ mod tests {
         // An attempt is a task.
         let reads = tokio::spawn(async {
             let (trace, coverage) = (Trace::new(None), Coverage::default());
-            let watch = Watch::new(trace.clone(), coverage.clone(), Recording::default(), 160);
+            let watch = Watch::new(
+                trace.clone(),
+                coverage.clone(),
+                Recording::default(),
+                &storage::health::Settings::default(),
+            );
             let cloud =
                 SimCloud::new(CloudId::A, Dice::of(1, "cloud"), Md5s::default(), trace, coverage, watch.clone());
             let (filer, key, body) = (FilerId(1), "segments/1", Bytes::from_static(b"what was put"));
@@ -458,7 +466,12 @@ mod tests {
     async fn a_put_of_a_body_that_is_not_what_its_md5_says_is_told() {
         let puts = tokio::spawn(async {
             let (trace, coverage) = (Trace::new(None), Coverage::default());
-            let watch = Watch::new(trace.clone(), coverage.clone(), Recording::default(), 160);
+            let watch = Watch::new(
+                trace.clone(),
+                coverage.clone(),
+                Recording::default(),
+                &storage::health::Settings::default(),
+            );
             let cloud =
                 SimCloud::new(CloudId::A, Dice::of(1, "cloud"), Md5s::default(), trace, coverage, watch.clone());
             let (end, body) = (cloud.end(FilerId(1), Power::default()), Bytes::from_static(b"what was put"));

@@ -33,7 +33,7 @@ impl Disk for SimDisk {
     async fn sync(&self, file: &str) -> Result<(), DiskError> {
         self.power.needed().await;
         sleep(Duration::from_millis(self.pace.sync_ms(&self.dice))).await;
-        self.power.needed().await;
+        self.power.needed_by_sync().await;
         let result = self.files.sync(file).await;
         self.trace.note(self.me, format_args!("synced {file}"));
         self.power.needed().await;

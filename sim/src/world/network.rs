@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::power::Power;
+use super::{power::Power, wants::Wants};
 
 /// A session over which nothing comes for this long is given up, in milliseconds.
 const IDLE_MS_MAX: u64 = 6_000;
@@ -54,7 +54,7 @@ impl Default for Way {
 #[derive(Default)]
 struct Wires {
     doors: BTreeMap<FilerId, mpsc::UnboundedSender<Arrived>>,
-    ways: BTreeMap<(FilerId, FilerId), Way>,
+    ways: BTreeMap<(FilerId, FilerId), Wants<Way>>,
     /// Ways that carry nothing, by how many faults hold them cut.
     cut: BTreeMap<(FilerId, FilerId), u32>,
     /// Since when the two could not reach each other.
@@ -75,6 +75,21 @@ fn pair(a: FilerId, b: FilerId) -> (FilerId, FilerId) {
 }
 
 impl Wires {
+    /// What a way is like: the worst of what faults make of it.
+    fn way(&self, from: FilerId, to: FilerId) -> Way {
+        let faults = self.ways.get(&(from, to)).into_iter().flat_map(Wants::all);
+        faults.fold(Way::default(), |worst, way| Way {
+            delay_ms: worst.delay_ms.max(way.delay_ms),
+            jitter_ms: worst.jitter_ms.max(way.jitter_ms),
+            lost_per_mille: worst.lost_per_mille.max(way.lost_per_mille),
+            twice_per_mille: worst.twice_per_mille.max(way.twice_per_mille),
+            bytes_per_s: match (worst.bytes_per_s, way.bytes_per_s) {
+                (0, one) | (one, 0) => one,
+                (one, other) => one.min(other),
+            },
+        })
+    }
+
     fn carries(&self, from: FilerId, to: FilerId) -> bool {
         self.cut.get(&(from, to)).is_none_or(|faults| *faults == 0)
     }
@@ -134,9 +149,9 @@ impl Network {
         wires.look(from, to);
     }
 
-    /// Makes a way such.
-    pub fn set_way(&self, from: FilerId, to: FilerId, way: Way) {
-        self.wires().ways.insert((from, to), way);
+    /// A fault makes a way such, or takes that back.
+    pub fn set_way(&self, from: FilerId, to: FilerId, number: u64, way: Option<Way>) {
+        self.wires().ways.entry((from, to)).or_default().set(number, way);
     }
 
     /// Mends everything.
@@ -157,7 +172,7 @@ impl Network {
     async fn travel(&self, from: FilerId, to: FilerId, bytes: usize) -> bool {
         let (way, carries) = {
             let wires = self.wires();
-            (wires.ways.get(&(from, to)).copied().unwrap_or_default(), wires.carries(from, to))
+            (wires.way(from, to), wires.carries(from, to))
         };
         let mut ms = way.delay_ms + self.dice.below(way.jitter_ms + 1);
         while self.dice.per_mille(way.lost_per_mille) && ms < 4 * IDLE_MS_MAX {
@@ -177,49 +192,74 @@ pub struct End {
     members: Mutex<BTreeMap<FilerId, Member>>,
 }
 
+/// How long after a call a second one of it may arrive, in milliseconds.
+const TWICE_MS_MAX: u64 = 2_000;
+
+/// One call on its way, there and back: that of its sender or, behind it, a second one.
+#[derive(Clone)]
+struct Carrier {
+    network: Network,
+    me: FilerId,
+    to: FilerId,
+    channel: Channel,
+}
+
+impl Carrier {
+    /// Hands a call to the other filer's door; gives where its answer comes.
+    fn deliver(&self, call: Message) -> Option<oneshot::Receiver<Result<Message, String>>> {
+        let (answer, answered) = oneshot::channel();
+        let wires = self.network.wires();
+        wires.doors.get(&self.to)?.send(Arrived { from: self.me, channel: self.channel, call, answer }).ok()?;
+        Some(answered)
+    }
+
+    /// The session was given up: nothing came over it for long.
+    async fn given_up(&self) -> Result<Message, CallError> {
+        sleep(Duration::from_millis(IDLE_MS_MAX)).await;
+        Err(CallError::Unreachable { to: self.to, why: "the session was given up".into() })
+    }
+
+    async fn carry(self, call: Message) -> Result<Message, CallError> {
+        let Self { network, me, to, .. } = &self;
+        if !network.travel(*me, *to, call.head.len() + call.body.len()).await {
+            return self.given_up().await;
+        }
+        let way = network.wires().way(*me, *to);
+        if network.dice.per_mille(way.twice_per_mille) {
+            network.coverage.hit("duplicated calls");
+            let (again, call, wait_ms) = (self.clone(), call.clone(), network.dice.below(TWICE_MS_MAX));
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(wait_ms)).await;
+                // Its answer goes nowhere.
+                drop(again.deliver(call));
+            });
+        }
+        let Some(answered) = self.deliver(call) else {
+            return Err(CallError::Unreachable { to: *to, why: "nobody listens there".into() });
+        };
+        let Ok(answer) = answered.await else {
+            return self.given_up().await;
+        };
+        let bytes = answer.as_ref().map_or(64, |message| message.head.len() + message.body.len());
+        if !network.travel(*to, *me, bytes).await {
+            return self.given_up().await;
+        }
+        answer.map_err(|why| CallError::Refused { to: *to, why })
+    }
+}
+
 impl End {
     fn members(&self) -> MutexGuard<'_, BTreeMap<FilerId, Member>> {
         self.members.lock().expect("no holder of the members panics")
     }
 
-    /// Hands a call to the other filer's door; gives where its answer comes.
-    fn deliver(
-        &self,
-        to: FilerId,
-        channel: Channel,
-        call: Message,
-    ) -> Option<oneshot::Receiver<Result<Message, String>>> {
-        let (answer, answered) = oneshot::channel();
-        let wires = self.network.wires();
-        wires.doors.get(&to)?.send(Arrived { from: self.me, channel, call, answer }).ok()?;
-        Some(answered)
-    }
-
+    /// Sends a call in a task of its own: what was sent arrives, even when its sender has given it up or died.
     async fn carry(&self, to: FilerId, channel: Channel, call: Message) -> Result<Message, CallError> {
-        let given_up = async {
-            sleep(Duration::from_millis(IDLE_MS_MAX)).await;
-            CallError::Unreachable { to, why: "the session was given up".into() }
-        };
-        if !self.network.travel(self.me, to, call.head.len() + call.body.len()).await {
-            return Err(given_up.await);
-        }
-        let way = self.network.wires().ways.get(&(self.me, to)).copied().unwrap_or_default();
-        if self.network.dice.per_mille(way.twice_per_mille) {
-            self.network.coverage.hit("duplicated calls");
-            // Its answer goes nowhere.
-            drop(self.deliver(to, channel, call.clone()));
-        }
-        let Some(answered) = self.deliver(to, channel, call) else {
-            return Err(CallError::Unreachable { to, why: "nobody listens there".into() });
-        };
-        let Ok(answer) = answered.await else {
-            return Err(given_up.await);
-        };
-        let bytes = answer.as_ref().map_or(64, |message| message.head.len() + message.body.len());
-        if !self.network.travel(to, self.me, bytes).await {
-            return Err(given_up.await);
-        }
-        answer.map_err(|why| CallError::Refused { to, why })
+        let carrier = Carrier { network: self.network.clone(), me: self.me, to, channel };
+        let (told, telling) = oneshot::channel();
+        tokio::spawn(async move { drop(told.send(carrier.carry(call).await)) });
+        let lost = |_| Err(CallError::Unreachable { to, why: "it was lost on its way".into() });
+        telling.await.unwrap_or_else(lost)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The power of one run of one filer: when it is cut, nothing that the filer still does has any effect.
 //!
 //! It can be cut at a moment, or at one of the filer's effects, counted: just before it, or when it has happened and
-//! nobody has heard of it yet.
+//! nobody has heard of it yet; or in the middle of a sync of a file, when a part of what was written may have come to the disk.
 
 use std::sync::{
     Arc,
@@ -13,6 +13,8 @@ struct State {
     cut: AtomicBool,
     effects: AtomicU64,
     cut_at: AtomicU64,
+    syncs: AtomicU64,
+    cut_at_sync: AtomicU64,
     gone: Notify,
 }
 
@@ -22,8 +24,9 @@ pub struct Power(Arc<State>);
 
 impl Default for Power {
     fn default() -> Self {
-        let (cut, effects) = Default::default();
-        Self(Arc::new(State { cut, effects, cut_at: AtomicU64::new(u64::MAX), gone: Notify::new() }))
+        let (cut, effects, syncs) = Default::default();
+        let [cut_at, cut_at_sync] = [(); 2].map(|()| AtomicU64::new(u64::MAX));
+        Self(Arc::new(State { cut, effects, cut_at, syncs, cut_at_sync, gone: Notify::new() }))
     }
 }
 
@@ -37,6 +40,19 @@ impl Power {
     /// Ends the run at the effect that comes so many from now.
     pub fn cut_after(&self, effects: u64) {
         self.0.cut_at.store(self.0.effects.load(Relaxed) + effects, Relaxed);
+    }
+
+    /// Ends the run in the middle of the sync of a file that comes so many from now.
+    pub fn cut_after_syncs(&self, syncs: u64) {
+        self.0.cut_at_sync.store(self.0.syncs.load(Relaxed) + syncs, Relaxed);
+    }
+
+    /// In the middle of a sync of a file: goes no further once the power is cut.
+    pub async fn needed_by_sync(&self) {
+        if self.0.syncs.fetch_add(1, Relaxed) == self.0.cut_at_sync.load(Relaxed) {
+            self.cut();
+        }
+        self.needed().await;
     }
 
     /// Whether it was cut.

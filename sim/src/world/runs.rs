@@ -37,7 +37,6 @@ impl World {
             site.jobs = Some(jobs);
             if let Some(effects) = site.again_after.take() {
                 power.cut_after(effects);
-                self.coverage.hit("crashes in a recovery");
             }
             let dice = |part: &str| Dice::of(self.plan.seed, &format!("{part} of {id}, run {}", site.runs));
             let tables = SimKv {
@@ -104,17 +103,22 @@ impl World {
         self.coverage.hit("crashes");
         self.network.close_door(id);
         let down_ms = self.at(id, |site| {
+            if site.filer.is_none() {
+                self.coverage.hit("crashes in a recovery");
+            }
             (site.filer, site.jobs) = (None, None);
             let newest_ns = read::newest_ns(&site.tables).unwrap_or(0);
             self.rolled_back_ns.set(self.rolled_back_ns.get().max(newest_ns));
             let (mut torn, mut rolled_back) = (0, 0);
             site.files.crash_torn(|changes| {
-                torn += u64::from(changes > 0);
-                (self.dice.below(changes as u64 + 1) as usize, self.dice.below(9000) as usize)
+                let kept = self.dice.below(changes as u64 + 1) as usize;
+                torn += u64::from(kept < changes);
+                (kept, self.dice.below(9000) as usize)
             });
             site.tables.crash(|batches| {
-                rolled_back += batches as u64;
-                self.dice.below(batches as u64 + 1) as usize
+                let kept = self.dice.below(batches as u64 + 1);
+                rolled_back += batches as u64 - kept;
+                kept as usize
             });
             self.coverage.add("torn writes", torn);
             self.coverage.add("tables rolled back", rolled_back);
@@ -136,6 +140,14 @@ impl World {
         }
         self.recording.fault(Lane::Filer(id), off_ms, self.trace.now_ms() - off_ms, "no power".into());
         self.start(id);
+    }
+
+    /// Cuts a site's power for so long, in the middle of the sync of a file that comes so many from now.
+    pub fn crash_at_sync(&self, id: FilerId, down_ms: u64, syncs: u64) {
+        self.at(id, |site| {
+            (site.down_ms, site.again_after) = (down_ms, None);
+            site.power.cut_after_syncs(syncs);
+        });
     }
 
     /// Cuts a site's power for so long; now, or at the effect that comes so many from now.

@@ -14,6 +14,7 @@ use std::sync::{
 };
 use storage::{
     cloudfs::{Roles, read},
+    health::Settings,
     ids::{CloudId, Md5},
 };
 use tokio::sync::Notify;
@@ -64,14 +65,23 @@ pub struct Watch {
     recording: Recording,
     /// Consecutive failures that trip a cloud.
     failures_to_trip: u64,
+    /// Answers that take so long are slow, in milliseconds.
+    slow_ms: u64,
 }
 
 impl Watch {
     /// A watch that has seen nothing yet.
-    pub fn new(trace: Trace, coverage: Coverage, recording: Recording, failures_to_trip: u32) -> Self {
+    pub fn new(trace: Trace, coverage: Coverage, recording: Recording, health: &Settings) -> Self {
         let (checks, violation, violated, ended) = Default::default();
         let state = Arc::new(State { checks, violation, violated, ended });
-        Self { state, trace, coverage, recording, failures_to_trip: failures_to_trip.into() }
+        Self {
+            state,
+            trace,
+            coverage,
+            recording,
+            failures_to_trip: health.failures_to_trip.into(),
+            slow_ms: health.slow_ms,
+        }
     }
 
     fn checks(&self) -> MutexGuard<'_, Checks> {
@@ -179,7 +189,12 @@ impl Watch {
             return self.violate("failures are counted once", format!("epoch {} has no decision", roles.epoch));
         };
         self.judge("one active cloud", tripped_in_time(&trip));
-        let verdict = self.checks().counted_once.tripped(trip.filer, trip.cloud, &trip.text, self.failures_to_trip);
+        let verdict = self.checks().counted_once.tripped(
+            trip.filer,
+            trip.cloud,
+            &trip.text,
+            (self.failures_to_trip, self.slow_ms),
+        );
         self.judge("failures are counted once", verdict);
     }
 }
