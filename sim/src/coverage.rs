@@ -17,6 +17,7 @@ pub const NAMES: &[&str] = &[
     "files removed",
     "reasons to trip",
     "trips",
+    "trips for slowness",
     "failovers",
     "refused trips",
     "standby failures",

@@ -14,7 +14,7 @@ mod within_bounds;
 
 pub use agreed_time::agreed_time;
 pub use clouds_equal::{each_cloud_rebuilds, listed_alike};
-pub use counted_once::{AttemptId, CountedOnce, Ended};
+pub use counted_once::{AttemptId, CountedOnce, Ended, SLOW};
 pub use held::released_is_held;
 pub use one_active::{OneActive, tripped_in_time};
 pub use probes_only::ProbesOnly;

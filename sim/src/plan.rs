@@ -178,6 +178,13 @@ fn one() -> u32 {
     1
 }
 
+/// How late a put may arrive at most, in milliseconds, where nothing is said.
+pub const PUT_ARRIVES_MS: u64 = 60_000;
+
+fn put_arrives_ms() -> u64 {
+    PUT_ARRIVES_MS
+}
+
 /// A run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -203,6 +210,9 @@ pub struct Plan {
     /// attributes first: so a read of it may be its filer's first call after a start.
     #[serde(default)]
     pub read_back_ms: u64,
+    /// How late a put may arrive at most, in milliseconds: what is dead is kept twice as long.
+    #[serde(default = "put_arrives_ms")]
+    pub put_arrives_ms: u64,
     /// How far each site's clock is ahead of the right time, in milliseconds; right where none is given.
     pub skews_ms: Vec<i64>,
     pub faults: Vec<Fault>,

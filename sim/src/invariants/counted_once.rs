@@ -10,6 +10,9 @@ use storage::{
     ids::CloudId,
 };
 
+/// How a trip for slow answers says so.
+pub const SLOW: &str = "every answer took";
+
 /// An attempt: its filer makes all its calls in one task, one right after the other, and it works when all of them do.
 pub type AttemptId = tokio::task::Id;
 
@@ -196,7 +199,7 @@ impl CountedOnce {
             return Ok(());
         };
         let by_count = why.contains("consecutive failures") && counts.most_in_a_row >= failures_to_trip;
-        let by_slowness = why.contains("every answer took") && counts.slowest_ms >= slow_ms;
+        let by_slowness = why.contains(SLOW) && counts.slowest_ms >= slow_ms;
         if by_count || by_slowness {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! Drawing a plan from a seed.
 
 use super::{
-    Fault, PLAN_VERSION, Plan, What,
+    Fault, PLAN_VERSION, PUT_ARRIVES_MS, Plan, What,
     scenes::{Family, Faults, Scene},
 };
 use crate::{dice::Dice, world::clouds::Trouble};
@@ -38,6 +38,7 @@ impl Plan {
             failures_to_trip: 160,
             rarely: 1,
             read_back_ms: 0,
+            put_arrives_ms: PUT_ARRIVES_MS,
             skews_ms: Vec::new(),
             faults: Vec::new(),
         };
@@ -47,6 +48,9 @@ impl Plan {
             Faults::Drawn { families, every_ms } => {
                 // Fewer failures to a trip bring more failovers into a run.
                 plan.failures_to_trip = *dice.pick(&[160, 160, 40, 12]);
+                if dice.per_mille(250) {
+                    plan.read_back_ms = dice.between(100, 800);
+                }
                 if dice.per_mille(300) {
                     let skew = |_| dice.below(2 * SKEW_MS_MAX) as i64 - SKEW_MS_MAX as i64;
                     plan.skews_ms = (0..filers).map(skew).collect();
@@ -67,7 +71,9 @@ impl Plan {
                 what = self.crash(dice);
             }
             let longest_ms = *dice.pick(&[300, 3_000, 20_000, 90_000]);
-            self.faults.push(Fault { at_ms, for_ms: dice.around(longest_ms).max(50), what, in_resync_ms: None });
+            // Some wait for a bad moment.
+            let in_resync_ms = dice.per_mille(80).then(|| dice.below(5_000));
+            self.faults.push(Fault { at_ms, for_ms: dice.around(longest_ms).max(50), what, in_resync_ms });
             at_ms += dice.around(every_ms).max(20);
         }
     }

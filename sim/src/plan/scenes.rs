@@ -202,6 +202,16 @@ pub const SCENES: &[Scene] = &[
         plan.cloud(20_000, 60_000, 0, Trouble::Outage);
     }),
     told(
+        "puts-minutes-late",
+        "puts arrive up to four minutes late, when what they hold is long dead, or was put again: nothing is written over, and nothing is left",
+        &["late puts", "failovers", "resyncs finished"],
+        |plan| {
+            (plan.failures_to_trip, plan.put_arrives_ms) = (20, 300_000);
+            plan.cloud(3_000, 50_000, 0, Trouble::Late { per_mille: 500, ms: 240_000 });
+            plan.cloud(20_000, 60_000, 0, Trouble::Outage);
+        },
+    ),
+    told(
         "late-puts-of-the-damaged",
         "puts arrive late, of segments that were damaged and mended meanwhile: none takes the place of what is on record",
         &["late puts", "staging sectors unreadable", "crashes"],

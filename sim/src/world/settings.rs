@@ -9,13 +9,13 @@ use storage::{cloudfs::Limits, health, mirror, staging};
 pub const FRAME_BYTES_MAX: usize = 8 << 10;
 /// Extents that one operation may take away.
 pub const EXTENTS_PER_OP_MAX: usize = 8;
-/// How long what is dead is kept, in milliseconds: twice as long as a put may be on its way.
-const GRACE_MS: u64 = 120_000;
+/// How long a cloud may give slow answers alone until it trips, in milliseconds, where few failures trip it too.
+const SLOW_FOR_MS: u64 = 20_000;
 
 /// Limits that make a run meet them.
 pub fn settings(plan: &Plan) -> Settings {
     let usual = consensus::Settings::default();
-    let rarely = u64::from(plan.rarely.max(1));
+    let (rarely, health) = (u64::from(plan.rarely.max(1)), health::Settings::default());
     Settings {
         consensus: consensus::Settings {
             spawning: Spawning::Local,
@@ -34,9 +34,13 @@ pub fn settings(plan: &Plan) -> Settings {
             ..staging::Settings::default().with_segments(64 << 10)
         },
         cache: storage::cache::Settings { disk_bytes_max: 1 << 20, memory_bytes_max: 256 << 10 },
-        health: health::Settings { failures_to_trip: plan.failures_to_trip, ..Default::default() },
-        sweep: filer::actors::resync::SweepSettings { grace_ms: GRACE_MS, ..Default::default() },
-        mirror: mirror::Settings { put_arrives_ms_max: GRACE_MS / 2, ..Default::default() },
+        health: health::Settings {
+            failures_to_trip: plan.failures_to_trip,
+            slow_for_ms: if plan.failures_to_trip < health.failures_to_trip { SLOW_FOR_MS } else { health.slow_for_ms },
+            ..health
+        },
+        sweep: filer::actors::resync::SweepSettings { grace_ms: 2 * plan.put_arrives_ms, ..Default::default() },
+        mirror: mirror::Settings { put_arrives_ms_max: plan.put_arrives_ms, ..Default::default() },
         operations: Limits { extents_per_op_max: EXTENTS_PER_OP_MAX, cuts_pending_max: 2 },
         steps: Steps { operation_ms_max: 5_000, ..Steps::default() },
         ..Settings::default()

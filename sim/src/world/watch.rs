@@ -2,7 +2,7 @@
 
 use crate::{
     coverage::Coverage,
-    invariants::{AttemptId, CountedOnce, Ended, OneActive, ProbesOnly, right_put, tripped_in_time},
+    invariants::{AttemptId, CountedOnce, Ended, OneActive, ProbesOnly, SLOW, right_put, tripped_in_time},
     recording::{Lane, Recording},
     trace::{Trace, moment},
 };
@@ -188,6 +188,9 @@ impl Watch {
         let Some(trip) = trip else {
             return self.violate("failures are counted once", format!("epoch {} has no decision", roles.epoch));
         };
+        if trip.text.contains(SLOW) {
+            self.coverage.hit("trips for slowness");
+        }
         self.judge("one active cloud", tripped_in_time(&trip));
         let verdict = self.checks().counted_once.tripped(
             trip.filer,
