@@ -2,7 +2,10 @@
 
 use crate::{
     clients, entropy, faults,
-    invariants::{agreed_time, each_cloud_rebuilds, listed_alike, released_is_held, replicas_alike, within_bounds},
+    invariants::{
+        WELL_MAX, agreed_time, comes_about, each_cloud_rebuilds, listed_alike, released_is_held, replicas_alike,
+        tree_is_a_tree, within_bounds,
+    },
     plan::{Plan, Scene},
     recording::{CloudNow, FilerNow, Sample, Seen},
     trace::Trace,
@@ -21,7 +24,7 @@ use std::{
     time::Duration,
 };
 use storage::{
-    cloudfs::{CloudState, check_invariants, read},
+    cloudfs::{CloudState, read},
     ids::CloudId,
 };
 use tokio::{
@@ -29,8 +32,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long the world may take to be well again once everything is mended.
-const WELL_MAX: Duration = Duration::from_secs(1800);
 /// Time between two looks at what must always hold.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// What is wrong where a run has not shown what its scene is for.
@@ -172,8 +173,8 @@ fn judge<T>(world: &World, invariant: &str, verdict: Result<T, String>) -> Optio
 
 /// Waits for something that must come about once the world is mended.
 async fn in_time<T>(world: &World, what: &str, wait: impl Future<Output = T>) -> Option<T> {
-    let end = timeout(WELL_MAX, wait).await;
-    judge(world, "progress", end.map_err(|_| format!("it never came about that {what}: {}", describe(world))))
+    let end = comes_about(what, wait).await;
+    judge(world, "progress", end.map_err(|why| format!("{why}: {}", describe(world))))
 }
 
 fn describe(world: &World) -> String {
@@ -351,7 +352,7 @@ async fn look(world: Rc<World>) {
     loop {
         sleep(LOOK_EVERY * world.plan.rarely.max(1)).await;
         let tables = world.newest_tables();
-        judge(&world, "the tree is a tree", check_invariants(&tables));
+        judge(&world, "the tree is a tree", tree_is_a_tree(&tables));
         let agreed = agreed_time(&tables, world.right_ns(), &world.plan);
         if judge(&world, "the agreed time is led astray by no clock", agreed) > Some(MUCH_AHEAD_S) {
             world.coverage.hit("agreed time much ahead");
@@ -390,7 +391,7 @@ async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
     world.coverage.add("refused trips", refused.count() as u64);
     for id in world.ids() {
         world.at(id, |site| {
-            judge(world, "the tree is a tree", check_invariants(&site.tables).map_err(|why| format!("at {id}: {why}")))
+            judge(world, "the tree is a tree", tree_is_a_tree(&site.tables).map_err(|why| format!("at {id}: {why}")))
         });
         let stats = world.filer(id).map(|filer| filer.reader.clone());
         if let Some(reader) = stats {

@@ -2,7 +2,9 @@
 
 use crate::{
     coverage::Coverage,
-    invariants::{AttemptId, CountedOnce, Ended, OneActive, ProbesOnly, SLOW, right_put, tripped_in_time},
+    invariants::{
+        AttemptId, CountedOnce, Ended, OneActive, ProbesOnly, SLOW, active_is_consistent, right_put, tripped_in_time,
+    },
     recording::{Lane, Recording},
     trace::{Trace, moment},
 };
@@ -128,6 +130,7 @@ impl Watch {
             return;
         };
         let now_ms = self.trace.now_ms();
+        self.judge("never on an inconsistent cloud", active_is_consistent(filer, &roles));
         let mut checks = self.checks();
         checks.probes_only.roles(now_ms, filer, &roles);
         let verdict = checks.one_active.roles(filer, &roles);
