@@ -101,14 +101,12 @@ pub fn moment_ms(text: &str) -> Result<u64, String> {
     let (minutes, seconds) = text.split_once(':').unwrap_or(("0", text));
     let (seconds, thousandths) = seconds.split_once('.').unwrap_or((seconds, "0"));
     let number = |digits: &str| digits.parse::<u64>().map_err(|_| wrong());
-    if thousandths.len() > 3 {
+    if !(1..=3).contains(&thousandths.len()) {
         return Err(wrong());
     }
-    let whole_ms =
-        number(minutes)?.checked_mul(60).and_then(|s| s.checked_add(number(seconds).ok()?)?.checked_mul(1000));
-    number(seconds)?;
-    let rest_ms = number(&format!("{thousandths:0<3}"))?;
-    whole_ms.and_then(|ms| ms.checked_add(rest_ms)).ok_or_else(wrong)
+    let (minutes, seconds, rest_ms) = (number(minutes)?, number(seconds)?, number(&format!("{thousandths:0<3}"))?);
+    let whole_s = minutes.checked_mul(60).and_then(|s| s.checked_add(seconds));
+    whole_s.and_then(|s| s.checked_mul(1000)).and_then(|ms| ms.checked_add(rest_ms)).ok_or_else(wrong)
 }
 
 fn cannot(what: &str, path: &Path) -> String {
