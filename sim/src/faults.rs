@@ -316,7 +316,11 @@ fn not_carried_out(what: &What) -> String {
         [filer] => format!(" of filer {filer}"),
         _ => String::new(),
     };
-    format!("not carried out{of}: {} (who it is about is gone, or too few would be left)", told(what))
+    let why = match what {
+        What::Add => "there are as many as there may be",
+        _ => "who it is about is gone, or too few would be left",
+    };
+    format!("not carried out{of}: {} ({why})", told(what))
 }
 
 fn name_of(trouble: Trouble) -> Option<&'static str> {

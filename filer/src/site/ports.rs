@@ -3,6 +3,8 @@
 //! They are tried all at once: who starts a second filer on a host hears of every port that it must change, with its
 //! setting, and not of one after the other.
 
+#![expect(clippy::disallowed_methods, reason = "the ports are this machine's")]
+
 use crate::config::Config;
 use std::{
     io::{Error, ErrorKind},

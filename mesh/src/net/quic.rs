@@ -153,6 +153,7 @@ impl QuicMesh {
         server.transport_config(transport.clone()).max_incoming(settings.handshakes_max);
 
         let unable = |source| StartError::Listen { listen, source };
+        #[expect(clippy::disallowed_methods, reason = "sessions are real: nothing here is simulated")]
         let socket = std::net::UdpSocket::bind(listen).map_err(unable)?;
         let config = EndpointConfig::default();
         let endpoint = Endpoint::new(config, Some(server.clone()), socket, Arc::new(TokioRuntime)).map_err(unable)?;

@@ -115,9 +115,12 @@ impl Tree {
                 let known: Vec<Node> = known.into_iter().filter(|node| names.handle(*node).is_some()).collect();
                 NameOp::Link { node: *dice.pick(&known), dir, name }
             }
-            9 => NameOp::MakeDir { dir: 0, name: *dice.pick(&DIR_NAMES) },
-            10 => NameOp::RemoveDir { dir: 0, name: *dice.pick(&DIR_NAMES) },
-            11 | 12 => NameOp::List { dir },
+            9 => NameOp::MakeDir { dir, name: *dice.pick(&DIR_NAMES) },
+            10 => NameOp::RemoveDir { dir, name: *dice.pick(&DIR_NAMES) },
+            11 => {
+                NameOp::Rename { from: (dir, *dice.pick(&DIR_NAMES)), to: (*dice.pick(&dirs), *dice.pick(&DIR_NAMES)) }
+            }
+            12 => NameOp::List { dir },
             _ => NameOp::Lookup { dir, name },
         }
     }
@@ -176,6 +179,7 @@ impl Tree {
             Ok(Err(FsError::NoEntry)) => Seen::Refused(Refusal::NoEntry),
             Ok(Err(FsError::Exists)) => Seen::Refused(Refusal::Exists),
             Ok(Err(FsError::NotEmpty)) => Seen::Refused(Refusal::NotEmpty),
+            Ok(Err(FsError::Invalid(_))) => Seen::Refused(Refusal::Invalid),
             Ok(Err(error)) => {
                 world.watch.violate("names are what the answers say", format!("{op:?}: {error}"));
                 return false;

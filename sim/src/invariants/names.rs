@@ -35,6 +35,8 @@ pub enum Refusal {
     NoEntry,
     Exists,
     NotEmpty,
+    /// A directory would lie in itself.
+    Invalid,
 }
 
 /// An answer, as the client had it.
@@ -87,6 +89,21 @@ impl Tree {
 
     fn links(&self, node: Node) -> u32 {
         self.nodes.get(&node).copied().flatten().unwrap_or(0)
+    }
+
+    fn is_empty(&self, dir: Node) -> bool {
+        self.entries.range((dir, 0)..=(dir, Name::MAX)).next().is_none()
+    }
+
+    /// Whether a directory is another one, or lies in it.
+    fn lies_in(&self, mut dir: Node, above: Node) -> bool {
+        while dir != above {
+            match self.entries.iter().find(|(_, node)| **node == dir) {
+                Some(((parent, _), _)) => dir = *parent,
+                None => return false,
+            }
+        }
+        true
     }
 
     fn unlink(&mut self, node: Node) {
@@ -145,7 +162,7 @@ impl Tree {
             }
             NameOp::RemoveDir { dir, name } => {
                 let node = self.find(dir, name)?;
-                if self.entries.range((node, 0)..=(node, Name::MAX)).next().is_some() {
+                if !self.is_empty(node) {
                     return Err(Refusal::NotEmpty);
                 }
                 self.entries.remove(&(dir, name));
@@ -156,9 +173,18 @@ impl Tree {
                 self.dir(from.0)?;
                 self.dir(to.0)?;
                 let node = self.find(from.0, from.1)?;
-                match self.entries.get(&to).copied() {
+                let replaced = self.entries.get(&to).copied();
+                if replaced == Some(node) {
                     // Two names of one file: nothing happens.
-                    Some(other) if other == node => return Ok(Answer::Done),
+                    return Ok(Answer::Done);
+                }
+                if self.is_dir(node) && self.lies_in(to.0, node) {
+                    return Err(Refusal::Invalid);
+                }
+                match replaced {
+                    Some(other) if self.is_dir(other) && !self.is_empty(other) => return Err(Refusal::NotEmpty),
+                    // Names of directories are none of files.
+                    Some(other) if self.is_dir(other) => drop(self.nodes.remove(&other)),
                     Some(other) => self.unlink(other),
                     None => {}
                 }
@@ -376,6 +402,40 @@ mod tests {
         let remove = names.call(NameOp::Remove { dir: 0, name: 1 });
         names.answered(remove, Seen::Done).expect("it is there");
         names.answered(again, Seen::Refused(Refusal::Exists)).expect("it was refused before the removal");
+    }
+
+    #[test]
+    fn a_directory_moves_with_what_it_holds_and_not_into_itself() {
+        let mut names = Names::default();
+        let make = |dir, name| NameOp::MakeDir { dir, name };
+        let rename = |from, to| NameOp::Rename { from, to };
+        let mut number = 0;
+        let mut answer = |op, seen| {
+            number = names.call(op);
+            names.answered(number, seen).map(|()| number)
+        };
+        let object = |ino| Seen::Object(handle(ino), 0);
+        let outer = answer(make(0, 100), object(7)).expect("a new directory");
+        let inner = answer(make(outer, 100), object(8)).expect("one in it");
+        answer(rename((0, 100), (inner, 101)), Seen::Done).expect_err("it would lie in itself");
+        let mut names = Names::default();
+        let outer = names.call(make(0, 100));
+        names.answered(outer, object(7)).expect("a new directory");
+        let inner = names.call(make(outer, 100));
+        names.answered(inner, object(8)).expect("one in it");
+        let steps = [
+            (rename((0, 100), (inner, 101)), Seen::Refused(Refusal::Invalid)),
+            (rename((0, 100), (0, 101)), Seen::Done),
+            (NameOp::List { dir: outer }, Seen::Names(BTreeMap::from([(100, handle(8))]))),
+            (make(0, 100), object(9)),
+            (rename((0, 100), (0, 101)), Seen::Refused(Refusal::NotEmpty)),
+            (rename((outer, 100), (0, 100)), Seen::Done),
+            (NameOp::Lookup { dir: 0, name: 100 }, object(8)),
+        ];
+        for (op, seen) in steps {
+            let number = names.call(op);
+            names.answered(number, seen).expect("so it is");
+        }
     }
 
     #[test]

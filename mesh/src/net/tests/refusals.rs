@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "real sockets, that nobody answers at")]
+
 use super::*;
 use crate::net::{
     PeerCertificate, RefusedCertificates,
