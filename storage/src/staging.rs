@@ -129,6 +129,8 @@ pub struct StagingStatus {
     pub bytes: u64,
     /// Unreleased segments, the open one included.
     pub segments: u64,
+    /// Bytes of segments that are kept in memory, beside the open one's: until they are on the disk, and longer where there is room.
+    pub memory_bytes: u64,
     /// When the oldest unreleased byte was written, nanoseconds since the Unix epoch.
     pub oldest_wall_ns: Option<u64>,
     /// Frames that the disk had damaged, noticed since the start, and their bytes.
@@ -442,6 +444,7 @@ impl Staging {
         StagingStatus {
             bytes: state.bytes,
             segments: state.entries.len() as u64,
+            memory_bytes: state.memory_bytes,
             oldest_wall_ns: state.entries.values().map(|entry| entry.since_wall_ns).min(),
             damaged_frames: state.damaged_frames,
             damaged_bytes: state.damaged_bytes,
