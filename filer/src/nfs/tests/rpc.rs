@@ -1,5 +1,7 @@
 //! RPC itself: refusals, fragments, garbage, bounds, shutdown; and the port mapper.
 
+#![expect(clippy::disallowed_methods, reason = "a real client, at a real door")]
+
 use super::client::{Client, Refused, Site, at, packed, record, sealed, start, unpacked, unsquashed, user, xid_next};
 use super::memory::Memory;
 use crate::nfs::{Export, NfsServer, NfsSettings, StartError};
