@@ -23,6 +23,8 @@ use storage::cloudfs::{Handle, NewNode, ROOT, read};
 use tokio::time::sleep;
 use tree::SharedTree;
 
+/// Names that a directory has at most here.
+const NAMES_MAX: usize = 1_000;
 /// Files of each client.
 const FILES: usize = 3;
 
@@ -157,9 +159,9 @@ impl Shared {
         self.files.borrow().clone()
     }
 
-    /// After healing: at every site all names are what the answers of before say.
-    pub async fn audit_names(&self, world: &Rc<World>) {
-        self.tree.audit(world).await;
+    /// After healing: at a site all names are what the answers of before say.
+    pub async fn audit_names(&self, world: &Rc<World>, site: FilerId) {
+        self.tree.audit(world, site).await;
     }
 }
 
@@ -228,6 +230,13 @@ pub async fn read_all(filer: &Filer, file: Handle, pieces: u32) -> Result<(usize
     Ok((bytes as usize, whole.into()))
 }
 
+/// The name that a handle has in a directory.
+pub async fn name_of(filer: &Filer, dir: Handle, handle: Handle) -> Result<Option<Vec<u8>>, FsError> {
+    let page = filer.vfs.readdir(&caller(), dir, 0, NAMES_MAX, true).await?;
+    let is_it = |entry: &filer::fs::DirEntry| entry.attr.as_ref().is_some_and(|attr| attr.handle == handle);
+    Ok(page.entries.into_iter().find(is_it).map(|entry| entry.name.to_vec()))
+}
+
 /// After healing: every site reads every file as it was closed. Of a client that is lost with its site, what it had not
 /// closed may be there or not.
 pub async fn audit(world: &Rc<World>, shared: &Shared) -> Result<(), String> {
@@ -236,7 +245,7 @@ pub async fn audit(world: &Rc<World>, shared: &Shared) -> Result<(), String> {
             let handle = file.handle;
             let read = insist(world, site, async move |filer: Filer| read_all(&filer, handle, 64 << 10).await).await;
             let (_, got) = match read {
-                Err(_) if file.may_fail_at_rest(world) => continue,
+                Err(FsError::Io(_)) if file.may_fail_at_rest(world) => continue,
                 read => read.map_err(|e| format!("inode {} at filer {site}: {e}", handle.ino))?,
             };
             let checked = file.check_at_rest(&got);
@@ -261,18 +270,22 @@ impl File {
         history.check(&opened, 0, got)
     }
 
-    /// Whether an error is what a client may get: a part of the file is lost with its filer, or by its filer's disk.
-    pub fn may_fail(&self, world: &World) -> bool {
+    /// Whether an error is what a client may get: it is removed, or a part of it is lost with its filer, or by its filer's disk.
+    pub fn excuses(&self, world: &World, error: &FsError) -> bool {
         let may_lack = |site: &FilerId| world.has_bad_disk(*site) || world.is_mourning() && world.is_lost(*site);
-        self.removed.get() || self.sites.borrow().iter().any(may_lack)
+        self.removed.get() || matches!(error, FsError::Io(_)) && self.sites.borrow().iter().any(may_lack)
     }
 
     /// Checks that it is found by its name. Of a client that is lost while it gives it a new one, either is right.
     async fn check_name(&self, world: &World, site: FilerId) -> Result<(), String> {
+        let (dir, handle, name) = (self.dir, self.handle, self.name.borrow().clone());
         if self.is_open.get() {
-            return Ok(());
+            let named = insist(world, site, async move |filer: Filer| name_of(&filer, dir, handle).await).await;
+            return match named {
+                Ok(Some(_)) => Ok(()),
+                other => Err(format!("inode {} has no name at filer {site}: {other:?}", handle.ino)),
+            };
         }
-        let (dir, name) = (self.dir, self.name.borrow().clone());
         let called = name.clone();
         let found =
             insist(world, site, async move |filer: Filer| filer.vfs.lookup(&caller(), dir, called.as_bytes()).await);
@@ -286,6 +299,6 @@ impl File {
     /// The same when nobody writes to it any more, and all is well: a part of what it consists of now is lost.
     fn may_fail_at_rest(&self, world: &World) -> bool {
         let extents = read::extents(&world.newest_tables(), self.handle.ino, 0..u64::MAX).unwrap_or_default();
-        self.removed.get() || extents.iter().any(|extent| world.may_be_lost(extent))
+        extents.iter().any(|extent| world.may_be_lost(extent))
     }
 }

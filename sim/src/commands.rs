@@ -100,7 +100,8 @@ pub fn moment_ms(text: &str) -> Result<u64, String> {
     let wrong = || format!("\"{text}\" is no moment: 90, 1:30 and 01:30.250 are");
     let (minutes, seconds) = text.split_once(':').unwrap_or(("0", text));
     let (seconds, thousandths) = seconds.split_once('.').unwrap_or((seconds, "0"));
-    let number = |digits: &str| digits.parse::<u64>().map_err(|_| wrong());
+    let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |digits: &str| digits.parse().ok().filter(|_: &u64| is_number(digits)).ok_or_else(wrong);
     if !(1..=3).contains(&thousandths.len()) {
         return Err(wrong());
     }
@@ -263,7 +264,7 @@ mod tests {
             (told("90"), told("1:30"), told("01:30.250"), told("0.5")),
             (Some(90_000), Some(90_000), Some(90_250), Some(500))
         );
-        for wrong in ["", "1:", ":5", "1:30.", "1.2345", "-1", "1:2:3", "18446744073709551615"] {
+        for wrong in ["", "+5", "1.+5", "1:", ":5", "1:30.", "1.2345", "-1", "1:2:3", "18446744073709551615"] {
             assert_eq!(told(wrong), None, "{wrong}");
         }
     }

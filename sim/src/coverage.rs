@@ -30,6 +30,7 @@ pub const NAMES: &[&str] = &[
     "operator refusals",
     "crashes",
     "crashes at an effect",
+    "crashes in a sync",
     "crashes in a recovery",
     "crashes of the leader",
     "crashes of the leader in a resync",

@@ -175,9 +175,6 @@ async fn carry_out(world: &Rc<World>, shared: &Rc<Shared>, number: u64, Fault { 
         }
         What::LoseObject { cloud } => lose_object(world, cloud),
         What::Crash { filer, down_ms, at_effect, again_after } => {
-            if at_effect.is_some() {
-                hit("crashes at an effect");
-            }
             world.crash(FilerId(filer), down_ms, at_effect, again_after);
         }
         What::CrashAtSync { filer, down_ms, syncs } => world.crash_at_sync(FilerId(filer), down_ms, syncs),

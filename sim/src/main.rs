@@ -31,7 +31,7 @@ enum Command {
     Replay {
         #[command(flatten)]
         which: Which,
-        /// Ends the run at this moment of virtual time: seconds, or as moments are told (90, 1:30, 01:30.250).
+        /// Ends the run at this moment of virtual time: seconds, or minutes and seconds as in a trace (90, 1:30, 01:30.250).
         #[arg(long, value_name = "MOMENT", value_parser = commands::moment_ms)]
         until: Option<u64>,
         /// Writes the whole trace there: a line for each effect, with its virtual time and who had it, such as

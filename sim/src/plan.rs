@@ -17,7 +17,7 @@ pub const PLAN_VERSION: u32 = 1;
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum What {
     /// Calls of one filer to another do not arrive.
     OneWayCut {
@@ -163,6 +163,7 @@ impl What {
 
 /// Something that goes wrong, when and for how long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fault {
     /// Virtual milliseconds since clients began.
     pub at_ms: u64,
@@ -256,5 +257,7 @@ mod tests {
         assert!(Plan::parse(&newer).is_err_and(|why| why.contains("version 2")));
         let unknown = plan.text().replace("\"filers\"", "\"filters\"");
         assert!(Plan::parse(&unknown).is_err_and(|why| why.contains("filters")));
+        let misspelt = plan.text().replace("\"for_ms\"", "\"for_msec\"");
+        assert!(Plan::parse(&misspelt).is_err_and(|why| why.contains("for_msec")));
     }
 }

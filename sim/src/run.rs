@@ -240,8 +240,12 @@ async fn story(world: &Rc<World>) {
     judge(world, "progress", worked.map_err(|_| format!("clients do not finish: {}", describe(world))));
     let _ = storm.await;
     well(world).await;
-    judge(world, "reads give what was written", clients::audit(world, &shared).await);
-    in_time(world, "all names are looked at", shared.audit_names(world)).await;
+    if let Some(audited) = in_time(world, "all files are read", clients::audit(world, &shared)).await {
+        judge(world, "reads give what was written", audited);
+    }
+    for site in world.ids() {
+        in_time(world, "all names are looked at", shared.audit_names(world, site)).await;
+    }
     // What the audit's reads found to be damaged is put again, and what is dead is swept.
     until(world, "everything dead is swept and nothing is missed", |world| {
         let tables = world.newest_tables();
@@ -408,8 +412,9 @@ async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
         }
     }
     let happened = world.coverage.all();
-    // What was made smaller need not show it any more, nor need fewer filers than scenes are made for.
-    let is_whole = world.plan.operations_max.is_none() && world.plan.filers >= FILERS_OF_SCENES;
+    // What was changed or made smaller need not show it any more, nor need fewer filers than scenes are made for.
+    let Plan { seed, filers, scene, .. } = &world.plan;
+    let is_whole = *filers >= FILERS_OF_SCENES && world.plan == Plan::draw(*seed, scene, (*filers, *filers), 1);
     for wanted in Scene::named(&world.plan.scene).map_or(&[][..], |scene| scene.shows) {
         let missing = happened.iter().any(|(name, count)| name == wanted && *count == 0);
         if missing && is_whole {

@@ -102,6 +102,7 @@ impl Site {
     /// Nothing is wrong with it any more, and its next start goes well.
     pub fn heal(&mut self) {
         self.again_after = None;
+        self.power.keep_on();
         self.pace.heal();
         self.clock.heal();
         self.bytes_max.clear();

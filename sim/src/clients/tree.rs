@@ -65,10 +65,10 @@ impl SharedTree {
         self.all.borrow().last().expect("there is one from the beginning on").clone()
     }
 
-    /// After healing: at every site each tree is what the answers of before say.
-    pub async fn audit(&self, world: &Rc<World>) {
+    /// After healing: at a site each tree is what the answers of before say.
+    pub async fn audit(&self, world: &Rc<World>, site: FilerId) {
         let all = self.all.borrow().clone();
-        for (tree, site) in all.iter().flat_map(|tree| world.ids().into_iter().map(move |site| (tree, site))) {
+        for tree in all {
             tree.audit(world, site).await;
         }
     }

@@ -4,7 +4,7 @@
 //! are not whole any more, then the filer.
 
 use crate::{
-    clients::{Shared, caller},
+    clients::{Shared, caller, name_of},
     recording::Lane,
     world::World,
 };
@@ -76,11 +76,15 @@ async fn remove(world: &Rc<World>, shared: &Shared, lost: FilerId) -> Option<()>
         if !torn.await.ok()?? {
             continue;
         }
-        let (dir, name) = (file.dir, file.name.borrow().clone());
+        let (dir, handle) = (file.dir, file.handle);
         world.trace.note("FAULT", format_args!("an operator removes inode {ino}, of which a part is lost"));
         file.removed.set(true);
-        match world.call(at, async move |filer| filer.vfs.remove(&caller(), dir, name.as_bytes()).await).await {
-            Ok(Ok(_) | Err(FsError::NoEntry)) => world.coverage.hit("files lost with their filer"),
+        let removed = world.call(at, async move |filer| match name_of(&filer, dir, handle).await? {
+            Some(name) => filer.vfs.remove(&caller(), dir, &name).await.map(drop),
+            None => Err(FsError::NoEntry),
+        });
+        match removed.await {
+            Ok(Ok(()) | Err(FsError::NoEntry)) => world.coverage.hit("files lost with their filer"),
             _ => return None,
         }
     }

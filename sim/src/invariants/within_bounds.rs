@@ -9,10 +9,11 @@ pub fn within_bounds(filer: &Filer, settings: &Settings) -> Result<(), String> {
     let staging = filer.staging.status();
     // Headers, indexes and footers come on top of the data that was admitted.
     let staging_max = settings.staging.bytes_max + 2 * settings.staging.segment_bytes_max;
-    // Whoever writes when it is full waits for the disk, with one write in hand.
+    // Whoever writes when it is full waits for the disk, with one write in hand; what a start could not mend on a full disk stays
+    // in memory besides.
     let memory_max = settings.staging.memory_bytes_max
         + settings.staging.unwritten_bytes_max
-        + 2 * settings.staging.segment_bytes_max;
+        + 8 * settings.staging.segment_bytes_max;
     let checks = [
         ("bytes in staging", staging.bytes, staging_max),
         ("bytes of staging in memory", staging.memory_bytes, memory_max),

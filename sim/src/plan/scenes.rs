@@ -272,7 +272,7 @@ pub const SCENES: &[Scene] = &[
         |plan| {
             (plan.clients_per_site, plan.think_ms) = (2, 200);
             for number in 0..12 {
-                let wrong = What::ClockOff { filer: 1 + number % 2, ms: 10 * YEAR_MS };
+                let wrong = What::ClockOff { filer: 1 + number % plan.filers.min(2), ms: 10 * YEAR_MS };
                 plan.fault(5_000 + 9_000 * number, 5_000, wrong);
             }
         },

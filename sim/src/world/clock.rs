@@ -17,7 +17,7 @@ pub fn right_ns(start: Instant) -> u64 {
 pub struct SimClock {
     start: Instant,
     skew_ms: i64,
-    /// How far faults have made it jump ahead; the last one counts.
+    /// How far faults have made it jump ahead; that with the highest number counts.
     off_ms: Mutex<Wants<i64>>,
 }
 

@@ -168,7 +168,7 @@ impl Network {
         End { me, power, network: self.clone(), members: Mutex::default() }
     }
 
-    /// One way of a call: how long it takes, or `None` when it never arrives.
+    /// One way of a call, for as long as it takes; whether it arrives.
     async fn travel(&self, from: FilerId, to: FilerId, bytes: usize) -> bool {
         let (way, carries) = {
             let wires = self.wires();

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 
 struct State {
     cut: AtomicBool,
+    cut_at_an_effect: AtomicBool,
+    cut_in_a_sync: AtomicBool,
     effects: AtomicU64,
     cut_at: AtomicU64,
     syncs: AtomicU64,
@@ -24,9 +26,10 @@ pub struct Power(Arc<State>);
 
 impl Default for Power {
     fn default() -> Self {
-        let (cut, effects, syncs) = Default::default();
+        let (cut, cut_at_an_effect, cut_in_a_sync, effects, syncs) = Default::default();
         let [cut_at, cut_at_sync] = [(); 2].map(|()| AtomicU64::new(u64::MAX));
-        Self(Arc::new(State { cut, effects, cut_at, syncs, cut_at_sync, gone: Notify::new() }))
+        let gone = Notify::new();
+        Self(Arc::new(State { cut, cut_at_an_effect, cut_in_a_sync, effects, cut_at, syncs, cut_at_sync, gone }))
     }
 }
 
@@ -49,10 +52,22 @@ impl Power {
 
     /// In the middle of a sync of a file: goes no further once the power is cut.
     pub async fn needed_by_sync(&self) {
-        if self.0.syncs.fetch_add(1, Relaxed) == self.0.cut_at_sync.load(Relaxed) {
+        if self.0.syncs.fetch_add(1, Relaxed) == self.0.cut_at_sync.load(Relaxed) && !self.is_cut() {
+            self.0.cut_in_a_sync.store(true, Relaxed);
             self.cut();
         }
         self.needed().await;
+    }
+
+    /// Takes back a cut that was to come at an effect or a sync.
+    pub fn keep_on(&self) {
+        self.0.cut_at.store(u64::MAX, Relaxed);
+        self.0.cut_at_sync.store(u64::MAX, Relaxed);
+    }
+
+    /// Whether it was cut at an effect that was counted, and whether in a sync.
+    pub fn was_cut_at(&self) -> (bool, bool) {
+        (self.0.cut_at_an_effect.load(Relaxed), self.0.cut_in_a_sync.load(Relaxed))
     }
 
     /// Whether it was cut.
@@ -67,7 +82,8 @@ impl Power {
 
     /// Before and after each effect: goes no further once the power is cut.
     pub async fn needed(&self) {
-        if self.0.effects.fetch_add(1, Relaxed) == self.0.cut_at.load(Relaxed) {
+        if self.0.effects.fetch_add(1, Relaxed) == self.0.cut_at.load(Relaxed) && !self.is_cut() {
+            self.0.cut_at_an_effect.store(true, Relaxed);
             self.cut();
         }
         if self.is_cut() {

@@ -103,9 +103,13 @@ impl World {
         self.coverage.hit("crashes");
         self.network.close_door(id);
         let down_ms = self.at(id, |site| {
-            if site.filer.is_none() {
-                self.coverage.hit("crashes in a recovery");
-            }
+            let (at_an_effect, in_a_sync) = site.power.was_cut_at();
+            let where_it_was = [
+                (site.filer.is_none(), "crashes in a recovery"),
+                (at_an_effect, "crashes at an effect"),
+                (in_a_sync, "crashes in a sync"),
+            ];
+            where_it_was.iter().filter(|(so, _)| *so).for_each(|(_, name)| self.coverage.hit(name));
             (site.filer, site.jobs) = (None, None);
             let newest_ns = read::newest_ns(&site.tables).unwrap_or(0);
             self.rolled_back_ns.set(self.rolled_back_ns.get().max(newest_ns));
@@ -145,7 +149,7 @@ impl World {
     /// Cuts a site's power for so long, in the middle of the sync of a file that comes so many from now.
     pub fn crash_at_sync(&self, id: FilerId, down_ms: u64, syncs: u64) {
         self.at(id, |site| {
-            (site.down_ms, site.again_after) = (down_ms, None);
+            site.down_ms = down_ms;
             site.power.cut_after_syncs(syncs);
         });
     }

@@ -25,7 +25,7 @@ impl<T: Copy> Wants<T> {
         self.0.clear();
     }
 
-    /// What each of them wants, the latest fault's last.
+    /// What each of them wants, in the order of their numbers.
     pub fn all(&self) -> impl DoubleEndedIterator<Item = T> + '_ {
         self.0.values().copied()
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A way in which a cloud misbehaves, while it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Trouble {
     /// Nothing answers.
     Outage,
