@@ -113,7 +113,7 @@ impl Site {
     pub fn leave_room(&mut self, number: u64, left_bytes: Option<u64>) {
         let used_bytes = self.files.used_bytes();
         self.bytes_max.set(number, left_bytes.map(|left| used_bytes + left));
-        self.files.set_bytes_max(self.bytes_max.all().min());
+        self.files.set_bytes_max(self.bytes_max.all().into_iter().min());
     }
 }
 

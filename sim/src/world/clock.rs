@@ -2,7 +2,6 @@
 
 use super::wants::Wants;
 use mesh::clock::Clock;
-use std::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// 2026-01-01, in nanoseconds since the Unix epoch.
@@ -18,33 +17,29 @@ pub struct SimClock {
     start: Instant,
     skew_ms: i64,
     /// How far faults have made it jump ahead; that with the highest number counts.
-    off_ms: Mutex<Wants<i64>>,
+    off_ms: Wants<i64>,
 }
 
 impl SimClock {
     /// A clock that is always ahead by `skew_ms` milliseconds.
     pub fn new(start: Instant, skew_ms: i64) -> Self {
-        Self { start, skew_ms, off_ms: Mutex::default() }
-    }
-
-    fn off_ms(&self) -> MutexGuard<'_, Wants<i64>> {
-        self.off_ms.lock().expect("no holder of the clock panics")
+        Self { start, skew_ms, off_ms: Wants::default() }
     }
 
     /// A fault makes it jump ahead by so many milliseconds, or takes that back.
     pub fn set_off_ms(&self, number: u64, off_ms: Option<i64>) {
-        self.off_ms().set(number, off_ms);
+        self.off_ms.set(number, off_ms);
     }
 
     /// No fault makes it jump any more.
     pub fn heal(&self) {
-        self.off_ms().clear();
+        self.off_ms.clear();
     }
 }
 
 impl Clock for SimClock {
     fn wall_ns(&self) -> u64 {
-        let off_ms = self.off_ms().all().next_back().unwrap_or(0);
+        let off_ms = self.off_ms.all().pop().unwrap_or(0);
         right_ns(self.start).saturating_add_signed((self.skew_ms + off_ms) * 1_000_000)
     }
 }

@@ -7,37 +7,30 @@ use mesh::{
     FilerId,
     kv::{Batch, Durability, Kv, KvError, KvRead, MemoryKv, Pair, Range, Table},
 };
-use std::{
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 /// What a site's disk is like now, for its tables and its files.
 #[derive(Default)]
 pub struct DiskPace {
     /// Longer than usual by so many milliseconds, for each sync: the most that a fault wants.
-    slow_ms: Mutex<Wants<u64>>,
+    slow_ms: Wants<u64>,
 }
 
 impl DiskPace {
-    fn slow_ms(&self) -> MutexGuard<'_, Wants<u64>> {
-        self.slow_ms.lock().expect("no holder of the pace panics")
-    }
-
     /// A fault makes each sync longer by up to so many milliseconds, or takes that back.
     pub fn set_slow_ms(&self, number: u64, slow_ms: Option<u64>) {
-        self.slow_ms().set(number, slow_ms);
+        self.slow_ms.set(number, slow_ms);
     }
 
     /// No sync is longer than usual.
     pub fn heal(&self) {
-        self.slow_ms().clear();
+        self.slow_ms.clear();
     }
 
     /// How long this sync takes.
     pub fn sync_ms(&self, dice: &Dice) -> u64 {
-        let slow_ms = self.slow_ms().all().max().unwrap_or(0);
+        let slow_ms = self.slow_ms.all().into_iter().max().unwrap_or(0);
         dice.below(2) + if slow_ms > 0 { dice.between(slow_ms / 2, slow_ms) } else { 0 }
     }
 }
