@@ -196,6 +196,25 @@ pub const SCENES: &[Scene] = &[
             plan.fault(10_000, 95_000, What::Partition { side: vec![1] });
         },
     ),
+    told(
+        "moves-while-voting",
+        "operators move the CloudFS while filers vote on slow links whether a cloud has failed: a trip counts under the roles that it saw, or not at all",
+        &["trips", "operator failovers", "failbacks"],
+        |plan| {
+            (plan.clients_per_site, plan.think_ms, plan.failures_to_trip) = (2, 200, 5);
+            for filer in 1..=plan.filers {
+                plan.fault(1_000, 95_000, What::SlowLink { filer, delay_ms: 300, bytes_per_s: 2_000_000 });
+            }
+            for round in 0..3 {
+                let from_ms = 5_000 + 30_000 * round;
+                plan.cloud(from_ms, 10_000, 0, Trouble::Outage);
+                for number in 0..8 {
+                    let what = What::Failover { filer: 1 + number % plan.filers };
+                    plan.fault(from_ms + 600 + 1_200 * number, 0, what);
+                }
+            }
+        },
+    ),
     told("late-puts", "puts of an old epoch arrive after the failover", &["late puts", "failovers"], |plan| {
         plan.failures_to_trip = 20;
         plan.cloud(3_000, 30_000, 0, Trouble::Late { per_mille: 700, ms: 40_000 });
