@@ -82,7 +82,7 @@ fn is_possible(world: &World, what: &What) -> bool {
             let side: Vec<FilerId> = side.iter().copied().map(FilerId).collect();
             !across(world, &side).is_empty()
         }
-        What::Lose { filer } => living(*filer) && members::may_lose(world, FilerId(*filer)),
+        What::Lose { filer } => living(*filer) && world.may_lose(FilerId(*filer)),
         What::Add => members::may_add(world),
         what => what.filers().into_iter().all(living),
     }

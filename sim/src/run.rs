@@ -15,7 +15,7 @@ use filer::actors::health::Views;
 use mesh::FilerId;
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -185,7 +185,10 @@ fn describe(world: &World) -> String {
             let roles = filer.roles.get().map(|roles| {
                 (roles.epoch, roles.active, roles.clouds.map(|c| (c.state, c.missed_puts, c.missed_deletes)))
             });
-            format!("{id}: {staging:?}, leader {:?}, applied {}, {roles:?}", log.leader, log.applied)
+            format!(
+                "{id}: {staging:?}, leader {:?}, majorities of {:?}, applied {}, {roles:?}",
+                log.leader, log.majorities_of, log.applied
+            )
         }
     };
     let tables = world.newest_tables();
@@ -263,7 +266,7 @@ async fn story(world: &Rc<World>) {
     check_at_the_end(world, &shared).await;
 }
 
-/// Waits until both clouds are healthy, the preferred one is active, nothing is staged, and all agree.
+/// Waits until both clouds are healthy, the preferred one is active, nothing is staged, and all agree, and vote.
 async fn well(world: &Rc<World>) {
     let wait = async {
         loop {
@@ -281,12 +284,14 @@ async fn well(world: &Rc<World>) {
                 faults::operate(world, filers[0].who.me, true).await;
             }
             let drained = filers.iter().all(|filer| filer.staging.status().segments == 0);
+            let all = BTreeSet::from([world.ids().into_iter().collect::<BTreeSet<FilerId>>()]);
+            let all_vote = || filers.iter().all(|filer| filer.consensus.status().majorities_of == all);
             let agree = || {
                 let mut applied = filers.iter().map(|filer| filer.consensus.status().applied);
                 let first = applied.next();
                 applied.all(|applied| Some(applied) == first)
             };
-            if all_up && !world.is_mourning() && clouds_well && drained && agree() {
+            if all_up && !world.is_mourning() && clouds_well && drained && agree() && all_vote() {
                 return;
             }
             sleep(Duration::from_millis(100)).await;

@@ -209,10 +209,19 @@ impl World {
         self.sites.borrow().iter().filter(|site| site.fate == Fate::Lives).map(|site| site.id).collect()
     }
 
-    /// Whether a site may be lost now: it is a member, and every other loss was got over.
+    /// Whether a site may be lost now: the others are a majority, whichever entry about the members lasts, and every other loss
+    /// was got over, as one is lost at a time.
     pub fn may_lose(&self, id: FilerId) -> bool {
-        let joined = |filer: Filer| filer.consensus.status().voters.contains_key(&id);
-        !self.sites.borrow().iter().any(|site| site.fate == Fate::Lost) && self.filers().into_iter().all(joined)
+        let running = self.filers();
+        let left: BTreeSet<FilerId> = self.ids().into_iter().filter(|other| *other != id).collect();
+        let holds =
+            |voters: &BTreeSet<FilerId>| voters.contains(&id) && 2 * voters.intersection(&left).count() > voters.len();
+        let goes_on = |filer: &Filer| {
+            let majorities_of = filer.consensus.status().majorities_of;
+            !majorities_of.is_empty() && majorities_of.iter().all(holds)
+        };
+        let mourns = self.sites.borrow().iter().any(|site| site.fate == Fate::Lost);
+        !mourns && !running.is_empty() && running.iter().all(goes_on)
     }
 
     /// Ends a site for ever.

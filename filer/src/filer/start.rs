@@ -254,15 +254,12 @@ impl Filer {
             // An empty replica knows nobody: its peers come from the site's own papers.
             self.world.peers.set_members(self.who.known.clone());
         }
-        let joined = |status: mesh::consensus::ConsensusStatus| {
-            status.voters.get(&self.who.me).is_some_and(|member| *member == self.who.member)
-        };
         let deadline = Duration::from_millis(self.steps.operation_ms_max);
-        while !joined(self.consensus.status()) {
+        while !self.consensus.votes_as(&self.who.member) {
             if self.consensus.status().voters.contains_key(&self.who.me) {
-                // A member whose address or name has changed.
+                // Its address or name has changed, or that it votes may still be taken back.
                 if let Err(error) = self.consensus.add_member(self.who.me, self.who.member.clone(), deadline).await {
-                    tracing::info!(%error, "this filer's new address is not known to its peers yet");
+                    tracing::info!(%error, "it is not settled yet that this filer is a member with its name and address");
                 }
                 self.pause().await;
                 continue;

@@ -54,6 +54,9 @@ pub struct ConsensusStatus {
     pub last_log: u64,
     /// Voting members.
     pub voters: BTreeMap<FilerId, Member>,
+    /// The sets of voters of each of which a majority must agree, by the members that are certain and by those that are about
+    /// to be: one, or more while the members change (joint consensus, section 6 of the Raft paper).
+    pub majorities_of: BTreeSet<BTreeSet<FilerId>>,
     /// Members that only learn (being added).
     pub learners: BTreeMap<FilerId, Member>,
     /// Milliseconds since a majority was last known to stand behind the leader; only the leader knows it.

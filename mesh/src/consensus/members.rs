@@ -146,7 +146,7 @@ impl Core {
                 return Changed::NotLeader;
             }
             let step = match &change {
-                _ if is_stuck(&metrics) => self.take(ChangeMembers::AddVoterIds(BTreeSet::new()), true).await,
+                _ if is_unfinished(&metrics) => self.finish_step().await,
                 Change::Add(id, member) => self.add_step(&metrics, *id, member, began, until).await,
                 Change::Remove(id) => self.remove_step(&metrics, *id).await,
                 Change::Revoke(certificate) => self.revoke_step(certificate).await,
@@ -229,6 +229,12 @@ impl Core {
             Attempt::Again => Step::Wait,
             Attempt::Failed(error) => Step::Ended(Changed::Refused(error.into())),
         }
+    }
+
+    /// The second step of a change that was left behind its first: the voters are those that it wanted, and whom it took the
+    /// vote from is no member any more.
+    async fn finish_step(&self) -> Step {
+        self.take(ChangeMembers::AddVoterIds(BTreeSet::new()), false).await
     }
 
     /// Takes one step in the log.
@@ -328,8 +334,42 @@ fn why_not_called<'a>(
     })
 }
 
-/// Whether a change was left between its two steps, both of whose majorities are needed until it is finished.
-fn is_stuck(metrics: &Metrics) -> bool {
+/// Finishes, while this filer leads, changes of the members that were left between their two steps.
+///
+/// Whoever asked for a change takes both steps, unless it dies or its time is over, and it may be that nobody asks again: a
+/// filer that was to be added takes part by then. Two sets of voters must agree until it is finished, so the loss of one filer of
+/// two old ones would end the CloudFS although two of three are left.
+pub async fn finish(core: Arc<Core>) {
+    let mut attempts = 0;
+    loop {
+        core.unfinished.notified().await;
+        // Whoever asked is rarely gone.
+        tokio::time::sleep(Duration::from_millis(2 * core.settings.heartbeat_ms)).await;
+        while core.look(is_mine_to_finish) {
+            match timeout(core.settings.lease(), core.finish_step()).await {
+                Ok(Step::Ended(_)) => return,
+                Ok(Step::Wait) => {
+                    core.pause(attempts).await;
+                    attempts += 1;
+                }
+                Ok(_) => {
+                    tracing::info!("a change of the members that was left behind its first step is finished");
+                    attempts = 0;
+                }
+                // It may be in the log by now: the next look tells.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Whether this filer leads, and a change is to be finished.
+pub fn is_mine_to_finish(metrics: &Metrics) -> bool {
+    metrics.state.is_leader() && is_unfinished(metrics)
+}
+
+/// Whether a change is between its two steps, both of whose majorities are needed until it is finished.
+fn is_unfinished(metrics: &Metrics) -> bool {
     let committed = metrics.committed_membership_config.log_id() == metrics.membership_config.log_id();
     committed && metrics.membership_config.get_joint_config().len() > 1
 }
@@ -337,7 +377,7 @@ fn is_stuck(metrics: &Metrics) -> bool {
 /// Done, if the members known here are committed.
 fn settled(metrics: &Metrics) -> Step {
     let log_id = *metrics.membership_config.log_id();
-    if *metrics.committed_membership_config.log_id() == log_id && !is_stuck(metrics) {
+    if *metrics.committed_membership_config.log_id() == log_id && !is_unfinished(metrics) {
         Step::Done(log_id.map_or(0, |log_id| log_id.index()))
     } else {
         Step::Wait

@@ -7,6 +7,7 @@ use super::{
     forward::{self, Forwarded},
     log::{LogStore, meta_record, read_meta},
     machine::Machine,
+    members,
     network::Network,
     propose::Tickets,
     runtime::{Env, Watcher},
@@ -20,7 +21,7 @@ use crate::{
     FilerId,
     clock::Random,
     kv::{Batch, Durability, Kv, META},
-    peers::{Peers, Service},
+    peers::{Member, Peers, Service},
 };
 use openraft::async_runtime::WatchReceiver;
 use std::{
@@ -28,7 +29,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 const SESSION_KEY: &[u8] = b"consensus/session";
 
@@ -53,6 +54,8 @@ pub struct Core {
     pub gate: Gate,
     pub arrivals: Arrivals,
     pub standings: Standings,
+    /// A change of the members is between its two steps, and this filer leads.
+    pub unfinished: Notify,
 }
 
 /// Sees that something about a replica has changed.
@@ -110,6 +113,7 @@ impl Consensus {
             gate: Gate::default(),
             arrivals,
             standings: Standings::default(),
+            unfinished: Notify::new(),
             settings,
             env: env.clone(),
             peers,
@@ -122,6 +126,7 @@ impl Consensus {
         ready.map_err(|e| StartError::Engine(e.to_string()))?;
         env.spawn(forward::run(core.clone(), forwarded));
         env.spawn(follow(core.clone()));
+        env.spawn(members::finish(core.clone()));
         Ok(Consensus { core })
     }
 
@@ -145,6 +150,7 @@ impl Consensus {
                 applied,
                 last_log: metrics.last_log_index.unwrap_or(0),
                 voters: membership.voter_ids().filter_map(node).collect(),
+                majorities_of: majorities_of(metrics),
                 learners: membership.learner_ids().filter_map(node).collect(),
                 majority_ms_ago,
                 removed,
@@ -161,6 +167,18 @@ impl Consensus {
     /// The members that vote: as in the status, without the rest.
     pub fn voters(&self) -> BTreeSet<FilerId> {
         self.core.look(|metrics| metrics.membership_config.membership().voter_ids().collect())
+    }
+
+    /// Whether this filer votes under this name and address, by the newest entry about the members that it knows and by the
+    /// newest that no change of leader takes back.
+    pub fn votes_as(&self, member: &Member) -> bool {
+        let me = self.core.me;
+        self.core.look(|metrics| {
+            [&metrics.membership_config, &metrics.committed_membership_config].into_iter().all(|config| {
+                let voter = config.membership().voter_ids().any(|voter| voter == me);
+                voter && config.get_node(&me) == Some(member)
+            })
+        })
     }
 
     /// Why the replica goes no further; `None` while it runs.
@@ -262,6 +280,12 @@ impl Core {
     }
 }
 
+/// The sets of voters of each of which a majority must agree, whichever entry about the members lasts.
+fn majorities_of(metrics: &Metrics) -> BTreeSet<BTreeSet<FilerId>> {
+    let configs = [&metrics.membership_config, &metrics.committed_membership_config];
+    configs.into_iter().flat_map(|config| config.membership().get_joint_config().clone()).collect()
+}
+
 /// Raises the session durably.
 async fn next_session(kv: &dyn Kv) -> Result<u64, StartError> {
     let session = read_meta::<u64>(kv, SESSION_KEY, "session")?.unwrap_or(0) + 1;
@@ -271,12 +295,13 @@ async fn next_session(kv: &dyn Kv) -> Result<u64, StartError> {
     Ok(session)
 }
 
-/// Passes on what the engine tells about itself: to the peers who is a member, to waiters that something changed.
+/// Passes on what the engine tells about itself: to the peers who is a member, to waiters that something changed, and what is
+/// to be finished.
 async fn follow(core: Arc<Core>) {
     let mut metrics = core.raft.metrics();
     let mut known = BTreeMap::new();
     loop {
-        let (changed, running, acknowledged) = {
+        let (changed, running, acknowledged, unfinished) = {
             let now = metrics.borrow_and_update();
             let members = || now.membership_config.nodes();
             let changed = members().next().is_some() && !members().eq(&known);
@@ -284,8 +309,11 @@ async fn follow(core: Arc<Core>) {
                 known = members().map(|(id, member)| (*id, member.clone())).collect();
             }
             let acknowledged = now.last_quorum_acked.as_ref().filter(|_| now.state.is_leader()).map(|at| at.0);
-            (changed, now.running_state.clone(), acknowledged)
+            (changed, now.running_state.clone(), acknowledged, members::is_mine_to_finish(&now))
         };
+        if unfinished {
+            core.unfinished.notify_one();
+        }
         if let Some(at) = acknowledged {
             core.shared.note_majority(at);
         }

@@ -19,8 +19,6 @@ use tokio::time::sleep;
 
 /// Filers that a mesh has at most here.
 const FILERS_MAX: usize = 7;
-/// Filers of which one may be lost: two are left.
-const FILERS_MIN: usize = 3;
 /// How long the removal of a filer is tried in one attempt.
 const REMOVE_MAX: Duration = Duration::from_secs(30);
 /// Time between two attempts of an operator.
@@ -29,11 +27,6 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Whether there is room for another filer.
 pub fn may_add(world: &World) -> bool {
     world.ids().len() < FILERS_MAX
-}
-
-/// Whether enough are left without a filer. One is lost at a time: an operator waits until the mesh has got over a loss.
-pub fn may_lose(world: &World, filer: FilerId) -> bool {
-    world.ids().len() >= FILERS_MIN && world.may_lose(filer)
 }
 
 /// Adds a filer.

@@ -285,6 +285,27 @@ pub const SCENES: &[Scene] = &[
         },
     ),
     told(
+        "leader-lost-while-adding",
+        "a third filer is added, and the leader is away from between the two steps of that on: they are finished nonetheless, and then one of the first two may be lost",
+        &["filers added", "crashes of the leader", "filers lost"],
+        |plan| {
+            // Two are left, of which the one that was asked to add first rarely leads.
+            let one_of_two = (plan.filers - 1).max(1);
+            for filer in 1..one_of_two {
+                plan.fault(3_000 + 8_000 * (filer - 1), 0, What::Lose { filer });
+            }
+            let added_ms = 6_000 + 8_000 * (one_of_two - 1);
+            for filer in one_of_two..=plan.filers {
+                let slow = What::SlowLink { filer, delay_ms: 300, bytes_per_s: 2_000_000 };
+                plan.fault(added_ms - 2_000, 11_000, slow);
+            }
+            plan.fault(added_ms, 0, What::Add);
+            // Down for longer than anybody waits for an answer to a wish to join.
+            plan.fault(added_ms + 1_800, 0, What::CrashLeader { down_ms: 8_000 });
+            plan.fault(added_ms + 20_000, 0, What::Lose { filer: one_of_two });
+        },
+    ),
+    told(
         "wrong-clocks",
         "the clocks of two filers are ten years ahead, in turn: the time that all agree on is never more than some minutes ahead",
         &["agreed time much ahead"],

@@ -4,7 +4,8 @@ use crate::{
     consensus::{MembershipError, ProposeError, Settings},
     kv::MemoryKv,
 };
-use tokio::time::sleep;
+use std::collections::BTreeSet;
+use tokio::time::{sleep, timeout};
 
 #[tokio::test(start_paused = true)]
 async fn a_fourth_filer_joins_and_another_leaves_for_good() {
@@ -39,6 +40,83 @@ async fn a_fourth_filer_joins_and_another_leaves_for_good() {
     assert_eq!(others[0].consensus.status().term, term, "the one that left disturbs nobody");
     assert_eq!(others[2].count("x").await, 102);
     agree(&others).await;
+}
+
+/// Adds or removes a filer, and waits no longer once that is between its two steps.
+async fn leave_halfway(lead: &Filer, add: bool, id: u64) {
+    let asks = lead.consensus.clone();
+    let asked = tokio::spawn(async move {
+        match add {
+            true => asks.add_member(FilerId(id), member(id), MINUTE).await,
+            false => asks.remove_member(FilerId(id), MINUTE).await,
+        }
+    });
+    let mut changes = lead.consensus.changes();
+    let halfway = async {
+        while lead.consensus.status().majorities_of.len() < 2 {
+            changes.next().await;
+        }
+    };
+    timeout(MINUTE, halfway).await.expect("a change takes two steps");
+    asked.abort();
+    assert!(asked.await.is_err_and(|e| e.is_cancelled()), "it is not done yet");
+}
+
+/// Seed 27100798 of the simulator: two of three filers were left and had no majority, for ever.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_nobody_waits_for_any_more_is_finished() {
+    let (mesh, mut filers) = mesh_of(2, settings()).await;
+    let settled = async |filers: &[&Filer]| {
+        let all: BTreeSet<_> = filers.iter().map(|filer| filer.id).collect();
+        for filer in filers {
+            let status = filer.until(|status| status.majorities_of == BTreeSet::from([all.clone()])).await;
+            assert_eq!(status.learners.keys().next(), None, "who was removed is no member");
+            filer.until(|_| filer.consensus.votes_as(&member(filer.id.0))).await;
+        }
+    };
+    for added in [3, 4] {
+        filers.push(start(&mesh, added, MemoryKv::default(), settings()).await);
+        leave_halfway(leader(&filers.iter().collect::<Vec<_>>()).await, true, added).await;
+        settled(&filers.iter().collect::<Vec<_>>()).await;
+    }
+    // One that follows, then the one that leads.
+    let mut left: Vec<&Filer> = filers.iter().collect();
+    let lead = leader(&left).await;
+    let follower = left.iter().position(|filer| filer.id != lead.id).expect("three follow");
+    leave_halfway(lead, false, left.remove(follower).id.0).await;
+    settled(&left).await;
+    leave_halfway(lead, false, lead.id.0).await;
+    left.retain(|filer| filer.id != lead.id);
+    settled(&left).await;
+    assert_eq!(left[0].count("x").await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_of_three_are_a_majority_though_nobody_waited_for_the_third() {
+    let (mesh, mut filers) = mesh_of(2, settings()).await;
+    filers.push(start(&mesh, 3, MemoryKv::default(), settings()).await);
+    let lead = leader(&filers.iter().collect::<Vec<_>>()).await;
+    leave_halfway(lead, true, 3).await;
+    filers[2].until(|status| status.majorities_of.len() == 1 && status.voters.len() == 3).await;
+    mesh.cut(lead.id.0);
+    let others: Vec<_> = filers.iter().filter(|filer| filer.id != lead.id).collect();
+    assert_eq!(others[0].count("x").await, 1);
+}
+
+/// A filer that was moved there and back must not take the address for settled that an older entry says.
+#[tokio::test(start_paused = true)]
+async fn a_filer_votes_as_what_the_newest_entry_says() {
+    let (mesh, filers) = mesh_of(2, settings()).await;
+    let lead = leader(&filers.iter().collect::<Vec<_>>()).await;
+    let other = filers.iter().find(|filer| filer.id != lead.id).expect("one follows");
+    assert!(lead.consensus.votes_as(&member(lead.id.0)));
+    mesh.cut(other.id.0);
+    let moved = crate::peers::Member { name: "moved".into(), address: "10.9.9.9:7000".into() };
+    lead.consensus.add_member(lead.id, moved.clone(), SECOND).await.expect_err("nobody agrees");
+    assert!(!lead.consensus.votes_as(&moved), "it is not certain");
+    assert!(!lead.consensus.votes_as(&member(lead.id.0)), "nor is that it stays so");
+    mesh.heal();
+    lead.until(|_| lead.consensus.votes_as(&moved)).await;
 }
 
 #[tokio::test(start_paused = true)]
