@@ -16,7 +16,7 @@ pub struct MeshSettings {
     pub listen: SocketAddr,
     /// `host:port` under which peers reach this filer.
     pub advertise: String,
-    /// How often the leader says that it leads, in milliseconds.
+    /// How often the leader says that it leads, in milliseconds; longer than a round trip between any two filers.
     pub heartbeat_ms: u64,
     /// Silence of the leader after which a filer stands for election: at least this, in milliseconds,
     pub election_ms_min: u64,
@@ -69,7 +69,7 @@ impl MeshSettings {
                 format!("is missing: listen = \"{listen}\" names no single address; add advertise = \"host:port\" as peers reach it"),
             );
         }
-        let doc = "How often the leader of the replicated log says that it leads.";
+        let doc = "How often the leader of the replicated log says that it leads. Longer than a round trip between any two sites:\nwhile one takes longer, operations wait.";
         form.set("heartbeat", doc, Millis(10..=10 * SECOND), &mut self.heartbeat_ms);
         let doc = "A leader silent for this long is replaced; each filer draws its patience from this range.";
         form.set("election_min", doc, Millis(50..=MINUTE), &mut self.election_ms_min);
