@@ -286,7 +286,7 @@ pub const SCENES: &[Scene] = &[
         },
     ),
     told(
-        "leader-lost-while-adding",
+        "leader-away-while-adding",
         "a third filer is added, and the leader is away from between the two steps of that on: they are finished nonetheless, and then one of the first two may be lost",
         &["filers added", "crashes of the leader", "filers lost"],
         |plan| {
