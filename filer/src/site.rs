@@ -3,6 +3,7 @@
 //! Owns: opening what the filer works with, in an order in which a wrong setting changes nothing; the doors; the end.
 //! Does not own: the filer (`filer`), the doors' words (`admin`, `nfs`).
 
+mod far;
 mod greeting;
 mod ports;
 mod removed;
@@ -178,6 +179,7 @@ async fn serve_here(config: Config, dir: SiteDir) -> anyhow::Result<()> {
     let look_ms = config.mesh.removal_look_every_ms;
     tokio::task::spawn_local(removed::watch(filer.who.me, filer.consensus.clone(), mesh.clone(), look_ms));
     tokio::task::spawn_local(renew_certificate(mesh.clone(), renewal));
+    tokio::task::spawn_local(far::watch(mesh.clone(), config.mesh.election_ms_min));
     tokio::task::spawn_local(watch_certificate(mesh.clone(), config.mesh.certificate_warn_ms));
 
     end_of(&filer).await?;

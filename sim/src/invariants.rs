@@ -22,7 +22,7 @@ pub use counted_once::{AttemptId, CountedOnce, Ended, SLOW};
 pub use held::released_is_held;
 pub use one_active::{OneActive, tripped_in_time};
 pub use probes_only::ProbesOnly;
-pub use progress::{WELL_MAX, comes_about};
+pub use progress::{WELL_MAX, answered_in_time, comes_about};
 pub use reads::{FileHistory, Opened};
 pub use replicas_alike::replicas_alike;
 pub use right_puts::right_put;

@@ -97,6 +97,8 @@ struct Kept {
     /// Clients that wait, and since when.
     waiting: BTreeMap<u64, (FilerId, u64)>,
     next_wait: u64,
+    /// The longest time that a client has waited.
+    longest: Option<Stall>,
 }
 
 /// The recording of a run. A clone is another handle.
@@ -116,6 +118,9 @@ impl Drop for Wait {
         let mut kept = self.recording.kept();
         if let Some((site, from_ms)) = kept.waiting.remove(&self.number) {
             kept.seen.waited(site, from_ms, to_ms);
+            if kept.longest.is_none_or(|longest| to_ms - from_ms > longest.to_ms - longest.from_ms) {
+                kept.longest = Some(Stall { site, from_ms, to_ms });
+            }
         }
     }
 }
@@ -160,6 +165,11 @@ impl Recording {
         let number = kept.next_wait;
         kept.waiting.insert(number, (site, trace.now_ms()));
         Wait { recording: self.clone(), trace: trace.clone(), number }
+    }
+
+    /// The longest time that a client has waited for an answer that it has.
+    pub fn longest_wait(&self) -> Option<Stall> {
+        self.kept().longest
     }
 
     /// A moment was looked at.

@@ -3,8 +3,8 @@
 use crate::{
     clients, entropy, faults,
     invariants::{
-        WELL_MAX, agreed_time, comes_about, each_cloud_rebuilds, listed_alike, released_is_held, replicas_alike,
-        tree_is_a_tree, within_bounds,
+        WELL_MAX, agreed_time, answered_in_time, comes_about, each_cloud_rebuilds, listed_alike, released_is_held,
+        replicas_alike, tree_is_a_tree, within_bounds,
     },
     plan::{Plan, Scene},
     recording::{CloudNow, FilerNow, Sample, Seen},
@@ -379,6 +379,7 @@ async fn look(world: Rc<World>) {
 }
 
 async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
+    judge(world, "progress", answered_in_time(world.recording.longest_wait(), world.plan.answered_ms_max));
     let lost = world.lost_ids();
     let tables = world.newest_tables();
     judge(world, "what is released is held", released_is_held(&tables, &world.clouds, &world.disks(), false));

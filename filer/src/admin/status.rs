@@ -87,6 +87,8 @@ pub struct Peer {
     pub heard_ms_ago: Option<u64>,
     /// Round-trip time, in microseconds.
     pub rtt_us: Option<u64>,
+    /// Whether that is more than half of `mesh.election_min`, within which filers must answer each other: raise it.
+    pub far: bool,
     /// Why there is no session.
     pub last_error: Option<String>,
     /// What it said it holds in staging.

@@ -142,7 +142,10 @@ pub(super) fn peers(status: &Status) -> String {
             peer.address.clone(),
             format!("{role}{leaving}"),
             peer.heard_ms_ago.map_or_else(unknown, |ms| format!("{} ago", span(ms))),
-            peer.rtt_us.map_or_else(unknown, |us| format!("{}.{} ms", us / 1_000, us % 1_000 / 100)),
+            peer.rtt_us.map_or_else(unknown, |us| {
+                let far = if peer.far { ", TOO LONG: raise mesh.election_min and mesh.election_max" } else { "" };
+                format!("{}.{} ms{far}", us / 1_000, us % 1_000 / 100)
+            }),
             peer.staged_bytes.map_or_else(unknown, size),
             peer.oldest_unprotected_ms.map_or_else(unknown, span),
             peer.epoch.map_or_else(unknown, |epoch| epoch.to_string()),

@@ -8,8 +8,9 @@ use super::{
     replica::{Consensus, Core},
     wire::{AskError, Call, ReadIndex, Reply, ask},
 };
+use crate::FilerId;
 use bytes::Bytes;
-use openraft::{ReadPolicy, errors::RaftError};
+use openraft::{ReadPolicy, async_runtime::WatchReceiver, errors::RaftError};
 use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -91,26 +92,52 @@ impl Core {
             return Asked::Failed(error);
         }
         match self.leader() {
-            Some(leader) if leader == self.me => {
-                match timeout(within, self.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await {
-                    Ok(Ok(word)) => Asked::Upto(word.read_log_id().index()),
-                    Ok(Err(RaftError::Fatal(error))) => Asked::Failed(self.engine_ended(&error)),
-                    Ok(Err(RaftError::APIError(_))) | Err(_) => Asked::Again,
-                }
-            }
+            Some(leader) if leader == self.me => self.ask_here(within).await,
             Some(leader) => {
                 let call = Call::ReadIndex { within_ms: within.as_millis() as u64 };
-                match ask(&*self.peers, leader, &call, Bytes::new(), within).await {
-                    Ok(Reply::ReadIndex(ReadIndex::Upto(index))) => Asked::Upto(index),
-                    Err(AskError::Removed) => {
-                        self.shared.dismiss();
-                        Asked::Failed(ProposeError::NotMember)
-                    }
-                    Ok(_) | Err(_) => Asked::Again,
+                tokio::select! {
+                    biased;
+                    answer = ask(&*self.peers, leader, &call, Bytes::new(), within) => match answer {
+                        Ok(Reply::ReadIndex(ReadIndex::Upto(index))) => Asked::Upto(index),
+                        Err(AskError::Removed) => {
+                            self.shared.dismiss();
+                            Asked::Failed(ProposeError::NotMember)
+                        }
+                        Ok(_) | Err(_) => Asked::Again,
+                    },
+                    // Its successor answers sooner than it does.
+                    () = self.leads_no_more(leader) => Asked::Again,
                 }
             }
             None => Asked::Again,
         }
+    }
+
+    /// One question of the leader to a majority.
+    async fn ask_here(&self, within: Duration) -> Asked {
+        match timeout(within, self.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await {
+            Ok(Ok(word)) => Asked::Upto(word.read_log_id().index()),
+            Ok(Err(RaftError::Fatal(error))) => Asked::Failed(self.engine_ended(&error)),
+            Ok(Err(RaftError::APIError(_))) | Err(_) => Asked::Again,
+        }
+    }
+
+    /// A peer's question, for all who ask there: it does not wait behind those of others, whose way may be as long again.
+    pub async fn read_index_for(&self, within: Duration) -> ReadIndex {
+        let now = Instant::now();
+        match self.ask_here(within).await {
+            Asked::Upto(index) => {
+                self.shared.note_majority(now);
+                ReadIndex::Upto(index)
+            }
+            Asked::Again | Asked::Failed(_) => ReadIndex::NotLeader,
+        }
+    }
+
+    /// Returns when this filer would turn to another leader, or to none.
+    async fn leads_no_more(&self, leader: FilerId) {
+        let mut metrics = self.raft.server_metrics();
+        while metrics.borrow_and_update().current_leader == Some(leader) && metrics.wait().await {}
     }
 }
 
@@ -130,8 +157,8 @@ async fn ask_for_all(core: Arc<Core>) {
             }
         }
         let within = match callers.iter().map(|caller| caller.until).max() {
-            Some(longest) => longest.saturating_duration_since(now).min(core.settings.call_deadline()),
-            None => core.settings.call_deadline(),
+            Some(longest) => longest.saturating_duration_since(now).min(core.settings.question_deadline()),
+            None => core.settings.question_deadline(),
         };
         let answer = match core.ask_once(within).await {
             Asked::Upto(index) => {

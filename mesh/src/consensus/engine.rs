@@ -86,7 +86,10 @@ impl fmt::Display for Command {
 pub fn config(settings: &Settings) -> Result<Arc<Config>, String> {
     let config = Config {
         cluster_name: "cloudfs".into(),
-        heartbeat_interval: settings.heartbeat_ms,
+        // How long an answer to a sign of life may take. The replica has them sent itself, more often (`heartbeat`): else a
+        // leader would hear no majority where a round trip takes longer than the pause between two of them.
+        enable_heartbeat: false,
+        heartbeat_interval: settings.answer_ms_max(),
         election_timeout_min: settings.election_timeout_ms_min,
         election_timeout_max: settings.election_timeout_ms_max,
         install_snapshot_timeout: settings.snapshot_timeout_ms,

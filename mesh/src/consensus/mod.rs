@@ -22,6 +22,7 @@ mod barrier;
 mod dedup;
 mod engine;
 mod forward;
+mod heartbeat;
 mod log;
 mod machine;
 mod majority;

@@ -5,6 +5,7 @@ use super::{
     barrier::Gate,
     engine::{self, Metrics, Raft},
     forward::{self, Forwarded},
+    heartbeat,
     log::{LogStore, meta_record, read_meta},
     machine::Machine,
     members,
@@ -126,6 +127,7 @@ impl Consensus {
         ready.map_err(|e| StartError::Engine(e.to_string()))?;
         env.spawn(forward::run(core.clone(), forwarded));
         env.spawn(follow(core.clone()));
+        env.spawn(heartbeat::send(core.clone()));
         env.spawn(members::finish(core.clone()));
         Ok(Consensus { core })
     }

@@ -5,7 +5,7 @@ use super::{
     propose::Attempt,
     replica::Core,
     snapshot::{Arrived, SnapshotData},
-    wire::{Call, Changed, PieceHead, Proposed, ReadIndex, Reply, read_call, write_reply},
+    wire::{Call, Changed, PieceHead, Proposed, Reply, read_call, write_reply},
 };
 use crate::{
     FilerId,
@@ -68,7 +68,9 @@ impl Core {
             Call::Transfer(rpc) => self.raft.handle_transfer_leader(rpc).await.map(Reply::Transfer).map_err(text),
             Call::Piece(head) => self.take_piece(from, head, &body).await.map(Reply::Piece),
             Call::Propose { commands, within_ms } => self.propose_for(from, commands, until(within_ms)).await,
-            Call::ReadIndex { within_ms } => Ok(Reply::ReadIndex(self.read_index_for(until(within_ms)).await)),
+            Call::ReadIndex { within_ms } => {
+                Ok(Reply::ReadIndex(self.read_index_for(Duration::from_millis(within_ms).min(WITHIN_MAX)).await))
+            }
             Call::Change { change, within_ms } => {
                 let changed = timeout_at(until(within_ms), self.change_here(change, until(within_ms))).await;
                 Ok(Reply::Change(changed.unwrap_or(Changed::NotLeader)))
@@ -104,16 +106,6 @@ impl Core {
             }
         };
         Ok(Reply::Propose(futures::future::join_all(commands.into_iter().map(write)).await))
-    }
-
-    async fn read_index_for(self: &Arc<Self>, until: Instant) -> ReadIndex {
-        if self.leader() != Some(self.me) {
-            return ReadIndex::NotLeader;
-        }
-        match timeout_at(until, self.read_index(until)).await {
-            Ok(Ok(index)) => ReadIndex::Upto(index),
-            Ok(Err(_)) | Err(_) => ReadIndex::NotLeader,
-        }
     }
 
     async fn take_piece(

@@ -10,11 +10,11 @@ const HEAD_RESERVE_BYTES: usize = 256 << 10;
 /// Settings of one replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How often a leader tells the others that it lives, in milliseconds. A call between any two filers must
-    /// usually be answered within this time.
+    /// How often a leader tells the others that it lives, in milliseconds; to a peer whose answer takes longer, as soon as
+    /// it has answered.
     pub heartbeat_ms: u64,
     /// Shortest silence of the leader after which a filer stands for election, in milliseconds. Also the deadline
-    /// of the engine's calls to a peer.
+    /// of the engine's calls to a peer: a round trip between any two filers must take less.
     pub election_timeout_ms_min: u64,
     /// Longest such silence, in milliseconds; each filer draws one in between. Also for how long a leader may take
     /// proposals after a majority was last heard from.
@@ -115,6 +115,18 @@ impl Settings {
     /// Deadline of the engine's calls to a peer.
     pub(super) fn call_deadline(&self) -> Duration {
         Duration::from_millis(self.election_timeout_ms_min)
+    }
+
+    /// How long the answer to a sign of life may take, in milliseconds: as long as that to any other call of the engine, which
+    /// wants less than the silence after which a filer stands for election.
+    pub(super) fn answer_ms_max(&self) -> u64 {
+        self.election_timeout_ms_min - 1
+    }
+
+    /// Deadline of one question for an index read: the way to the leader, and its own question to a majority, behind a sign of
+    /// life that is not answered yet.
+    pub(super) fn question_deadline(&self) -> Duration {
+        (3 * self.call_deadline()).min(self.majority_known_lost_after())
     }
 
     /// For how long a word from the leader, or from a majority, counts as recent.

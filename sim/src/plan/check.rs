@@ -30,6 +30,7 @@ impl Plan {
         within("read_back_ms", self.read_back_ms, 0, TIME_MS_MAX)?;
         // What is dead is kept twice as long, and swept before a run is over.
         within("put_arrives_ms", self.put_arrives_ms, 1_000, 600_000)?;
+        within("answered_ms_max", self.answered_ms_max.unwrap_or(1), 1, TIME_MS_MAX)?;
         within("failures_to_trip", self.failures_to_trip.into(), 1, u32::MAX.into())?;
         within("rarely", self.rarely.into(), 1, 1_000)?;
         for skew_ms in &self.skews_ms {

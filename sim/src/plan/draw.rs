@@ -39,6 +39,7 @@ impl Plan {
             rarely: 1,
             read_back_ms: 0,
             put_arrives_ms: PUT_ARRIVES_MS,
+            answered_ms_max: None,
             skews_ms: Vec::new(),
             faults: Vec::new(),
         };

@@ -34,6 +34,10 @@ pub struct Scene {
     pub shows: &'static [&'static str],
 }
 
+/// The longest that a client may wait for an answer where links are slow and nothing else is wrong, in milliseconds: several
+/// round trips, behind what others wait for.
+const ANSWERED_MS_MAX: u64 = 15_000;
+
 use Family::{Clocks, Clouds, Crashes, Disks, Members, Network, Operators};
 
 /// All scenes.
@@ -214,6 +218,17 @@ pub const SCENES: &[Scene] = &[
             }
             // They may have been too quick for any trip.
             plan.cloud(65_000, 20_000, 0, Trouble::Outage);
+        },
+    ),
+    told(
+        "slow-links",
+        "for a minute, all answers between filers take longer than the pause between two signs of life: every client is answered in time nonetheless",
+        &["slow links"],
+        |plan| {
+            (plan.think_ms, plan.answered_ms_max) = (2_000, Some(ANSWERED_MS_MAX));
+            for filer in 1..=plan.filers {
+                plan.fault(5_000, 60_000, What::SlowLink { filer, delay_ms: 300, bytes_per_s: 2_000_000 });
+            }
         },
     ),
     told("late-puts", "puts of an old epoch arrive after the failover", &["late puts", "failovers"], |plan| {

@@ -16,9 +16,10 @@ pub struct MeshSettings {
     pub listen: SocketAddr,
     /// `host:port` under which peers reach this filer.
     pub advertise: String,
-    /// How often the leader says that it leads, in milliseconds; longer than a round trip between any two filers.
+    /// How often the leader says that it leads, in milliseconds.
     pub heartbeat_ms: u64,
-    /// Silence of the leader after which a filer stands for election: at least this, in milliseconds,
+    /// Silence of the leader after which a filer stands for election: at least this, in milliseconds. Also the longest that
+    /// an answer between two filers may take: well above a round trip,
     pub election_ms_min: u64,
     /// and at most this.
     pub election_ms_max: u64,
@@ -69,9 +70,9 @@ impl MeshSettings {
                 format!("is missing: listen = \"{listen}\" names no single address; add advertise = \"host:port\" as peers reach it"),
             );
         }
-        let doc = "How often the leader of the replicated log says that it leads. Longer than a round trip between any two sites:\nwhile one takes longer, operations wait.";
+        let doc = "How often the leader of the replicated log says that it leads; to a filer that answers more slowly, when it has answered.";
         form.set("heartbeat", doc, Millis(10..=10 * SECOND), &mut self.heartbeat_ms);
-        let doc = "A leader silent for this long is replaced; each filer draws its patience from this range.";
+        let doc = "A leader silent for this long is replaced; each filer draws its patience from this range. Answers between filers must\ncome within election_min: let it be twice the longest round trip between two sites, or more, at all of them.";
         form.set("election_min", doc, Millis(50..=MINUTE), &mut self.election_ms_min);
         form.set("election_max", "", Millis(50..=2 * MINUTE), &mut self.election_ms_max);
         form.set(

@@ -16,7 +16,7 @@ use crate::{
             Cache, Certificate, Cloud, Dead, Failing, FilerName, Peer, Resync, RevokedRow, Role, Serving, Staging, Task,
         },
     },
-    site::{certificate_left_ms, removed},
+    site::{certificate_left_ms, far::is_far, removed},
     wire,
 };
 use mesh::{
@@ -155,6 +155,7 @@ impl Site {
                     connected: this || session.is_some_and(|session| session.connected),
                     heard_ms_ago: if this { Some(0) } else { session.and_then(|session| session.heard_ms_ago) },
                     rtt_us: session.and_then(|session| session.rtt_us),
+                    far: is_far(session.and_then(|session| session.rtt_us), self.config.mesh.election_ms_min),
                     last_error: session.and_then(|session| session.last_error.clone()),
                     staged_bytes: if this { Some(staging.bytes) } else { report.map(|(r, _)| r.staged_bytes) },
                     oldest_unprotected_ms: if this {

@@ -1,5 +1,6 @@
 use super::mesh::*;
 use crate::consensus::{ProposeError, Settings};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
@@ -67,4 +68,58 @@ async fn a_ticket_says_whether_its_operation_was_given_to_anybody() {
     assert!(matches!((lost, refused), (Err(ProposeError::NoMajority { .. }), Err(ProposeError::NoMajority { .. }))));
     assert!(given.was_handed_over() && !waits.was_handed_over());
     assert_eq!((lead.local("given"), lead.local("waits")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn filers_whose_answers_take_longer_than_the_pause_between_signs_of_life_go_on() {
+    let (mesh, filers) = mesh_of(5, settings()).await;
+    let all: Vec<_> = filers.iter().collect();
+    let lead = leader(&all).await;
+    // Round trips of 900 ms; signs of life every 250 ms; a second without one, and an election is due.
+    mesh.slow_down(Duration::from_millis(449));
+    sleep(MINUTE).await;
+    let term = lead.consensus.status().term;
+    for round in 1..=10 {
+        // Nothing else is replicated meanwhile, whose answers would be signs of a majority.
+        sleep(10 * SECOND).await;
+        for filer in &all {
+            assert_eq!(filer.consensus.check_majority(), Ok(()), "filer {}", filer.id);
+            filer.consensus.barrier(5 * SECOND).await.expect("a majority answers");
+        }
+        let follower = all.iter().find(|filer| filer.id != lead.id).expect("four follow");
+        for filer in [lead, *follower] {
+            let op = filer.id.to_string().into_bytes();
+            let answer = filer.consensus.propose(op, 5 * SECOND).await.expect("a majority answers");
+            assert_eq!(answer, u64::to_be_bytes(round));
+        }
+    }
+    assert_eq!(lead.consensus.status().term, term, "nobody stood for election");
+    // They elect, too.
+    mesh.cut(lead.id.0);
+    let left: Vec<_> = all.iter().copied().filter(|filer| filer.id != lead.id).collect();
+    left[0].until(|status| status.leader.is_some_and(|leader| leader != lead.id)).await;
+    left[0].count("y").await;
+    mesh.heal();
+    agree(&all).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_to_a_leader_that_is_gone_goes_to_its_successor_at_once() {
+    let (mesh, filers) = mesh_of(3, settings()).await;
+    let all: Vec<_> = filers.iter().collect();
+    let gone = leader(&all).await;
+    let left: Vec<_> = all.iter().copied().filter(|filer| filer.id != gone.id).collect();
+    mesh.cut(gone.id.0);
+    let elected = async {
+        left[0].until(|status| status.leader.is_some_and(|leader| leader != gone.id)).await;
+        Instant::now()
+    };
+    let asked = left.iter().map(|filer| async {
+        filer.consensus.barrier(MINUTE).await.expect("two of three are left");
+        Instant::now()
+    });
+    let (elected, answered) = tokio::join!(elected, futures::future::join_all(asked));
+    for at in answered {
+        assert!(at <= elected + SECOND, "answered {:?} behind the election", at - elected);
+    }
 }

@@ -52,6 +52,8 @@ struct Wires {
     /// Calls from these to the consensus channel are carried out, but their answers are lost.
     deaf: BTreeSet<FilerId>,
     calls: u64,
+    /// How much longer than usual each way takes.
+    slower: Duration,
 }
 
 /// The network.
@@ -82,6 +84,15 @@ impl Mesh {
         self.wires.lock().expect("no test holds it").deaf.insert(FilerId(id));
     }
 
+    /// Every way takes so much longer than usual from now on.
+    pub fn slow_down(&self, by: Duration) {
+        self.wires.lock().expect("no test holds it").slower = by;
+    }
+
+    fn slower(&self) -> Duration {
+        self.wires.lock().expect("no test holds it").slower
+    }
+
     pub fn calls(&self) -> u64 {
         self.wires.lock().expect("no test holds it").calls
     }
@@ -105,7 +116,7 @@ impl Peers for End {
         };
         let timed_out = CallError::TimedOut { to, after_ms: deadline.as_millis() as u64 };
         let carried = async {
-            sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(1) + self.mesh.slower()).await;
             let Some(door) = door.filter(|_| !self.mesh.severed(self.me, to)) else {
                 sleep(deadline).await;
                 return Err(timed_out.clone());
@@ -115,6 +126,7 @@ impl Peers for End {
             if deaf || self.mesh.severed(self.me, to) {
                 sleep(deadline).await;
             }
+            sleep(self.mesh.slower()).await;
             answer.map_err(|why| CallError::Refused { to, why })
         };
         timeout(deadline, carried).await.unwrap_or(Err(timed_out.clone()))
