@@ -234,7 +234,7 @@ fn orders(config: &Config, notes: &mut Notes) {
     let (mesh, health, segments) = (&config.mesh, &config.health, &config.segments);
     let t = &mesh.transport;
     let times = [
-        ("mesh.election_min", mesh.election_ms_min, "mesh.election_max", mesh.election_ms_max, 1),
+        ("mesh.election_min", mesh.election_ms_min, "mesh.election_max", mesh.election_ms_max, 2),
         ("mesh.heartbeat", mesh.heartbeat_ms, "mesh.election_min", mesh.election_ms_min, 2),
         ("mesh.keep_alive", t.keep_alive_ms, "mesh.idle_max", t.idle_ms_max, 2),
         ("mesh.redial_min", t.redial_ms_min, "mesh.redial_max", t.redial_ms_max, 1),

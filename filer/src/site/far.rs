@@ -36,12 +36,18 @@ pub(super) async fn watch(mesh: Arc<QuicMesh>, election_ms_min: u64) {
     }
 }
 
-/// Those that are far and were near, or not there, at the last look.
+/// Those that are far and were near, or away, at the last look.
 fn news(peers: Vec<PeerStatus>, election_ms_min: u64, told: &mut BTreeSet<FilerId>) -> Vec<PeerStatus> {
-    let far: Vec<_> = peers.into_iter().filter(|peer| peer.connected && is_far(peer.rtt_us, election_ms_min)).collect();
-    let now = far.iter().map(|peer| peer.id).collect();
-    let before = std::mem::replace(told, now);
-    far.into_iter().filter(|peer| !before.contains(&peer.id)).collect()
+    let is_news = |peer: &PeerStatus| {
+        // One that was told of is near again when it is clearly so.
+        let limit_ms = if told.contains(&peer.id) { election_ms_min * 3 / 4 } else { election_ms_min };
+        if peer.connected && is_far(peer.rtt_us, limit_ms) {
+            return told.insert(peer.id);
+        }
+        told.remove(&peer.id);
+        false
+    };
+    peers.into_iter().filter(is_news).collect()
 }
 
 #[cfg(test)]
@@ -65,6 +71,8 @@ mod tests {
         };
         assert_eq!(names(&[peer(2, Some(500)), peer(3, Some(501)), peer(4, None)]), ["site3"]);
         assert_eq!(names(&[peer(2, Some(800)), peer(3, Some(900))]), ["site2"]);
+        assert!(names(&[peer(2, Some(490)), peer(3, Some(900))]).is_empty());
+        assert!(names(&[peer(2, Some(800)), peer(3, Some(900))]).is_empty());
         let away = PeerStatus { connected: false, ..peer(2, Some(800)) };
         assert!(names(&[away, peer(3, Some(20))]).is_empty());
         assert_eq!(names(&[peer(2, Some(800)), peer(3, Some(900))]), ["site2", "site3"]);

@@ -10,14 +10,15 @@ use super::{
 };
 use crate::FilerId;
 use bytes::Bytes;
-use openraft::{ReadPolicy, async_runtime::WatchReceiver, errors::RaftError};
+use futures::{StreamExt, stream::FuturesUnordered};
+use openraft::{LinearizerOption, async_runtime::WatchReceiver, errors::RaftError};
 use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 /// Where callers wait for the next question.
@@ -93,29 +94,51 @@ impl Core {
         }
         match self.leader() {
             Some(leader) if leader == self.me => self.ask_here(within).await,
-            Some(leader) => {
-                let call = Call::ReadIndex { within_ms: within.as_millis() as u64 };
-                tokio::select! {
-                    biased;
-                    answer = ask(&*self.peers, leader, &call, Bytes::new(), within) => match answer {
-                        Ok(Reply::ReadIndex(ReadIndex::Upto(index))) => Asked::Upto(index),
-                        Err(AskError::Removed) => {
-                            self.shared.dismiss();
-                            Asked::Failed(ProposeError::NotMember)
-                        }
-                        Ok(_) | Err(_) => Asked::Again,
-                    },
-                    // Its successor answers sooner than it does.
-                    () = self.leads_no_more(leader) => Asked::Again,
-                }
-            }
+            Some(leader) => tokio::select! {
+                biased;
+                answer = self.ask_there(leader, within) => answer,
+                // Its successor answers sooner than it does.
+                () = self.leads_no_more(leader) => Asked::Again,
+            },
             None => Asked::Again,
+        }
+    }
+
+    /// The leader's word, by whichever of several calls brings it first: one that has no answer yet when an answer is due may
+    /// be lost, and may be on a long way, so the next one goes beside it.
+    async fn ask_there(&self, leader: FilerId, within: Duration) -> Asked {
+        let until = Instant::now() + within;
+        let one = || async {
+            let within = until.saturating_duration_since(Instant::now());
+            let call = Call::ReadIndex { within_ms: within.as_millis() as u64 };
+            ask(&*self.peers, leader, &call, Bytes::new(), within).await
+        };
+        let mut calls = FuturesUnordered::from_iter([one()]);
+        loop {
+            let answer = tokio::select! {
+                biased;
+                answer = calls.next() => answer,
+                () = sleep(self.settings.call_deadline()) => {
+                    calls.push(one());
+                    continue;
+                }
+            };
+            return match answer {
+                Some(Ok(Reply::ReadIndex(ReadIndex::Upto(index)))) => Asked::Upto(index),
+                Some(Err(AskError::Removed)) => {
+                    self.shared.dismiss();
+                    Asked::Failed(ProposeError::NotMember)
+                }
+                Some(Ok(_) | Err(_)) | None => Asked::Again,
+            };
         }
     }
 
     /// One question of the leader to a majority.
     async fn ask_here(&self, within: Duration) -> Asked {
-        match timeout(within, self.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await {
+        // By a sign of life that is sent behind the question, for which the engine waits as long as we do.
+        let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(within);
+        match timeout(within, self.raft.get_read_linearizer(option)).await {
             Ok(Ok(word)) => Asked::Upto(word.read_log_id().index()),
             Ok(Err(RaftError::Fatal(error))) => Asked::Failed(self.engine_ended(&error)),
             Ok(Err(RaftError::APIError(_))) | Err(_) => Asked::Again,

@@ -1,8 +1,8 @@
 //! Whether this filer has a majority, as far as it can know.
 //!
 //! Signs of a majority are: a leader's entries or signs of life; at the leader, the answers of most filers; an index
-//! read that was confirmed. A filer without any of them for two election timeouts *knows* that it has none: by then a
-//! majority would have elected a leader, and it would have been heard. The same is known when index reads have failed
+//! read that was confirmed. A filer without any of them for `majority_known_lost_after` *knows* that it has none: by then
+//! a majority would have elected a leader, and it would have been heard. The same is known when index reads have failed
 //! for so long, however alive the leader sounds: it may be cut off together with this filer.
 
 use super::{

@@ -125,6 +125,11 @@ impl Consensus {
         // An answer means that the engine has told what it found in the tables.
         let ready = core.raft.with_raft_state(|_| ()).await;
         ready.map_err(|e| StartError::Engine(e.to_string()))?;
+        // Nobody else's word is needed, so it does not wait until it would be time to stand for election.
+        if core.look(|metrics| metrics.membership_config.membership().voter_ids().eq([me])) {
+            let elected = core.raft.trigger().elect(false).await;
+            elected.map_err(|e| StartError::Engine(e.to_string()))?;
+        }
         env.spawn(forward::run(core.clone(), forwarded));
         env.spawn(follow(core.clone()));
         env.spawn(heartbeat::send(core.clone()));

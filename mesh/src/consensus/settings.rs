@@ -13,11 +13,12 @@ pub struct Settings {
     /// How often a leader tells the others that it lives, in milliseconds; to a peer whose answer takes longer, as soon as
     /// it has answered.
     pub heartbeat_ms: u64,
-    /// Shortest silence of the leader after which a filer stands for election, in milliseconds. Also the deadline
-    /// of the engine's calls to a peer: a round trip between any two filers must take less.
+    /// Deadline of the engine's calls to a peer, in milliseconds: a round trip between any two filers must take less. Also the
+    /// shortest time that a filer draws, as told below.
     pub election_timeout_ms_min: u64,
-    /// Longest such silence, in milliseconds; each filer draws one in between. Also for how long a leader may take
-    /// proposals after a majority was last heard from.
+    /// For how long after a majority was last heard from a leader takes proposals, and the others stand by it, in
+    /// milliseconds; one that hears nothing for a time more that it draws, from the shortest to this, stands for election.
+    /// At least twice the shortest, so that an answer that took all its time is still news.
     pub election_timeout_ms_max: u64,
     /// A snapshot is taken, and the log behind it dropped, after so many entries.
     pub snapshot_every_entries: u64,
@@ -90,8 +91,8 @@ impl Settings {
                 "election_timeout_ms_min must be above heartbeat_ms".to_string(),
             ),
             (
-                self.election_timeout_ms_max > self.election_timeout_ms_min,
-                "election_timeout_ms_max must be above election_timeout_ms_min".to_string(),
+                self.election_timeout_ms_max / 2 >= self.election_timeout_ms_min,
+                "election_timeout_ms_max must be at least twice election_timeout_ms_min".to_string(),
             ),
             (self.snapshot_every_entries > 0, "snapshot_every_entries must be above 0".to_string()),
             (self.apply_rows_max > 0, "apply_rows_max must be above 0".to_string()),
@@ -126,7 +127,7 @@ impl Settings {
     /// Deadline of one question for an index read: the way to the leader, and its own question to a majority, behind a sign of
     /// life that is not answered yet.
     pub(super) fn question_deadline(&self) -> Duration {
-        (3 * self.call_deadline()).min(self.majority_known_lost_after())
+        3 * self.call_deadline()
     }
 
     /// For how long a word from the leader, or from a majority, counts as recent.
@@ -134,9 +135,10 @@ impl Settings {
         Duration::from_millis(self.election_timeout_ms_max)
     }
 
-    /// Without a sign of a majority for so long, a filer knows that it has none: elections would be over.
+    /// Without a sign of a majority for so long, a filer knows that it has none. By then the last lease was over, the most
+    /// patient filer has stood for election, and it was asked for, held and told: less than three answers.
     pub(super) fn majority_known_lost_after(&self) -> Duration {
-        2 * self.lease()
+        2 * self.lease() + 3 * self.call_deadline()
     }
 
     /// Deadline of one piece of a snapshot.
@@ -154,6 +156,8 @@ mod tests {
         assert_eq!(Settings::default().check(), Ok(()));
         let late = Settings { heartbeat_ms: 1_000, ..Settings::default() };
         assert!(late.check().is_err_and(|why| why.contains("heartbeat_ms")));
+        let narrow = Settings { election_timeout_ms_max: 1_999, ..Settings::default() };
+        assert!(narrow.check().is_err_and(|why| why.contains("election_timeout_ms_max")));
         let huge = Settings { op_bytes_max: 8 << 20, ..Settings::default() };
         assert!(huge.check().is_err_and(|why| why.contains("op_bytes_max")));
     }

@@ -18,10 +18,10 @@ pub struct MeshSettings {
     pub advertise: String,
     /// How often the leader says that it leads, in milliseconds.
     pub heartbeat_ms: u64,
-    /// Silence of the leader after which a filer stands for election: at least this, in milliseconds. Also the longest that
-    /// an answer between two filers may take: well above a round trip,
+    /// The longest that an answer between two filers may take, in milliseconds; and the least that a filer waits for the
+    /// leader beyond the time below.
     pub election_ms_min: u64,
-    /// and at most this.
+    /// For how long the leader's silence is borne, in milliseconds; and the most that a filer waits beyond that.
     pub election_ms_max: u64,
     /// Largest replicated state that this filer takes from a peer, in bytes.
     pub snapshot_bytes_max: u64,
@@ -72,7 +72,7 @@ impl MeshSettings {
         }
         let doc = "How often the leader of the replicated log says that it leads; to a filer that answers more slowly, when it has answered.";
         form.set("heartbeat", doc, Millis(10..=10 * SECOND), &mut self.heartbeat_ms);
-        let doc = "A leader silent for this long is replaced; each filer draws its patience from this range. Answers between filers must\ncome within election_min: let it be twice the longest round trip between two sites, or more, at all of them.";
+        let doc = "Answers between filers must come within election_min: let it be twice the longest round trip between two sites, or more,\nat all of them. A leader that is silent for election_max, and for a time more that each filer draws between both, is replaced.";
         form.set("election_min", doc, Millis(50..=MINUTE), &mut self.election_ms_min);
         form.set("election_max", "", Millis(50..=2 * MINUTE), &mut self.election_ms_max);
         form.set(

@@ -66,7 +66,7 @@ fn every_problem_is_listed_with_its_line() {
             "[mesh]\nadvertise = \"ams\"\nelection_min = \"3 s\"\nheartbeat = \"2 s\"\n",
             vec![
                 "line 12: mesh.advertise \"ams\" is not host:port; write it as peers reach it, such as \"ams.example.org:7400\"".into(),
-                "line 13: mesh.election_min = \"3 s\" is too large: it must fit in mesh.election_max = \"2 s\" (the default)".into(),
+                "line 13: mesh.election_min = \"3 s\" is too large: 2 times it must fit in mesh.election_max = \"2 s\" (the default)".into(),
                 "line 14: mesh.heartbeat = \"2 s\" is too large: 2 times it must fit in mesh.election_min = \"3 s\" (line 13)".into(),
             ],
         ),
