@@ -26,7 +26,7 @@ use std::{
 /// Which run: that of a seed, or that of a plan in a file.
 #[derive(clap::Args, Clone)]
 pub struct Which {
-    /// A seed, as `sim run` names it.
+    /// A seed, as `sim run` names it; or else --plan FILE.
     #[arg(required_unless_present = "plan", conflicts_with = "plan")]
     seed: Option<u64>,
     /// A plan's file, as `sim shrink` writes it, instead of a seed.
@@ -85,7 +85,10 @@ impl What {
 
 /// A number, or two with `..` between, the last one included.
 pub fn range(text: &str) -> Result<(u64, u64), String> {
-    let number = |text: &str| text.parse::<u64>().map_err(|e| format!("\"{text}\" is no such number: {e}"));
+    let number = |part: &str| {
+        part.parse::<u64>()
+            .map_err(|_| format!("\"{text}\" is no number, and no range such as 1..20, last one included"))
+    };
     match text.split_once("..") {
         Some((from, to)) => match (number(from)?, number(to.trim_start_matches('='))?) {
             (from, to) if from <= to => Ok((from, to)),
@@ -98,7 +101,10 @@ pub fn range(text: &str) -> Result<(u64, u64), String> {
 /// A moment as it is told, in milliseconds: seconds or minutes and seconds, with up to three places behind the point.
 pub fn moment_ms(text: &str) -> Result<u64, String> {
     let wrong = || format!("\"{text}\" is no moment: 90, 1:30 and 01:30.250 are");
-    let (minutes, seconds) = text.split_once(':').unwrap_or(("0", text));
+    let (minutes, seconds, seconds_max) = match text.split_once(':') {
+        Some((minutes, seconds)) => (minutes, seconds, 59),
+        None => ("0", text, u64::MAX),
+    };
     let (seconds, thousandths) = seconds.split_once('.').unwrap_or((seconds, "0"));
     let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
     let number = |digits: &str| digits.parse().ok().filter(|_: &u64| is_number(digits)).ok_or_else(wrong);
@@ -106,6 +112,9 @@ pub fn moment_ms(text: &str) -> Result<u64, String> {
         return Err(wrong());
     }
     let (minutes, seconds, rest_ms) = (number(minutes)?, number(seconds)?, number(&format!("{thousandths:0<3}"))?);
+    if seconds > seconds_max {
+        return Err(wrong());
+    }
     let whole_s = minutes.checked_mul(60).and_then(|s| s.checked_add(seconds));
     whole_s.and_then(|s| s.checked_mul(1000)).and_then(|ms| ms.checked_add(rest_ms)).ok_or_else(wrong)
 }
@@ -138,6 +147,10 @@ pub fn replay(which: &Which, until_ms: Option<u64>, trace: Option<&Path>) -> any
     let outcome = sim::run::run(plan, how);
     if outcome.violation.is_some() || until_ms.is_some() {
         outcome.last.iter().for_each(|line| say!("{line}"));
+    }
+    let left_out = outcome.coverage.iter().find(|(name, _)| *name == "faults not carried out");
+    if let Some((_, count)) = left_out.filter(|(_, count)| *count > 0) {
+        say!("{} of the plan not carried out, as FAULT lines of the trace tell", counted(*count, "fault"));
     }
     say!("trace {:016x}, {} lines, {} virtual time", outcome.hash, outcome.lines, moment(outcome.virtual_ms));
     match &outcome.violation {
@@ -226,6 +239,11 @@ pub fn report(which: &Which, output: &Path) -> anyhow::Result<ExitCode> {
 /// Shows where two traces part.
 pub fn diff(a: &Path, b: &Path) -> anyhow::Result<ExitCode> {
     let opened = |path: &Path| File::open(path).map(BufReader::new).with_context(|| cannot("read", path));
+    for path in [a, b] {
+        if path.is_dir() {
+            bail!("{} is a directory, and no trace", path.display());
+        }
+    }
     let both = || format!("cannot read {} or {} as a trace", a.display(), b.display());
     let Some(parting) = parting(opened(a)?, opened(b)?).with_context(both)? else {
         let is_empty = |path: &Path| path.metadata().is_ok_and(|found| found.is_file() && found.len() == 0);
@@ -264,7 +282,7 @@ mod tests {
             (told("90"), told("1:30"), told("01:30.250"), told("0.5")),
             (Some(90_000), Some(90_000), Some(90_250), Some(500))
         );
-        for wrong in ["", "+5", "1.+5", "1:", ":5", "1:30.", "1.2345", "-1", "1:2:3", "18446744073709551615"] {
+        for wrong in ["", "+5", "1.+5", "1:", ":5", "1:30.", "1:60", "1.2345", "-1", "1:2:3", "18446744073709551615"] {
             assert_eq!(told(wrong), None, "{wrong}");
         }
     }

@@ -78,6 +78,7 @@ pub const NAMES: &[&str] = &[
     "clock jumps",
     "agreed time much ahead",
     "fallback reads",
+    "faults not carried out",
     "copies repaired",
     "damaged copies noticed",
 ];

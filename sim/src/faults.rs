@@ -45,11 +45,14 @@ pub async fn storm(world: Rc<World>, shared: Rc<Shared>) {
                 sleep(Duration::from_millis(later_ms)).await;
             }
             if world.healed.get() {
-                return;
+                return left_out(&world, &fault.what, "nothing was resynced before the faults ended");
             }
             if !is_possible(&world, &fault.what) {
-                world.trace.note("FAULT", format_args!("{:?} cannot be, and is not", fault.what));
-                return world.recording.mark(Lane::World, world.trace.now_ms(), not_carried_out(&fault.what));
+                let why = match fault.what {
+                    What::Add => "there are as many as there may be",
+                    _ => "who it is about is gone, or too few would be left",
+                };
+                return left_out(&world, &fault.what, why);
             }
             world.trace.note("FAULT", format_args!("{:?} for {} ms", fault.what, fault.for_ms));
             record(&world, &fault);
@@ -307,17 +310,16 @@ fn clock_told(ms: i64) -> String {
     format!("clock is {far} {}", if ms < 0 { "behind" } else { "ahead" })
 }
 
-/// That a fault was not carried out, in words for people.
-fn not_carried_out(what: &What) -> String {
+/// A fault is not carried out.
+fn left_out(world: &World, what: &What, why: &str) {
+    world.coverage.hit("faults not carried out");
+    world.trace.note("FAULT", format_args!("{what:?} is not: {why}"));
     let of = match what.filers().as_slice() {
         [filer] => format!(" of filer {filer}"),
         _ => String::new(),
     };
-    let why = match what {
-        What::Add => "there are as many as there may be",
-        _ => "who it is about is gone, or too few would be left",
-    };
-    format!("not carried out{of}: {} ({why})", told(what))
+    let text = format!("not carried out{of}: {} ({why})", told(what));
+    world.recording.mark(Lane::World, world.trace.now_ms(), text);
 }
 
 fn name_of(trouble: Trouble) -> Option<&'static str> {

@@ -16,7 +16,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  sim run --seeds 1..500\n  sim run --seeds 1..100 --scene clouds --minutes 5\n  sim replay 17 --until 90 --trace run.txt\n  sim shrink 17 -o small.json && sim replay --plan small.json\n  sim report 17 -o run.html\n  sim plan 17 -o mine.json && sim report --plan mine.json -o mine.html"
+    after_help = "Ends with 0 when all is well, 1 when a run failed or traces part, 2 when nothing could be run.\n\nExamples:\n  sim run --seeds 1..500\n  sim run --seeds 1..100 --scene clouds --minutes 5\n  sim replay 17 --until 90 --trace run.txt\n  sim shrink 17 -o small.json && sim replay --plan small.json\n  sim report 17 -o run.html\n  sim plan 17 -o mine.json && sim report --plan mine.json -o mine.html"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -40,6 +40,7 @@ enum Command {
         trace: Option<PathBuf>,
     },
     /// Shows what is to happen in a seed's run: a plan, to be changed by hand and run with `sim replay --plan`.
+    #[command(after_help = PLAN_HELP)]
     Plan {
         /// A seed, as `sim run` names it.
         seed: u64,
@@ -76,6 +77,29 @@ enum Command {
     Scenes,
 }
 
+/// Exit code where nothing could be run: as for arguments that are wrong. A run that failed ends with 1.
+const NOT_RUN: u8 = 2;
+
+/// What the fields of a plan mean, for those who change one.
+const PLAN_HELP: &str = "A plan is JSON:
+  filers, clients_per_site  how many filers, numbered from 1, and clients at each
+  storm_ms                  how long faults happen; then the world is mended
+  think_ms                  mean time between two operations of a client
+  operations_max            operations after which a client rests; null: it works until the world is mended
+  failures_to_trip          consecutive failures that trip a cloud
+  rarely                    how many times as rarely as usual leaders tell that they live, and the run is looked at
+  read_back_ms              how long a client goes on reading a file that it has closed
+  put_arrives_ms            how late a put may arrive at most
+  answered_ms_max           the longest that a client may wait for an answer while faults last; away: nothing is promised
+  skews_ms                  how far each filer's clock is ahead all the time
+  faults                    each with
+    at_ms, for_ms           when it begins, in virtual milliseconds since clients began, and how long it lasts
+    in_resync_ms            it waits from then on until a cloud is resynced, and so much longer; away: it does not wait
+    what                    what goes wrong; clouds are 0 (A, the preferred one) and 1 (B); a crash with at_effect comes at
+                            that one of the filer's effects from then on, and with again_after once more, at that effect of
+                            its recovery
+sim/src/plan.rs and sim/src/world/clouds/trouble.rs tell everything that can go wrong.";
+
 #[derive(clap::Args, Clone)]
 pub struct What {
     /// What may go wrong: see `sim scenes`.
@@ -108,7 +132,7 @@ fn filers(text: &str) -> Result<(u64, u64), String> {
 fn main() -> ExitCode {
     carry_out(Cli::parse().command).unwrap_or_else(|error| {
         eprintln!("Error: {error:#}");
-        ExitCode::FAILURE
+        ExitCode::from(NOT_RUN)
     })
 }
 
@@ -151,5 +175,13 @@ mod tests {
         assert!(refused(&["--seeds", "9..3"]).contains("greater than the last"));
         assert!(refused(&["--minutes", "0"]).contains("1..=1440"));
         assert_eq!(refused(&["--seeds", "3..9"]), "");
+        for which in [&["17", "--scene", "calm"][..], &["--plan", "mine.json"]] {
+            let replay = ["sim", "replay"].iter().chain(which);
+            assert!(Cli::try_parse_from(replay).is_ok(), "{which:?}");
+        }
+        for which in [&[][..], &["17", "--plan", "mine.json"], &["--plan", "mine.json", "--scene", "calm"]] {
+            let replay = ["sim", "replay"].iter().chain(which);
+            assert!(Cli::try_parse_from(replay).is_err(), "{which:?}");
+        }
     }
 }

@@ -167,9 +167,12 @@ impl Recording {
         Wait { recording: self.clone(), trace: trace.clone(), number }
     }
 
-    /// The longest time that a client has waited for an answer that it has.
-    pub fn longest_wait(&self) -> Option<Stall> {
-        self.kept().longest
+    /// The longest time that a client has waited for an answer, or waits for one now.
+    pub fn longest_wait(&self, now_ms: u64) -> Option<Stall> {
+        let kept = self.kept();
+        let waiting =
+            kept.waiting.values().map(|(site, from_ms)| Stall { site: *site, from_ms: *from_ms, to_ms: now_ms });
+        waiting.chain(kept.longest).max_by_key(|wait| wait.to_ms - wait.from_ms)
     }
 
     /// A moment was looked at.

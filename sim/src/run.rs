@@ -360,6 +360,8 @@ async fn look(world: Rc<World>) {
     let mut damaged = BTreeMap::new();
     loop {
         sleep(LOOK_EVERY * world.plan.rarely.max(1)).await;
+        let longest = world.recording.longest_wait(world.trace.now_ms());
+        judge(&world, "progress", answered_in_time(longest, world.plan.answered_ms_max));
         let tables = world.newest_tables();
         judge(&world, "the tree is a tree", tree_is_a_tree(&tables));
         let agreed = agreed_time(&tables, world.right_ns(), &world.plan);
@@ -379,7 +381,6 @@ async fn look(world: Rc<World>) {
 }
 
 async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
-    judge(world, "progress", answered_in_time(world.recording.longest_wait(), world.plan.answered_ms_max));
     let lost = world.lost_ids();
     let tables = world.newest_tables();
     judge(world, "what is released is held", released_is_held(&tables, &world.clouds, &world.disks(), false));

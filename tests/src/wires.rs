@@ -1,26 +1,34 @@
-//! The wires between filers: every datagram of the mesh passes one, so that a test can cut a filer off from its peers
-//! while its clients, its clouds and the test itself still reach it.
+//! The wires between filers: every datagram of the mesh passes one, so that a test can cut a filer off from its peers, or
+//! make them far, while its clients, its clouds and the test itself reach it as ever.
 //!
 //! ```text
 //! filer a ── its mesh socket ──▶ front of b's wire ▶ a socket for a ──▶ filer b
 //!            (advertised as b)   └─ answers go back the same way ─┘
 //! ```
 //!
-//! Owns: sockets, who is cut off. Does not own: which address a filer advertises (`mesh_of_filers`).
+//! Owns: sockets, who is cut off, how long a way takes. Does not own: which address a filer advertises (`mesh_of_filers`).
 
 use anyhow::{Context, Result};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
-use tokio::{net::UdpSocket, task::JoinSet};
+use tokio::{
+    net::UdpSocket,
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 
 /// Largest datagram, in bytes.
 const DATAGRAM_BYTES_MAX: usize = 64 << 10;
+/// Datagrams that are on one way at one time; more are lost, as in a router.
+const ON_THE_WAY_MAX: usize = 16_384;
 
 /// The wires of one mesh. Dropped, all of them are gone.
 #[derive(Default)]
@@ -29,12 +37,13 @@ pub struct Wires {
     wires: JoinSet<()>,
 }
 
-/// Who is cut off, and what that has cost.
+/// Who is cut off, what that has cost, and how long each way takes.
 #[derive(Default)]
 struct Cuts {
     /// By the filers' mesh sockets.
     cut_off: Mutex<BTreeSet<SocketAddr>>,
     lost: AtomicU64,
+    way_ms: AtomicU64,
 }
 
 impl Cuts {
@@ -48,6 +57,14 @@ impl Cuts {
         let passes = !cut_off.contains(&one) && !cut_off.contains(&other);
         self.lost.fetch_add(u64::from(!passes), Relaxed);
         passes
+    }
+
+    /// Sends a datagram off: it arrives when its way is over.
+    fn send(&self, way: &mpsc::Sender<(Instant, Vec<u8>)>, datagram: &[u8]) {
+        let due = Instant::now() + Duration::from_millis(self.way_ms.load(Relaxed));
+        if way.try_send((due, datagram.to_vec())).is_err() {
+            self.lost.fetch_add(1, Relaxed);
+        }
     }
 }
 
@@ -87,6 +104,11 @@ impl Wires {
         self.cuts.cut_off().insert(filer);
     }
 
+    /// From here on each way between two filers takes so long, in milliseconds; at first, as long as it takes.
+    pub fn set_way_ms(&self, way_ms: u64) {
+        self.cuts.way_ms.store(way_ms, Relaxed);
+    }
+
     /// Mends all wires.
     pub fn mend(&self) {
         self.cuts.cut_off().clear();
@@ -107,38 +129,56 @@ struct Wire {
 impl Wire {
     async fn carry(self) -> Result<()> {
         // By the peer's own mesh socket; a filer listens and dials with one and the same.
-        let mut backs = BTreeMap::<SocketAddr, Arc<UdpSocket>>::new();
-        let mut answers = JoinSet::new();
+        let mut ways = BTreeMap::new();
+        let mut tasks = JoinSet::new();
         let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
         loop {
             let (len, from) = self.front.recv_from(&mut datagram).await.context("receiving from a peer")?;
-            let back = match backs.get(&from) {
-                Some(back) => back.clone(),
-                None => {
-                    let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.context("opening the way back")?;
-                    back.connect(self.to).await.context("opening the way back")?;
-                    let back = Arc::new(back);
-                    answers.spawn(answer(back.clone(), self.front.clone(), (from, self.to), self.cuts.clone()));
-                    backs.insert(from, back.clone());
-                    back
-                }
+            let way = match ways.entry(from) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.open(from, &mut tasks).await?),
             };
             if self.cuts.pass(from, self.to) {
-                // A filer that is not there refuses datagrams; to its peers they are lost.
-                let _ = back.send(&datagram[..len]).await;
+                self.cuts.send(way, &datagram[..len]);
             }
         }
     }
+
+    /// The way from a peer, with that of the answers.
+    async fn open(&self, from: SocketAddr, tasks: &mut JoinSet<()>) -> Result<mpsc::Sender<(Instant, Vec<u8>)>> {
+        let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.context("opening the way back")?;
+        back.connect(self.to).await.context("opening the way back")?;
+        let back = Arc::new(back);
+        let ((way, taken), (answers, answered)) = (mpsc::channel(ON_THE_WAY_MAX), mpsc::channel(ON_THE_WAY_MAX));
+        tasks.spawn(arrive(taken, back.clone(), self.to));
+        tasks.spawn(arrive(answered, self.front.clone(), from));
+        tasks.spawn(answer(back, answers, (from, self.to), self.cuts.clone()));
+        Ok(way)
+    }
 }
 
-async fn answer(back: Arc<UdpSocket>, front: Arc<UdpSocket>, (peer, filer): (SocketAddr, SocketAddr), cuts: Arc<Cuts>) {
+/// Hands over what is on a way, each datagram when it is due.
+async fn arrive(mut taken: mpsc::Receiver<(Instant, Vec<u8>)>, socket: Arc<UdpSocket>, to: SocketAddr) {
+    while let Some((due, datagram)) = taken.recv().await {
+        sleep_until(due).await;
+        // A filer that is not there refuses datagrams; to its peers they are lost.
+        let _ = socket.send_to(&datagram, to).await;
+    }
+}
+
+async fn answer(
+    back: Arc<UdpSocket>,
+    answers: mpsc::Sender<(Instant, Vec<u8>)>,
+    (peer, filer): (SocketAddr, SocketAddr),
+    cuts: Arc<Cuts>,
+) {
     let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         // An error tells of a datagram that the filer refused, since it is not there.
         if let Ok(len) = back.recv(&mut datagram).await
             && cuts.pass(peer, filer)
         {
-            let _ = front.send_to(&datagram[..len], peer).await;
+            cuts.send(&answers, &datagram[..len]);
         }
     }
 }
@@ -173,5 +213,15 @@ mod tests {
             b.send_to(b"again", from).await.unwrap();
             assert_eq!(a.recv_from(&mut got).await.unwrap().0, 5);
         }
+        wires.set_way_ms(50);
+        let begun = Instant::now();
+        for sent in [b"one", b"two"] {
+            a.send_to(sent, front).await.unwrap();
+        }
+        for sent in [b"one", b"two"] {
+            let (len, _) = b.recv_from(&mut got).await.unwrap();
+            assert_eq!(&got[..len], sent);
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(50));
     }
 }

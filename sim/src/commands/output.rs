@@ -20,7 +20,7 @@ pub fn line(text: Arguments<'_>) {
         std::process::exit(NOBODY_READS);
     }
     eprintln!("Error: cannot write to standard output: {error}");
-    std::process::exit(1);
+    std::process::exit(crate::NOT_RUN.into());
 }
 
 /// As `println!`, which panics where nobody reads.

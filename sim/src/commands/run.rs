@@ -22,6 +22,9 @@ use std::{
 /// Exit code of a program that a user has stopped: that of SIGINT.
 const STOPPED: u8 = 130;
 
+/// Failures that are told once more behind what happened, where the first word of them has left the screen.
+const FAILURES_TOLD_AGAIN: usize = 10;
+
 /// Which seeds are run, and how.
 #[derive(clap::Args)]
 pub struct Run {
@@ -50,6 +53,8 @@ struct Totals {
     virtual_ms: u64,
     passed: u64,
     failed: u64,
+    /// The first of the seeds that failed, with what was wrong.
+    failures: Vec<String>,
 }
 
 impl Totals {
@@ -100,7 +105,11 @@ pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
                     let mut totals = locked();
                     totals.add(&outcome);
                     if let Some(violation) = &outcome.violation {
-                        bar.suspend(|| say!("seed {seed}: {violation}\n  {}", run.what.replay(seed)));
+                        let failure = format!("seed {seed}: {violation}\n  {}", run.what.replay(seed));
+                        bar.suspend(|| say!("{failure}"));
+                        if totals.failures.len() < FAILURES_TOLD_AGAIN {
+                            totals.failures.push(failure);
+                        }
                         has_failed.store(true, Relaxed);
                     }
                     bar.inc(1);
@@ -122,6 +131,10 @@ pub fn many(run: &Run) -> anyhow::Result<ExitCode> {
         told(speed),
         seeds as f64 / real_s
     );
+    if !totals.failures.is_empty() {
+        say!("failed, as told above:");
+        totals.failures.iter().for_each(|failure| say!("{failure}"));
+    }
     let left = (to - from).saturating_add(1) - seeds;
     let not_run = if left > 0 { format!(", {left} not run") } else { String::new() };
     say!("{} passed, {} failed{not_run}", totals.passed, totals.failed);

@@ -5,7 +5,7 @@
 //! Why it matters: a file system that is right and answers nobody is of no use, and one that waits for what never comes looks the
 //! same as one that is slow.
 
-use crate::recording::Stall;
+use crate::{recording::Stall, trace::moment};
 use std::{future::Future, time::Duration};
 use tokio::time::timeout;
 
@@ -24,7 +24,8 @@ pub fn answered_in_time(longest: Option<Stall>, ms_max: Option<u64>) -> Result<(
     match to_ms - from_ms {
         waited_ms if waited_ms <= ms_max => Ok(()),
         waited_ms => Err(format!(
-            "a client at filer {site} waited {waited_ms} ms for an answer, until {to_ms} ms; {ms_max} ms were promised"
+            "a client at filer {site} has waited {waited_ms} ms for an answer, since {}; {ms_max} ms were promised",
+            moment(from_ms)
         )),
     }
 }
@@ -40,6 +41,9 @@ mod tests {
         assert_eq!(answered_in_time(wait, Some(3_000)), Ok(()));
         assert_eq!(answered_in_time(wait, None), Ok(()));
         assert_eq!(answered_in_time(None, Some(1)), Ok(()));
-        assert!(answered_in_time(wait, Some(2_999)).is_err_and(|why| why.contains(" waited 3000 ms")));
+        assert!(
+            answered_in_time(wait, Some(2_999))
+                .is_err_and(|why| why.contains(" has waited 3000 ms for an answer, since 00:00.500;"))
+        );
     }
 }

@@ -41,7 +41,7 @@ impl Plan {
     }
 
     fn check_fault(&self, Fault { at_ms, for_ms, what, in_resync_ms }: &Fault) -> Result<(), String> {
-        within("at_ms", *at_ms, 0, TIME_MS_MAX)?;
+        within("at_ms, which must be before storm_ms,", *at_ms, 0, self.storm_ms)?;
         within("for_ms", *for_ms, 0, TIME_MS_MAX)?;
         within("in_resync_ms", in_resync_ms.unwrap_or(0), 0, TIME_MS_MAX)?;
         let added = self.faults.iter().filter(|fault| fault.what == What::Add).count() as u64;
@@ -53,6 +53,7 @@ impl Plan {
                 within("cloud", *cloud as u64, 0, 1)?;
                 check_trouble(*trouble)
             }
+            What::OneWayCut { from, to } if from == to => Err(format!("from and to are both {from}")),
             What::LoseObject { cloud } => within("cloud", *cloud as u64, 0, 1),
             What::BothOut { second, later_ms, back_earlier_ms } => {
                 within("second", *second as u64, 0, 1)?;
@@ -137,6 +138,11 @@ mod tests {
         assert_eq!(refused(&|_| {}), "");
         assert!(refused(&|plan| plan.scene = "storm".into()).contains("sim scenes"));
         assert!(refused(&|plan| plan.storm_ms = u64::MAX).contains("storm_ms"));
+        assert!(
+            refused(&|plan| plan.storm_ms = 9_999)
+                .contains("faults[0]: at_ms, which must be before storm_ms, is 10000")
+        );
+        assert!(refused(&fault(What::OneWayCut { from: 2, to: 2 })).contains("from and to are both 2"));
         let trouble = What::Cloud { cloud: 7, trouble: Trouble::Outage };
         assert_eq!(refused(&fault(trouble)), "faults[0]: cloud is 7, and may be 0 to 1");
         let second = What::BothOut { second: 5, later_ms: 0, back_earlier_ms: 0 };

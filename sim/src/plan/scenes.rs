@@ -34,8 +34,8 @@ pub struct Scene {
     pub shows: &'static [&'static str],
 }
 
-/// The longest that a client may wait for an answer where links are slow and nothing else is wrong, in milliseconds: several
-/// round trips, behind what others wait for.
+/// The longest that a client may wait for an answer where links are bad or leaders die, and a majority of filers is there, in
+/// milliseconds: an election and several round trips, behind what others wait for.
 const ANSWERED_MS_MAX: u64 = 15_000;
 
 use Family::{Clocks, Clouds, Crashes, Disks, Members, Network, Operators};
@@ -231,6 +231,17 @@ pub const SCENES: &[Scene] = &[
             }
         },
     ),
+    told(
+        "leaders-away",
+        "the leader dies every twelve seconds, and is back soon: every client is answered in time nonetheless, those of the leader's site behind its start",
+        &["crashes of the leader"],
+        |plan| {
+            (plan.think_ms, plan.answered_ms_max) = (500, Some(ANSWERED_MS_MAX));
+            for number in 0..10 {
+                plan.fault(3_000 + 12_000 * number, 0, What::CrashLeader { down_ms: 1_000 });
+            }
+        },
+    ),
     told("late-puts", "puts of an old epoch arrive after the failover", &["late puts", "failovers"], |plan| {
         plan.failures_to_trip = 20;
         plan.cloud(3_000, 30_000, 0, Trouble::Late { per_mille: 700, ms: 40_000 });
@@ -295,7 +306,8 @@ pub const SCENES: &[Scene] = &[
         "a filer is lost for ever while no cloud answers: files of which only it had a part are removed by an operator, and nothing else is lost",
         &["both clouds out", "filers lost", "files lost with their filer"],
         |plan| {
-            (plan.clients_per_site, plan.think_ms) = (2, 200);
+            // So many that the lost filer has a part of some file, whatever they do.
+            (plan.clients_per_site, plan.think_ms) = (4, 200);
             plan.fault(5_000, 60_000, What::BothOut { second: 1, later_ms: 1_000, back_earlier_ms: -5_000 });
             plan.fault(30_000, 0, What::Lose { filer: plan.filers });
         },
@@ -353,7 +365,7 @@ pub const SCENES: &[Scene] = &[
         "names are made and looked up at all sites over lossy links: a replica that lags must not call a new handle stale",
         &["lossy links"],
         |plan| {
-            plan.think_ms = 200;
+            (plan.think_ms, plan.answered_ms_max) = (200, Some(ANSWERED_MS_MAX));
             plan.fault(1_000, 115_000, What::Lossy { lost_per_mille: 150, twice_per_mille: 50, jitter_ms: 300 });
         },
     ),

@@ -147,6 +147,7 @@ fn dispatch(state: &mut Applying<'_, '_>, body: OpBody) -> Result<Answer, Stop> 
         OpBody::Deleted { segment, done, epoch } => state.deleted(segment, done, epoch),
         OpBody::Format { preferred, .. } => state.format(preferred),
         OpBody::Clock { since_ms } => {
+            state.now_ns = state.counters.goes_on(state.filer, state.now_ns, since_ms);
             state.counters.wait(state.filer, since_ms);
             Ok(Answer::Done)
         }

@@ -19,6 +19,10 @@
 //! Of two filers whose clocks part little by little nobody can tell which one is right: the time is the later one's, up to
 //! [`AHEAD_NS_MAX`] ahead of the other.
 //!
+//! Where every clock is further than [`BEHIND_NS_MAX`] behind the time, as behind the only filer's that was years ahead and was
+//! put right, the time goes on as clocks that do not jump do: by what the first of the filers says has passed since it last
+//! showed its clock. Otherwise nothing that waits for a time would ever come about.
+//!
 //! What all clocks agree on is believed at once: after an outage of all filers, a filer's first operations may carry a
 //! time of before it, until a second filer has shown its clock.
 
@@ -35,6 +39,7 @@ pub const BEHIND_NS_MAX: u64 = 2 * AHEAD_NS_MAX;
 pub const SILENT_MS_MAX: u64 = 240_000;
 /// The longest silence that one word of another filer proves, in milliseconds: it may have been away for longer.
 const SILENCE_STEP_MS_MAX: u64 = 60_000;
+const NS_PER_MS: u64 = 1_000_000;
 /// How many filers' clocks are remembered: the ones heard from last.
 const HEARD_MAX: usize = 8;
 
@@ -65,6 +70,17 @@ impl Counters {
             self.clocks.remove(0);
         }
         self.clocks.push(Heard { filer, wall_ns, silent_ms: 0 });
+    }
+
+    /// The time when a filer shows its clock after `since_ms`, which would be `now_ns` by what its clock shows.
+    pub fn goes_on(&self, filer: FilerId, now_ns: u64, since_ms: u64) -> u64 {
+        let behind = |heard: &Heard| heard.wall_ns.saturating_add(BEHIND_NS_MAX) < now_ns;
+        let first = self.clocks.iter().map(|heard| heard.filer).min();
+        if first == Some(filer) && self.clocks.iter().all(behind) {
+            now_ns.saturating_add(since_ms.min(SILENCE_STEP_MS_MAX) * NS_PER_MS)
+        } else {
+            now_ns
+        }
     }
 
     /// A filer has shown its clock after `since_ms`: the others were silent for as long, as far as it knows.

@@ -134,3 +134,25 @@ fn what_happens_has_the_agreed_time() {
     let since_ns = bench.segment(seg(1)).and_then(|segment| segment.dead_since_ns).expect("it is dead");
     assert!(since_ns <= now_ns + AHEAD_NS_MAX + 100);
 }
+
+#[test]
+fn the_time_goes_on_behind_the_only_clock_that_was_years_ahead_and_was_put_right() {
+    let mut clocks = Clocks(Bench::new());
+    let right_ns = 50 * YEAR_NS;
+    let wrong_ns = clocks.show(AMS, right_ns + 10 * YEAR_NS, 0);
+    assert_eq!(wrong_ns, right_ns + 10 * YEAR_NS, "nobody knows better");
+    for minute in 1..=10 {
+        let shown = clocks.show(AMS, right_ns + minute * MINUTE_NS, MINUTE_MS);
+        let passed = shown - wrong_ns;
+        assert!((minute * MINUTE_NS..minute * MINUTE_NS + 1_000).contains(&passed), "{passed} ns in {minute} minutes");
+    }
+    // With others, whose clocks are as far behind, it goes no faster.
+    let before_ns = clocks.newest_ns();
+    for minute in 11..=20 {
+        for filer in [NYC, SGP, AMS] {
+            clocks.show(filer, right_ns + minute * MINUTE_NS, MINUTE_MS);
+        }
+    }
+    let passed = clocks.newest_ns() - before_ns;
+    assert!((10 * MINUTE_NS..10 * MINUTE_NS + 1_000).contains(&passed), "{passed} ns in ten minutes");
+}
