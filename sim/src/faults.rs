@@ -45,7 +45,7 @@ pub async fn storm(world: Rc<World>, shared: Rc<Shared>) {
                 sleep(Duration::from_millis(later_ms)).await;
             }
             if world.healed.get() {
-                return left_out(&world, &fault.what, "nothing was resynced before the faults ended");
+                return left_out(&world, &fault.what, "the faults ended before its resync, or so much later");
             }
             if !is_possible(&world, &fault.what) {
                 let why = match fault.what {

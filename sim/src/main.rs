@@ -16,7 +16,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Ends with 0 when all is well, 1 when a run failed or traces part, 2 when nothing could be run.\n\nExamples:\n  sim run --seeds 1..500\n  sim run --seeds 1..100 --scene clouds --minutes 5\n  sim replay 17 --until 90 --trace run.txt\n  sim shrink 17 -o small.json && sim replay --plan small.json\n  sim report 17 -o run.html\n  sim plan 17 -o mine.json && sim report --plan mine.json -o mine.html"
+    after_help = "Ends with 0 when all is well, 1 when a run failed or traces part, 2 when something could not be read, written or\nrun.\n\nExamples:\n  sim run --seeds 1..500\n  sim run --seeds 1..100 --scene clouds --minutes 5\n  sim replay 17 --until 90 --trace run.txt\n  sim shrink 17 -o small.json && sim replay --plan small.json\n  sim report 17 -o run.html\n  sim plan 17 -o mine.json && sim report --plan mine.json -o mine.html"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -90,7 +90,7 @@ const PLAN_HELP: &str = "A plan is JSON:
   rarely                    how many times as rarely as usual leaders tell that they live, and the run is looked at
   read_back_ms              how long a client goes on reading a file that it has closed
   put_arrives_ms            how late a put may arrive at most
-  answered_ms_max           the longest that a client may wait for an answer while faults last; away: nothing is promised
+  answered_ms_max           the longest that a client may wait for an answer; away: nothing is promised
   skews_ms                  how far each filer's clock is ahead all the time
   faults                    each with
     at_ms, for_ms           when it begins, in virtual milliseconds since clients began, and how long it lasts

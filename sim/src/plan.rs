@@ -215,7 +215,7 @@ pub struct Plan {
     #[serde(default = "put_arrives_ms")]
     pub put_arrives_ms: u64,
     /// The longest that a client may wait for an answer, in milliseconds, where the plan's faults leave its filer all that it
-    /// needs; none: nothing is promised while they last.
+    /// needs; none: nothing is promised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_ms_max: Option<u64>,
     /// How far each site's clock is ahead of the right time, in milliseconds; right where none is given.

@@ -381,6 +381,11 @@ async fn look(world: Rc<World>) {
 }
 
 async fn check_at_the_end(world: &Rc<World>, shared: &clients::Shared) {
+    judge(
+        world,
+        "progress",
+        answered_in_time(world.recording.longest_wait(world.trace.now_ms()), world.plan.answered_ms_max),
+    );
     let lost = world.lost_ids();
     let tables = world.newest_tables();
     judge(world, "what is released is held", released_is_held(&tables, &world.clouds, &world.disks(), false));

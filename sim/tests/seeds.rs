@@ -89,6 +89,12 @@ fn scenes_that_tell_their_faults_pass() {
     each(&seeds, |(seed, scene, filers)| passes(*seed, scene, *filers, 1));
 }
 
+/// Nobody contradicts the only filer of a CloudFS: what its clock has shown is the time, also when it is put right.
+#[test]
+fn a_sole_filer_whose_clock_was_wrong_goes_on() {
+    each(&[1, 2], |seed| passes(*seed, "wrong-clocks", (1, 1), 1));
+}
+
 /// Other seeds each time: `FILERMESH_SEEDS` says how many. A failure prints the line that runs it again.
 #[test]
 fn fresh_seeds_pass() {

@@ -1,7 +1,7 @@
 //! The agreed time is led astray by no clock.
 //!
 //! Why it matters: what is dead is deleted after a grace period by the agreed time. Were it years ahead for a moment, everything
-//! dead would be deleted at once, under readers and before late puts; and as it never runs backwards, nothing after that.
+//! dead would be deleted at once, under readers and before late puts; and as it never runs backwards, files would show it for years.
 
 use crate::plan::{Plan, SKEW_MS_MAX, SMALL_JUMP_MS_MAX, What};
 use filer::door::SHOWN_AHEAD_NS_MAX;

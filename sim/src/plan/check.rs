@@ -41,7 +41,7 @@ impl Plan {
     }
 
     fn check_fault(&self, Fault { at_ms, for_ms, what, in_resync_ms }: &Fault) -> Result<(), String> {
-        within("at_ms, which must be before storm_ms,", *at_ms, 0, self.storm_ms)?;
+        within("at_ms, which must be before storm_ms,", *at_ms, 0, self.storm_ms.saturating_sub(1))?;
         within("for_ms", *for_ms, 0, TIME_MS_MAX)?;
         within("in_resync_ms", in_resync_ms.unwrap_or(0), 0, TIME_MS_MAX)?;
         let added = self.faults.iter().filter(|fault| fault.what == What::Add).count() as u64;

@@ -20,8 +20,9 @@
 //! [`AHEAD_NS_MAX`] ahead of the other.
 //!
 //! Where every clock is further than [`BEHIND_NS_MAX`] behind the time, as behind the only filer's that was years ahead and was
-//! put right, the time goes on as clocks that do not jump do: by what the first of the filers says has passed since it last
-//! showed its clock. Otherwise nothing that waits for a time would ever come about.
+//! put right, the time goes on half as fast as clocks that do not jump: by half of what the first of the filers says has passed
+//! since it last showed its clock. Otherwise nothing that waits for a time would ever come about; and as fast as they, clocks
+//! that are right would never come near enough to have their say again.
 //!
 //! What all clocks agree on is believed at once: after an outage of all filers, a filer's first operations may carry a
 //! time of before it, until a second filer has shown its clock.
@@ -77,7 +78,7 @@ impl Counters {
         let behind = |heard: &Heard| heard.wall_ns.saturating_add(BEHIND_NS_MAX) < now_ns;
         let first = self.clocks.iter().map(|heard| heard.filer).min();
         if first == Some(filer) && self.clocks.iter().all(behind) {
-            now_ns.saturating_add(since_ms.min(SILENCE_STEP_MS_MAX) * NS_PER_MS)
+            now_ns.saturating_add(since_ms.min(SILENCE_STEP_MS_MAX) * NS_PER_MS / 2)
         } else {
             now_ns
         }
