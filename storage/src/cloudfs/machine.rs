@@ -8,6 +8,7 @@ use super::{
     keys::{self, Counters},
     ops::{Answer, OP_VERSION, Op, OpBody, OpError},
     read,
+    time::LATEST_NS,
     tree::Owner,
     types::*,
 };
@@ -94,6 +95,7 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Result<Answer, OpError>, RecordErro
 /// decision.
 pub fn apply_op(txn: &mut Txn<'_>, op: &Op, limits: Limits) -> Result<Result<Answer, OpError>, KvError> {
     let known = read::counters(txn)?;
+    let wall_ns = op.wall_ns.min(LATEST_NS);
     let mut counters = match (known, &op.body) {
         (None, OpBody::Format { cloudfs, .. }) => Counters {
             cloudfs: *cloudfs,
@@ -101,7 +103,7 @@ pub fn apply_op(txn: &mut Txn<'_>, op: &Op, limits: Limits) -> Result<Result<Ans
             next_cookie: COOKIE_FIRST,
             next_decision: 0,
             next_cut: 0,
-            newest_ns: op.wall_ns,
+            newest_ns: wall_ns,
             clocks: Vec::new(),
             totals: Totals { inodes: 1, ..Totals::default() },
         },
@@ -109,8 +111,8 @@ pub fn apply_op(txn: &mut Txn<'_>, op: &Op, limits: Limits) -> Result<Result<Ans
         (None, _) => return Ok(Err(OpError::Format("not formatted".into()))),
         (Some(counters), _) => counters,
     };
-    let now_ns = counters.time_of(op.filer, op.wall_ns);
-    counters.hear(op.filer, op.wall_ns);
+    let now_ns = counters.time_of(op.filer, wall_ns);
+    counters.hear(op.filer, wall_ns);
     let mut applying = Applying { txn, filer: op.filer, now_ns, limits, counters };
     match dispatch(&mut applying, op.body.clone()) {
         Ok(answer) => {
@@ -148,7 +150,6 @@ fn dispatch(state: &mut Applying<'_, '_>, body: OpBody) -> Result<Answer, Stop> 
         OpBody::Format { preferred, .. } => state.format(preferred),
         OpBody::Clock { since_ms } => {
             state.now_ns = state.counters.goes_on(state.filer, state.now_ns, since_ms);
-            state.counters.wait(state.filer, since_ms);
             Ok(Answer::Done)
         }
         OpBody::Trip { cloud, epoch, why, ballots, voters, policy } => {

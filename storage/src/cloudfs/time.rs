@@ -13,16 +13,19 @@
 //! Whose word counts against a clock that is ahead:
 //! - another filer's; the only filer of a CloudFS is believed, as nobody else knows better;
 //! - not one that is itself further than [`BEHIND_NS_MAX`] behind the time agreed already: it would stop the time;
-//! - not one that has said nothing for [`SILENT_MS_MAX`] in which others did, measured by clocks that do not jump: it is
-//!   down, or no member any more.
+//! - not one that has not shown its clock for [`SILENT_MS_MAX`]: it is down, or no member any more.
+//!
+//! How long that is, is counted by clocks that do not jump: each filer says how much has passed since it showed its clock
+//! last, and what others have counted of that is not counted again. So it is never more than has passed, and less where filers
+//! start again.
 //!
 //! Of two filers whose clocks part little by little nobody can tell which one is right: the time is the later one's, up to
-//! [`AHEAD_NS_MAX`] ahead of the other.
+//! [`AHEAD_NS_MAX`] ahead of the other. And where all clocks but one are further than [`BEHIND_NS_MAX`] behind the time, that one
+//! makes it: right ones that are still so far behind what one wrong clock made of the time do not contradict a second one.
 //!
-//! Where every clock is further than [`BEHIND_NS_MAX`] behind the time, as behind the only filer's that was years ahead and was
-//! put right, the time goes on half as fast as clocks that do not jump: by half of what the first of the filers says has passed
-//! since it last showed its clock. Otherwise nothing that waits for a time would ever come about; and as fast as they, clocks
-//! that are right would never come near enough to have their say again.
+//! Where every clock is that far behind, as behind the only filer's that was years ahead and was put right, the time goes on
+//! half as fast as what is counted passes. Otherwise nothing that waits for a time would ever come about; and as fast as they,
+//! clocks that are right would never come near enough to have their say again. Once one has come near, the time waits for it.
 //!
 //! What all clocks agree on is believed at once: after an outage of all filers, a filer's first operations may carry a
 //! time of before it, until a second filer has shown its clock.
@@ -36,20 +39,24 @@ pub const AHEAD_NS_MAX: u64 = 300_000_000_000;
 /// A clock that is further behind the agreed time has no say in it, in nanoseconds. More than the time is ever ahead of
 /// it by another's word, so that a clock that is right does not lose its say by that word.
 pub const BEHIND_NS_MAX: u64 = 2 * AHEAD_NS_MAX;
-/// A filer that is silent for longer than this has no say in the time, in milliseconds.
+/// A filer that has not shown its clock for longer than this has no say in the time, in milliseconds.
 pub const SILENT_MS_MAX: u64 = 240_000;
-/// The longest silence that one word of another filer proves, in milliseconds: it may have been away for longer.
-const SILENCE_STEP_MS_MAX: u64 = 60_000;
+/// How much one word of a filer counts at most, in milliseconds: it may have been away for longer.
+const COUNTED_MS_MAX: u64 = 60_000;
 const NS_PER_MS: u64 = 1_000_000;
-/// How many filers' clocks are remembered: the ones heard from last.
-const HEARD_MAX: usize = 8;
+/// How many filers' clocks are remembered; others take the places of those that are silent. More than are ever lost at once:
+/// of whoever is not remembered, nothing is counted.
+const HEARD_MAX: usize = 64;
+/// A clock that shows a later time is taken to show this one, in nanoseconds since the Unix epoch (in the year 2262): there
+/// must be times behind it.
+pub const LATEST_NS: u64 = i64::MAX as u64;
 
 /// What a filer's clock showed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Heard {
     pub filer: FilerId,
     pub wall_ns: u64,
-    /// How long others have shown their clocks since, in milliseconds of their clocks that do not jump.
+    /// How much time has been counted since it last did so by [`OpBody::Clock`](super::OpBody::Clock), in milliseconds.
     pub silent_ms: u64,
 }
 
@@ -64,31 +71,32 @@ impl Counters {
         believed_ns.max(self.newest_ns.saturating_add(1))
     }
 
-    /// Remembers what a filer's clock shows.
+    /// Remembers what a filer's clock shows. A newcomer's first word by [`OpBody::Clock`](super::OpBody::Clock) counts nothing:
+    /// others may have counted that time already.
     pub fn hear(&mut self, filer: FilerId, wall_ns: u64) {
-        self.clocks.retain(|heard| heard.filer != filer);
-        if self.clocks.len() >= HEARD_MAX {
-            self.clocks.remove(0);
+        if let Some(known) = self.clocks.iter_mut().find(|heard| heard.filer == filer) {
+            known.wall_ns = wall_ns;
+        } else if self.clocks.len() < HEARD_MAX {
+            self.clocks.push(Heard { filer, wall_ns, silent_ms: COUNTED_MS_MAX });
         }
-        self.clocks.push(Heard { filer, wall_ns, silent_ms: 0 });
     }
 
-    /// The time when a filer shows its clock after `since_ms`, which would be `now_ns` by what its clock shows.
-    pub fn goes_on(&self, filer: FilerId, now_ns: u64, since_ms: u64) -> u64 {
+    /// The time when a filer shows its clock `since_ms` after it last did, which is `now_ns` by what clocks show.
+    pub fn goes_on(&mut self, filer: FilerId, now_ns: u64, since_ms: u64) -> u64 {
+        let counted_ms = self.count(filer, since_ms);
         let behind = |heard: &Heard| heard.wall_ns.saturating_add(BEHIND_NS_MAX) < now_ns;
-        let first = self.clocks.iter().map(|heard| heard.filer).min();
-        if first == Some(filer) && self.clocks.iter().all(behind) {
-            now_ns.saturating_add(since_ms.min(SILENCE_STEP_MS_MAX) * NS_PER_MS / 2)
-        } else {
-            now_ns
-        }
+        if self.clocks.iter().all(behind) { now_ns.saturating_add(counted_ms * NS_PER_MS / 2) } else { now_ns }
     }
 
-    /// A filer has shown its clock after `since_ms`: the others were silent for as long, as far as it knows.
-    pub fn wait(&mut self, filer: FilerId, since_ms: u64) {
-        for heard in self.clocks.iter_mut().filter(|heard| heard.filer != filer) {
-            heard.silent_ms = heard.silent_ms.saturating_add(since_ms.min(SILENCE_STEP_MS_MAX));
+    /// Counts what nobody has counted yet of the time since a filer last showed its clock, in milliseconds, as the others'
+    /// silence.
+    fn count(&mut self, filer: FilerId, since_ms: u64) -> u64 {
+        let Some(shown) = self.clocks.iter_mut().find(|heard| heard.filer == filer) else { return 0 };
+        let counted_ms = since_ms.min(COUNTED_MS_MAX).saturating_sub(shown.silent_ms);
+        for heard in &mut self.clocks {
+            heard.silent_ms = if heard.filer == filer { 0 } else { heard.silent_ms.saturating_add(counted_ms) };
         }
         self.clocks.retain(|heard| heard.silent_ms <= SILENT_MS_MAX);
+        counted_ms
     }
 }
