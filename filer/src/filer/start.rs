@@ -223,10 +223,10 @@ impl Filer {
     async fn show_clock(&self) {
         let mut shown: Option<Instant> = None;
         loop {
-            let now = Instant::now();
-            let since_ms = shown.map_or(0, |shown| (now - shown).as_millis() as u64);
+            let since_ms = shown.map_or(0, |shown| shown.elapsed().as_millis() as u64);
             match self.door.propose(OpBody::Clock { since_ms }).await {
-                Ok(_) => shown = Some(now),
+                // By now it is applied: what is said to have passed since is never more than has.
+                Ok(_) => shown = Some(Instant::now()),
                 Err(error) => tracing::debug!(%error, "this filer's clock is not shown yet"),
             }
             tokio::time::sleep(Duration::from_millis(self.steps.clock_every_ms)).await;

@@ -97,8 +97,8 @@ pub enum OpBody {
     // --- clouds ---------------------------------------------------------------------------------------------------
     /// First operation of a CloudFS.
     Format { cloudfs: u64, preferred: CloudId },
-    /// A filer shows its clock, as it does every now and then. `since_ms`: the time since it last did in the same run,
-    /// by a clock that does not jump; 0 for the first.
+    /// A filer shows its clock, as it does every now and then. `since_ms`: the time since the last one of the same run
+    /// was answered, by a clock that does not jump; 0 for the first.
     Clock { since_ms: u64 },
     /// A filer finds that a cloud has failed, at the epoch it sees, with the ballots it could gather (its own first) of
     /// the mesh's `voters`.

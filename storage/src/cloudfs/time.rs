@@ -13,7 +13,7 @@
 //! Whose word counts against a clock that is ahead:
 //! - another filer's; the only filer of a CloudFS is believed, as nobody else knows better;
 //! - not one that is itself further than [`BEHIND_NS_MAX`] behind the time agreed already: it would stop the time;
-//! - not one that has not shown its clock for [`SILENT_MS_MAX`]: it is down, or no member any more.
+//! - not one that has said nothing for [`SILENT_MS_MAX`]: it is down, or no member any more.
 //!
 //! How long that is, is counted by clocks that do not jump: each filer says how much has passed since it showed its clock
 //! last, and what others have counted of that is not counted again. So it is never more than has passed, and less where filers
@@ -39,7 +39,7 @@ pub const AHEAD_NS_MAX: u64 = 300_000_000_000;
 /// A clock that is further behind the agreed time has no say in it, in nanoseconds. More than the time is ever ahead of
 /// it by another's word, so that a clock that is right does not lose its say by that word.
 pub const BEHIND_NS_MAX: u64 = 2 * AHEAD_NS_MAX;
-/// A filer that has not shown its clock for longer than this has no say in the time, in milliseconds.
+/// A filer that is silent for longer than this has no say in the time, in milliseconds.
 pub const SILENT_MS_MAX: u64 = 240_000;
 /// How much one word of a filer counts at most, in milliseconds: it may have been away for longer.
 const COUNTED_MS_MAX: u64 = 60_000;
@@ -56,7 +56,8 @@ pub const LATEST_NS: u64 = i64::MAX as u64;
 pub(super) struct Heard {
     pub filer: FilerId,
     pub wall_ns: u64,
-    /// How much time has been counted since it last did so by [`OpBody::Clock`](super::OpBody::Clock), in milliseconds.
+    /// How much time has been counted since it last said so by [`OpBody::Clock`](super::OpBody::Clock), in milliseconds; but no
+    /// more than [`COUNTED_MS_MAX`] above what has been counted since its last word of any kind.
     pub silent_ms: u64,
 }
 
@@ -71,11 +72,12 @@ impl Counters {
         believed_ns.max(self.newest_ns.saturating_add(1))
     }
 
-    /// Remembers what a filer's clock shows. A newcomer's first word by [`OpBody::Clock`](super::OpBody::Clock) counts nothing:
-    /// others may have counted that time already.
+    /// Remembers what a filer's clock shows. Others may have counted already what its next [`OpBody::Clock`](super::OpBody::Clock)
+    /// says has passed: of a newcomer, and of one that has shown none for long, that counts nothing.
     pub fn hear(&mut self, filer: FilerId, wall_ns: u64) {
         if let Some(known) = self.clocks.iter_mut().find(|heard| heard.filer == filer) {
             known.wall_ns = wall_ns;
+            known.silent_ms = known.silent_ms.min(COUNTED_MS_MAX);
         } else if self.clocks.len() < HEARD_MAX {
             self.clocks.push(Heard { filer, wall_ns, silent_ms: COUNTED_MS_MAX });
         }

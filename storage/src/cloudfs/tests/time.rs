@@ -18,6 +18,13 @@ impl Clocks {
         self.newest_ns()
     }
 
+    /// A filer changes something.
+    fn touch(&mut self, filer: FilerId, wall_ns: u64) {
+        self.0.filer = filer;
+        self.0.wall_ns = wall_ns - 10;
+        self.0.ok(OpBody::SetAttr { file: ROOT, change: AttrChange::default(), guard_ctime_ns: None });
+    }
+
     fn newest_ns(&self) -> u64 {
         read::newest_ns(&self.0.kv).expect("memory does not fail")
     }
@@ -194,9 +201,7 @@ fn passed_in_an_hour(order: &[u64], is_busy: bool) -> u64 {
         for (place, filer) in order.iter().enumerate() {
             let wall_ns = right_ns + minute * MINUTE_NS + place as u64 * apart_ns;
             for other in order.iter().filter(|_| is_busy) {
-                clocks.0.filer = FilerId(*other);
-                clocks.0.wall_ns = wall_ns - 1_000;
-                clocks.0.ok(OpBody::SetAttr { file: ROOT, change: AttrChange::default(), guard_ctime_ns: None });
+                clocks.touch(FilerId(*other), wall_ns - 1_000);
             }
             clocks.show(FilerId(*filer), wall_ns, if minute == 1 { 0 } else { MINUTE_MS });
         }
@@ -213,7 +218,7 @@ fn any_number_of_filers_in_any_order_makes_the_time_go_on_half_as_fast() {
     for count in [1, 2, 3, 6, 7, 8, 9, 16, 70] {
         let up: Vec<u64> = (10..10 + count).collect();
         let down: Vec<u64> = up.iter().rev().copied().collect();
-        let mixed: Vec<u64> = (0..count).map(|n| 10 + n * 5 % count).collect();
+        let mixed: Vec<u64> = (0..count).map(|n| 10 + n * 11 % count).collect();
         for order in [up, down, mixed] {
             for is_busy in [false, count < 10] {
                 let passed_ns = passed_in_an_hour(&order, is_busy);
@@ -310,4 +315,38 @@ fn the_time_goes_on_behind_the_latest_that_a_clock_can_show() {
         clocks.show(AMS, now_ns + minute * MINUTE_NS, MINUTE_MS);
     }
     assert!(clocks.newest_ns() >= latest_ns + 5 * MINUTE_NS);
+}
+
+#[test]
+fn a_filer_that_shows_no_clock_and_changes_files_has_its_say() {
+    let (mut clocks, now_ns) = agreed();
+    for second in 1..=600 {
+        let then_ns = now_ns + second * MINUTE_NS / 60;
+        clocks.touch(NYC, then_ns);
+        // In the same moment the other one's clock is years ahead.
+        let wrong_ns = then_ns + 10 * YEAR_NS;
+        if second % 60 == 0 {
+            clocks.show(AMS, wrong_ns, MINUTE_MS);
+        }
+        clocks.touch(AMS, wrong_ns);
+        assert!(clocks.newest_ns() <= then_ns + AHEAD_NS_MAX + 1_000, "in second {second}");
+    }
+}
+
+#[test]
+fn filers_that_nobody_had_room_for_make_the_time_when_all_others_are_lost() {
+    let mut clocks = Clocks(Bench::new());
+    let now_ns = 50 * YEAR_NS;
+    let [lost, left] = [10..20, 20..31].map(|numbers| numbers.map(FilerId));
+    for filer in lost.chain(left.clone()) {
+        clocks.show(filer, now_ns, 0);
+    }
+    let mut then_ns = now_ns;
+    for minute in 1..=60 {
+        then_ns = now_ns + minute * MINUTE_NS;
+        for filer in left.clone() {
+            clocks.show(filer, then_ns, MINUTE_MS);
+        }
+    }
+    assert!((then_ns..then_ns + 1_000).contains(&clocks.newest_ns()), "{} ns behind", then_ns - clocks.newest_ns());
 }
